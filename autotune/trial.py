@@ -1,0 +1,84 @@
+"""What became of one config: its status, and its metrics with their units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from autotune.space import Value
+
+
+class Status(str, Enum):
+    """How a trial ended; every config ends in exactly one."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    COMPILE_ERROR = "compile_error"
+    COMPILE_TIMEOUT = "compile_timeout"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    WRONG_OUTPUT = "wrong_output"
+    ERROR = "error"
+
+    @property
+    def transient(self) -> bool:
+        """Whether a later run should try once more: another day it may end otherwise."""
+        return self in {Status.TIMEOUT, Status.COMPILE_TIMEOUT, Status.OUT_OF_MEMORY}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The measured figures of a trial that ended ok; None where a device's peak is not known.
+
+    `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the data sheet's peak.
+    """
+
+    min_ms: float
+    median_ms: float
+    p95_ms: float
+    ci95_low_ms: float
+    ci95_high_ms: float
+    repeats: int
+    outliers: int
+    gflops: float
+    gbytes_per_s: float
+    arithmetic_intensity: float
+    roofline_fraction: float | None = None
+    mfu: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One config of one workload, and what became of it.
+
+    Attributes:
+        config: the config.
+        status: how it ended.
+        identity: digest of all that decides the result: source, shapes, flags, compiler, device, timing method.
+        path: its folder, relative to the workload's.
+        order: its place in the search, from 0; -1 for one taken from the cache.
+        message: one line that says what failed; empty when ok.
+        metrics: first reading; None unless ok.
+        confirmed: the finalist's second, interleaved reading; None for all others.
+        compile_s: seconds the compiler took.
+        started_at: ISO 8601, UTC.
+        samples_ms: every repeat of the first reading, outliers included.
+    """
+
+    config: dict[str, Value]
+    status: Status
+    identity: str
+    path: str
+    order: int = -1
+    message: str = ""
+    metrics: Metrics | None = None
+    confirmed: Metrics | None = None
+    compile_s: float | None = None
+    started_at: str = ""
+    samples_ms: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def best_reading(self) -> Metrics | None:
+        """The reading that counts: the confirmed one where there is one, since a first reading may be luck."""
+        return self.confirmed or self.metrics
