@@ -49,8 +49,8 @@ Generator = Callable[[Config, Specs, Specs], str]
 class Inputs:
     """The tensors of one workload: shapes and dtypes with a seed, or arrays.
 
-    Arrays are drawn from `seed` where `arrays` is empty: standard normal for floats, so that sums neither vanish
-    nor overflow. `arrays`, when given, match `specs` in order.
+    Arrays are drawn from `seed` where `arrays` is empty: standard normal for floats, so that sums neither
+    vanish nor overflow. `arrays`, when given, match `specs` in order.
     """
 
     specs: Specs
@@ -67,9 +67,9 @@ class Inputs:
 class Kernel:
     """A computation with a generator of candidate sources for each backend.
 
-    A `c` source defines `void <entry>(const T *in0, ..., T *out0, ...)`: one pointer for each input, then one for each
-    output, in the order of the specs; extents and strides are constants of the source. A `numpy` source is Python text
-    that defines `def <entry>(in0, ..., out0, ...) -> None` and writes into its outputs.
+    A `c` source defines `void <entry>(const T *in0, ..., T *out0, ...)`: one pointer for each input, then one
+    for each output, in the order of the specs; extents and strides are constants of the source. A `numpy`
+    source is Python text that defines `def <entry>(in0, ..., out0, ...) -> None` and writes into its outputs.
 
     Args:
         name: the cache folder's name (`gemm_lhs_rhs`).
@@ -77,7 +77,7 @@ class Kernel:
         generators: backend name -> generator.
         outputs: input specs -> output specs.
         golden: float64 inputs -> the exact outputs in float64; decides what is correct.
-        reference: inputs as given -> outputs; what a user would write without a tuner, timed as the row to beat.
+        reference: inputs as given -> outputs; what one writes without a tuner, timed as the row to beat.
         flops: input specs -> floating-point operations of one call.
         bytes_moved: input specs -> bytes that one call must read and write at the least.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.

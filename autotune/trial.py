@@ -31,7 +31,7 @@ class Status(str, Enum):
 class Metrics:
     """The measured figures of a trial that ended ok; None where a device's peak is not known.
 
-    `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the data sheet's peak.
+    `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
     """
 
     min_ms: float
@@ -55,7 +55,7 @@ class Trial:
     Attributes:
         config: the config.
         status: how it ended.
-        identity: digest of all that decides the result: source, shapes, flags, compiler, device, timing method.
+        identity: digest of all that decides the result: source, shapes, flags, compiler, device, timing.
         path: its folder, relative to the workload's.
         order: its place in the search, from 0; -1 for one taken from the cache.
         message: one line that says what failed; empty when ok.
@@ -80,5 +80,5 @@ class Trial:
 
     @property
     def best_reading(self) -> Metrics | None:
-        """The reading that counts: the confirmed one where there is one, since a first reading may be luck."""
+        """The reading that counts: the confirmed one where there is one, as a first may be luck."""
         return self.confirmed or self.metrics
