@@ -1,0 +1,32 @@
+"""The kinds of candidates there are; one file for each."""
+
+from __future__ import annotations
+
+import difflib
+
+from autotune.backends._base import Artifact, Backend, Build, Program
+from autotune.errors import UsageError
+
+NAMES = ("c", "numpy")
+
+__all__ = ["NAMES", "Artifact", "Backend", "Build", "Program", "get"]
+
+
+def get(name: str) -> Backend:
+    """Return the backend of this name, with its default settings.
+
+    Raises:
+        UsageError: there is none; the message names the nearest.
+    """
+    # Imported here: a worker that runs C candidates is forked for each of them, and is cheap without NumPy.
+    if name == "c":
+        from autotune.backends.c import CBackend
+
+        return CBackend()
+    if name == "numpy":
+        from autotune.backends.numpy import NumpyBackend
+
+        return NumpyBackend()
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"no backend {name!r}{hint} Known: {', '.join(NAMES)}.")

@@ -1,0 +1,127 @@
+"""What a backend is: how a candidate's source becomes files, and how a worker calls them.
+
+An artifact is files plus a description, never a live object, and a build is a command line: so compiling and
+running may happen in other interpreters, in other processes and on other hosts than the tuner's. A `neuron`
+backend names its own interpreter in `Build.command`; nothing else here has to know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from autotune.kernel import Specs, TensorSpec
+
+Program = Callable[[int], int]
+"""Call the candidate this many times back to back; return the nanoseconds that took."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled candidate: all that a worker needs to load it.
+
+    Args:
+        backend: name of the backend that made it.
+        entry: the symbol or function to call.
+        files: absolute paths, the object first; what else it needs after it.
+        inputs: specs of the inputs, in the order of the arguments.
+        outputs: specs of the outputs, which follow the inputs.
+    """
+
+    backend: str
+    entry: str
+    files: tuple[str, ...]
+    inputs: Specs
+    outputs: Specs
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Artifact:
+        """Make an artifact of `dataclasses.asdict` that went through JSON, where tuples become lists."""
+        return cls(
+            backend=record["backend"],
+            entry=record["entry"],
+            files=tuple(record["files"]),
+            inputs=tuple(map(_spec_from_json, record["inputs"])),
+            outputs=tuple(map(_spec_from_json, record["outputs"])),
+        )
+
+
+def _spec_from_json(record: dict[str, Any]) -> TensorSpec:
+    strides = record["strides"]
+    return TensorSpec(
+        record["name"],
+        tuple(record["shape"]),
+        record["dtype"],
+        None if strides is None else tuple(strides),
+    )
+
+
+@dataclass(frozen=True)
+class Build:
+    """What turns a source into an artifact: one command, or nothing where the object is there already.
+
+    Args:
+        artifact: what there will be once the command has succeeded.
+        command: the compiler's command line; its output is `produces`.
+        produces: where the command writes; renamed to `artifact.files[0]` on success, so that no half-written
+            object is ever found.
+    """
+
+    artifact: Artifact
+    command: tuple[str, ...]
+    produces: str
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier build of the same source left the object."""
+        return Path(self.artifact.files[0]).exists()
+
+
+class Backend(Protocol):
+    """How one kind of candidate is compiled and called."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it (`c`)."""
+        ...
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what besides the source decides the object and its speed: compiler, version, flags, CPU."""
+        ...
+
+    def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
+        """Write the source below `folder` and say how to compile it.
+
+        Raises:
+            UnavailableError: the compiler is not on this machine.
+        """
+        ...
+
+    def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
+        """Load a candidate and bind it to its tensors; only ever called in a worker process.
+
+        Args:
+            artifact: what was built.
+            addresses: where each input, then each output, begins in this process.
+        """
+        ...
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is either there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def digest(*parts: str) -> str:
+    """Return 32 hex digits that identify these texts, in this order."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(f"{len(part)}:".encode())
+        state.update(part.encode())
+    return state.hexdigest()[:32]

@@ -1,0 +1,92 @@
+"""Candidates that are Python text over NumPy arrays: the backend that needs no compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
+from autotune.kernel import Specs, TensorSpec
+from autotune.machine import cpu_name
+
+_CHECK = """\
+import sys
+text = open(sys.argv[1], encoding="utf-8").read()
+compile(text, sys.argv[1], "exec")
+open(sys.argv[2], "w", encoding="utf-8").write(text)
+"""
+
+
+@dataclass(frozen=True)
+class NumpyBackend:
+    """Run candidates written in Python."""
+
+    name: str = "numpy"
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the interpreter's and NumPy's versions, and the CPU."""
+        return {
+            "backend": self.name,
+            "compiler": sys.executable,
+            "version": f"Python {platform.python_version()}, NumPy {np.__version__}",
+            "flags": "",
+            "cpu": cpu_name(),
+        }
+
+    def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
+        """Write the source; the command has another interpreter check its syntax."""
+        key = digest(source, entry, *self.fingerprint().values())
+        objects = folder / "objects"
+        objects.mkdir(parents=True, exist_ok=True)
+        text, target = objects / f"{key}.src.py", objects / f"{key}.py"
+        if not text.exists():
+            write_atomically(text, source)
+        produces = f"{target}.{os.getpid()}.part"
+        command = (sys.executable, "-I", "-S", "-c", _CHECK, str(text), produces)
+        return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
+
+    def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
+        """Execute the source and bind its entry to the tensors.
+
+        Raises:
+            KeyError: the source does not define the entry.
+        """
+        path = artifact.files[0]
+        scope: dict[str, Any] = {"__name__": artifact.entry}
+        exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), scope)
+        specs = artifact.inputs + artifact.outputs
+        arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
+        for array in arrays[: len(artifact.inputs)]:
+            array.flags.writeable = False
+        return timed(scope[artifact.entry], arrays)
+
+
+def array_at(address: int, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Return the tensor that begins at this address as an array, without a copy."""
+    dtype = np.dtype(spec.dtype)
+    strides = [stride * dtype.itemsize for stride in spec.element_strides]
+    last = sum((extent - 1) * stride for extent, stride in zip(spec.shape, strides, strict=True))
+    buffer = memoryview((ctypes.c_char * (last + dtype.itemsize)).from_address(address))
+    array: np.ndarray[Any, Any] = np.ndarray(spec.shape, dtype, buffer, 0, strides)
+    return array
+
+
+def timed(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
+    """Return the loop that calls a Python function and times it."""
+
+    def program(calls: int) -> int:
+        begin = time.perf_counter_ns()
+        for _ in range(calls):
+            function(*arguments)
+        return time.perf_counter_ns() - begin
+
+    return program

@@ -1,0 +1,365 @@
+"""Where candidates are compiled, run, checked and timed: the tuner's side of the process that does so.
+
+The tuner never loads a candidate's code. It writes the inputs into memory it shares with the candidates, asks
+the keeper (see `keeper.py`) to compile and to run, looks at what is in the outputs, and only then has the
+candidate timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from autotune.backends import Artifact, Backend, Program
+from autotune.correctness import Golden, Mismatch, materialize
+from autotune.errors import AutotuneError, CacheError, UsageError
+from autotune.keeper import Keeper, Record, receive, send
+from autotune.kernel import Inputs, Kernel
+from autotune.measure import Timing
+from autotune.segment import Segment
+from autotune.trial import Status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may use before it is killed.
+
+    Args:
+        compile_s: seconds of compiling; time held still for a measurement does not count.
+        run_s: seconds until a call returns; again for the timing, beside what `Timing` allows.
+        memory_bytes: address space of a compiler, and of a candidate beside its tensors.
+        output_bytes: what a candidate may print; of a compiler's messages, what is kept.
+    """
+
+    compile_s: float = 60.0
+    run_s: float = 30.0
+    memory_bytes: int = 4 << 30
+    output_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
+class CompileOutcome:
+    """What became of one compilation.
+
+    Args:
+        status: ok, compile_error, compile_timeout, out_of_memory or error.
+        artifact: what can be measured; None unless ok.
+        message: one line that says what failed.
+        log: the command, and what the compiler printed.
+        seconds: how long the compiler took; 0 where its object was there already.
+    """
+
+    status: Status
+    artifact: Artifact | None
+    message: str = ""
+    log: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of one run.
+
+    Args:
+        status: ok, crash, timeout, out_of_memory, wrong_output or error.
+        message: one line that says what failed.
+        log: what the candidate printed.
+        samples_ms: milliseconds per call of every repeat, in the order taken, outliers included; empty unless
+            ok.
+        calls: calls that each sample is the mean of.
+        mismatch: what is wrong with the outputs, where that is what failed.
+    """
+
+    status: Status
+    message: str = ""
+    log: str = ""
+    samples_ms: tuple[float, ...] = ()
+    calls: int = 1
+    mismatch: Mismatch | None = None
+
+
+class Workers:
+    """The processes of one tuning run; a context manager, and nothing runs once it is closed.
+
+    `compile` may be called from any thread, and its futures end in a thread of ours; `measure`, `reference`
+    and `confirm` from one thread at a time.
+
+    Args:
+        kernel: its golden decides what is right.
+        inputs: the workload.
+        backend: how candidates are built and called.
+        timing: how they are timed.
+        limits: what they may use.
+        scratch: folder for sources and objects, which are kept; None for one that is removed.
+        compile_jobs: compilers at a time; 0 for one a core.
+
+    Raises:
+        DataError: inputs or golden that cannot be meant.
+        UsageError: a dtype without tolerance.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        inputs: Inputs,
+        backend: Backend,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        scratch: Path | None = None,
+        compile_jobs: int = 0,
+    ) -> None:
+        self._kernel, self._inputs, self._backend = kernel, inputs, backend
+        self._timing, self._limits = timing or Timing(), limits or Limits()
+        self._arrays = materialize(inputs)
+        self._golden = Golden.of(kernel, inputs.specs, self._arrays)
+        self._outputs = self._golden.specs
+        self._segment = Segment(list(zip(inputs.specs, self._arrays, strict=True)), self._outputs)
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self._segment.close)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._stack.close)
+            self._private = Path(tempfile.mkdtemp(prefix="autotune-"))
+            self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
+            self._folder = scratch or self._private
+            self._settings: Record = {
+                "backend": backend.name,
+                "limits": asdict(self._limits),
+                "timing": self._timing.to_dict(),
+                "segment": self._segment.file,
+                "size": self._segment.size,
+                "tensors": self._segment.offsets,
+                "protected": self._segment.protected,
+                "compile_jobs": compile_jobs or os.cpu_count() or 1,
+            }
+            self._keeper = self._stack.enter_context(_Peer(self._settings_for("run"), None))
+            self._reference: _Peer | None = None
+            self._numbers = itertools.count()
+            self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str, str]] = {}
+            self._lock = threading.Lock()
+            self._reader = threading.Thread(target=self._read_compiles, name="autotune-compiles", daemon=True)
+            self._reader.start()
+            undo.pop_all()
+
+    def __enter__(self) -> Workers:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """End every process; futures that have not ended are cancelled."""
+        self._stack.close()
+        self._reader.join()
+
+    def compile(self, source: str) -> Future[CompileOutcome]:
+        """Compile a candidate beside whatever else goes on; an object built before is used again."""
+        future: Future[CompileOutcome] = Future()
+        try:
+            build = self._backend.build(
+                source, self._kernel.entry, self._inputs.specs, self._outputs, self._folder
+            )
+        except OSError as error:
+            raise CacheError(f"cannot write below {self._folder}: {error.strerror}") from error
+        command = " ".join(build.command).replace(build.produces, build.artifact.files[0])
+        head = f"$ {command}\n{self._backend.fingerprint()['version']}\n"
+        if build.done:
+            future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
+            return future
+        number = next(self._numbers)
+        with self._lock:
+            self._pending[number] = (future, build.artifact, build.produces, head)
+            future.set_running_or_notify_cancel()
+            send(self._keeper.control, {"number": number, "command": build.command})
+        return future
+
+    def measure(self, artifact: Artifact) -> RunOutcome:
+        """Check a candidate against the golden, then time it; no compiler runs meanwhile."""
+        return self._measure(self._keeper, asdict(artifact))
+
+    def reference(self) -> RunOutcome:
+        """Check and time the kernel's reference, in the same kind of process.
+
+        Raises:
+            UsageError: the kernel has none.
+        """
+        function = self._kernel.reference
+        if function is None:
+            raise UsageError(f"kernel {self._kernel.name!r} has no reference")
+        if self._reference is None:
+            load = _reference_loader(function, self._arrays, self._segment.outputs)
+            self._reference = self._stack.enter_context(_Peer(self._settings_for("reference"), load))
+        return self._measure(self._reference, {"backend": "", "files": []})
+
+    def confirm(self, artifacts: Sequence[Artifact], rounds: int) -> list[RunOutcome]:
+        """Measure finalists again, in turns: one fresh process for each in every round.
+
+        What a process got by luck (where its pages lie) and what the machine did at the time then falls on
+        all alike.
+        """
+        turns: list[list[RunOutcome]] = [[] for _ in artifacts]
+        for round_number in range(rounds):
+            order = list(enumerate(artifacts))
+            for place, artifact in order if round_number % 2 == 0 else reversed(order):
+                if not turns[place] or turns[place][-1].status is Status.OK:
+                    turns[place].append(self.measure(artifact))
+        return [_pooled(turn) for turn in turns]
+
+    # -- inside
+
+    def _settings_for(self, name: str) -> Record:
+        folder = self._private / name
+        folder.mkdir()
+        return {**self._settings, "scratch": str(folder)}
+
+    def _measure(self, peer: _Peer, artifact: Record) -> RunOutcome:
+        self._segment.poison()
+        send(peer.stage, {"artifact": artifact})
+        said = receive(peer.stage)
+        mismatch = None
+        if "called" in said:
+            mismatch = self._check()
+            send(peer.stage, {"go": mismatch is None})
+            said = receive(peer.stage)
+        if said["status"] == "ok":
+            mismatch = self._check()  # right at first and wrong later is wrong
+        if mismatch:
+            return RunOutcome(Status.WRONG_OUTPUT, str(mismatch), said["log"], mismatch=mismatch)
+        calls = said.get("calls", 1)
+        samples = tuple(each / calls / 1e6 for each in said.get("samples", ()))
+        return RunOutcome(Status(said["status"]), said["message"], said["log"], samples, calls)
+
+    def _check(self) -> Mismatch | None:
+        return self._segment.stray() or self._golden.compare(self._segment.outputs)
+
+    def _read_compiles(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                said = receive(self._keeper.control)
+                with self._lock:
+                    future, artifact, produces, head = self._pending.pop(said["number"])
+                future.set_result(_compiled(said, artifact, produces, head))
+        with self._lock:
+            for future, *_ in self._pending.values():
+                future.set_exception(AutotuneError("the tuner's workers were closed"))
+
+
+def _compiled(said: Record, artifact: Artifact, produces: str, head: str) -> CompileOutcome:
+    status, message = Status(said["status"]), said["message"]
+    if status is Status.OK:
+        try:
+            Path(produces).replace(artifact.files[0])
+        except OSError as error:
+            status, message = Status.COMPILE_ERROR, f"the compiler left no object: {error.strerror}"
+    else:
+        Path(produces).unlink(missing_ok=True)
+    made = artifact if status is Status.OK else None
+    return CompileOutcome(status, made, message, head + said["log"], said["seconds"])
+
+
+def _pooled(turn: Sequence[RunOutcome]) -> RunOutcome:
+    last = turn[-1]
+    if last.status is not Status.OK:
+        return last
+    samples = tuple(sample for each in turn for sample in each.samples_ms)
+    return RunOutcome(Status.OK, log=last.log, samples_ms=samples, calls=last.calls)
+
+
+def _reference_loader(
+    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]
+) -> Callable[[Record, list[int]], Program]:
+    def load(_artifact: Record, _addresses: list[int]) -> Program:
+        from autotune.backends.numpy import timed
+
+        timing, returned = timed(function, arrays), function(*arrays)
+        for output, value in zip(outputs, returned, strict=True):
+            output[...] = value
+        return timing
+
+    return load
+
+
+class _Peer:
+    """A keeper and the two sockets to it.
+
+    Args:
+        settings: what it is told.
+        load: None: run the keeper as a program, which is small and forks fast. Else fork it from this
+            process, since a Python function cannot be sent to another program.
+    """
+
+    def __init__(self, settings: Record, load: Callable[[Record, list[int]], Program] | None) -> None:
+        self.control, control = socket.socketpair()
+        self.stage, stage = socket.socketpair()
+        with control, stage:
+            if load is None:
+                self._wait = self._run(control, stage, settings)
+            else:
+                self._wait = self._fork(control, stage, settings, load)
+
+    def __enter__(self) -> _Peer:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Hang up: the keeper kills what it has started, and ends."""
+        for sock in (self.control, self.stage):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        self._wait()
+
+    def _run(self, control: socket.socket, stage: socket.socket, settings: Record) -> Callable[[], object]:
+        # The package without its API: importing that would bring NumPy into each fork.
+        code = (
+            f"import sys, types; sys.path[:] = {sys.path!r}; package = types.ModuleType('autotune'); "
+            f"package.__path__ = [{str(Path(__file__).parent)!r}]; sys.modules['autotune'] = package; "
+            "import autotune.keeper; autotune.keeper.main()"
+        )
+        descriptors = (control.fileno(), stage.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code, *map(str, descriptors)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(*descriptors, settings["segment"]),
+            start_new_session=True,  # Ctrl-C is for the tuner, which closes us in its own time
+        )
+        send(self.control, settings)
+        return process.wait
+
+    def _fork(
+        self,
+        control: socket.socket,
+        stage: socket.socket,
+        settings: Record,
+        load: Callable[[Record, list[int]], Program],
+    ) -> Callable[[], object]:
+        with warnings.catch_warnings():
+            # Our other thread holds no lock that the child needs: it only ever waits in recv.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            return lambda: os.waitpid(pid, 0)
+        try:
+            os.setsid()
+            self.control.close()
+            self.stage.close()
+            Keeper(control, stage, settings, load).serve()
+        finally:
+            os._exit(0)
