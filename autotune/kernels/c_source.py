@@ -1,0 +1,115 @@
+"""Pieces of C that every generated kernel starts from: element type, vectors, threads.
+
+The vectors are GCC's extension (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html), which Clang has
+too: the same source becomes AVX-512, AVX2, SSE or NEON, whatever the compiler's target offers.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+C_TYPES = {"float32": "float", "float64": "double"}
+ITEM_BYTES = {"float32": 4, "float64": 8}
+
+
+@functools.lru_cache(maxsize=1)
+def host_vector_bytes() -> int:
+    """Return the width of this machine's vector registers; the compiler splits a wider `vec`."""
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return 16
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+    except OSError:  # macOS: every x86 Mac that is still supported has AVX2
+        return 32
+    return 64 if "avx512f" in flags else 32 if "avx2" in flags else 16
+
+
+def host_registers() -> int:
+    """Return how many vector registers this machine names: 32 with AVX-512 or on arm64, else 16."""
+    return 32 if host_vector_bytes() == 64 or platform.machine() in {"arm64", "aarch64"} else 16
+
+
+def lanes(dtype: str, vector_bytes: int) -> int:
+    """Return how many elements of `dtype` one vector holds."""
+    return vector_bytes // ITEM_BYTES[dtype]
+
+
+def prelude(dtype: str, vector_bytes: int) -> str:
+    """Return the includes and types: `T` an element, `vec` a vector, `uvec` the same at any address."""
+    return f"""\
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef {C_TYPES[dtype]} T;
+typedef T vec __attribute__((vector_size({vector_bytes}), may_alias));
+typedef T uvec __attribute__((vector_size({vector_bytes}), may_alias, aligned(sizeof(T))));
+enum {{ LANES = {lanes(dtype, vector_bytes)} }};
+#define INLINE static inline __attribute__((always_inline))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+"""
+
+
+def entry_point(entry: str, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> str:
+    """Return the function that a caller sees; it calls `share(thread, inputs..., outputs...)` on each thread.
+
+    The threads live for one call: a pool kept between calls would not survive a fork, and would crash when
+    the library is unloaded under it. One that cannot be started has its share done by the caller.
+
+    Args:
+        entry: the exported symbol.
+        inputs: names of the input pointers.
+        outputs: names of the output pointers.
+        threads: how many shares there are.
+    """
+    parameters = ", ".join([f"const T *{name}" for name in inputs] + [f"T *{name}" for name in outputs])
+    names = ", ".join([*inputs, *outputs])
+    if threads == 1:
+        return f"void {entry}({parameters}) {{ share(0, {names}); }}\n"
+    fields = " ".join([f"const T *{name};" for name in inputs] + [f"T *{name};" for name in outputs])
+    from_call = ", ".join(f"call->{name}" for name in [*inputs, *outputs])
+    return f"""\
+struct call {{ ptrdiff_t thread; {fields} }};
+
+static void *run_share(void *argument) {{
+    const struct call *call = argument;
+    share(call->thread, {from_call});
+    return NULL;
+}}
+
+void {entry}({parameters}) {{
+    pthread_t threads[{threads}];
+    struct call calls[{threads}];
+    int started[{threads}];
+    for (int t = 1; t < {threads}; t++) {{
+        calls[t] = (struct call){{t, {names}}};
+        started[t] = pthread_create(&threads[t], NULL, run_share, &calls[t]) == 0;
+    }}
+    share(0, {names});
+    for (int t = 1; t < {threads}; t++) {{
+        if (started[t]) pthread_join(threads[t], NULL);
+        else run_share(&calls[t]);
+    }}
+}}
+"""
+
+
+def indent(text: str, levels: int) -> str:
+    """Return `text` with every line moved right by `levels` of four spaces."""
+    return textwrap.indent(text, "    " * levels)
+
+
+def offset(*terms: tuple[str, int]) -> str:
+    """Return the C expression for a sum of index * stride, without the terms that are nothing."""
+    parts = [index if stride == 1 else f"({index}) * {stride}" for index, stride in terms if stride]
+    return " + ".join(parts) or "0"
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Return the least multiple of `multiple` that is not below `value`."""
+    return -(-value // multiple) * multiple

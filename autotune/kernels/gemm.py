@@ -1,0 +1,161 @@
+"""Matrix product: C = A B (`lhs_rhs`) and C = AᵀB (`lhsT_rhs`), float32 or float64, any strides."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.kernels import gemm_c, gemm_numpy
+from autotune.kernels.c_source import ITEM_BYTES, host_registers, host_vector_bytes, lanes
+from autotune.kernels.gemm_c import Blocking, Product, Schedule
+from autotune.space import Config, SearchSpace
+
+Arrays = tuple[NDArray[Any], ...]
+OPERANDS = (("lhs", "MK"), ("rhs", "NK"))
+
+
+def inputs(
+    m: int, n: int, k: int, *, lhs_transposed: bool = False, dtype: str = "float32", seed: int = 0
+) -> Inputs:
+    """Return the tensors of one product: A of M x K (K x M where transposed) and B of K x N."""
+    lhs = TensorSpec("lhs", (k, m) if lhs_transposed else (m, k), dtype)
+    return Inputs((lhs, TensorSpec("rhs", (k, n), dtype)), seed)
+
+
+def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
+    """Return the default space of the C generator."""
+    product = Product.of(specs, _outputs(specs, lhs_transposed=lhs_transposed), lhs_transposed)
+    vector_bytes = host_vector_bytes()
+    whole_columns = product.rhs[1] == 1 and product.n % lanes(product.dtype, vector_bytes) == 0
+    parameters: dict[str, Any] = {
+        **_loops(product.m, product.n, product.k),
+        "pack_lhs": _packing(product.m * product.k, product.dtype),
+        "pack_rhs": _packing(product.k * product.n, product.dtype) if whole_columns else (True,),
+        "vector_bytes": (vector_bytes,),
+        "register_tile": _register_tiles(product, vector_bytes),
+        "unroll_k": (4,),
+        "threads": tuple(sorted({1, os.cpu_count() or 1})),
+    }
+    return SearchSpace(parameters, (loops_are_canonical, packs_once, partial(blocks_are_filled, product)))
+
+
+def _loops(m: int, n: int, k: int) -> dict[str, Any]:
+    """Return the parameters of the block loops; blocks stay above 128 elements a side."""
+
+    def counts(extent: int) -> tuple[int, ...]:
+        return tuple(count for count in (1, 2, 4, 8) if count == 1 or extent >= 128 * count)
+
+    return {
+        "loop_order": ("MNK", "MKN", "NMK", "NKM", "KMN", "KNM"),
+        "lhs_position": (0, 1, 2),
+        "rhs_position": (0, 1, 2),
+        "NUM_BLOCK_M": counts(m),
+        "NUM_BLOCK_N": counts(n),
+        "NUM_BLOCK_K": counts(k),
+    }
+
+
+def _packing(elements: int, dtype: str) -> tuple[bool, ...]:
+    """Return whether to pack: always, unless the operand is small enough for most L2 caches."""
+    return (False, True) if elements * ITEM_BYTES[dtype] <= 512 * 1024 else (True,)
+
+
+def _register_tiles(product: Product, vector_bytes: int) -> tuple[str, ...]:
+    """Return the register tiles that fill this machine's registers without spilling, one for each width.
+
+    Rows are balanced: 129 rows in tiles of at most 14 become nine of 13 and one of 12.
+    """
+    width = lanes(product.dtype, vector_bytes)
+    tiles = []
+    for vectors in (1, 2, 3, 4):
+        most = min(14, (host_registers() - 1 - vectors) // vectors)
+        if (vectors - 1) * width < product.n:
+            tiles.append(f"{-(-product.m // -(-product.m // most))}x{vectors}")
+    return tuple(tiles)
+
+
+def loops_are_canonical(config: Config) -> bool:
+    """Refuse the repeats among loop orders: a loop of one block stands outermost, in the order M, N, K."""
+    order = str(config["loop_order"])
+    single = [axis for axis in "MNK" if config[f"NUM_BLOCK_{axis}"] == 1]
+    return list(order[: len(single)]) == single
+
+
+def packs_once(config: Config) -> bool:
+    """Refuse an operand packed where a loop outside would have packed the same data less often.
+
+    That is a position in a loop that does not run over the operand, unless that loop has one block and so
+    stands for "before all loops". An operand that is not packed has no position: 2 stands for it.
+    """
+    order = str(config["loop_order"])
+    single = [axis for axis in "MNK" if config[f"NUM_BLOCK_{axis}"] == 1]
+    for operand, axes in OPERANDS:
+        position = int(config[f"{operand}_position"])
+        if not config.get(f"pack_{operand}", True):
+            if position != 2:
+                return False
+        elif position < len(single) - 1 or (position >= len(single) and order[position] not in axes):
+            return False
+    return True
+
+
+def blocks_are_filled(product: Product, config: Config) -> bool:
+    """Refuse more blocks than there are tiles, and more threads than there are shares."""
+    return Blocking(product, Schedule.of(config)).sensible
+
+
+def numpy_space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
+    """Return the space of the `numpy` generator: its block loops, and where a block is made contiguous."""
+    (k, m), (_, n) = specs[0].shape if lhs_transposed else specs[0].shape[::-1], specs[1].shape
+    return SearchSpace(_loops(m, n, k), (loops_are_canonical, packs_once))
+
+
+def _outputs(specs: Specs, *, lhs_transposed: bool) -> Specs:
+    rows = specs[0].shape[1 if lhs_transposed else 0]
+    return (TensorSpec("out", (rows, specs[1].shape[1]), specs[0].dtype),)
+
+
+def _depth(specs: Specs) -> int:
+    return specs[1].shape[0]
+
+
+def _flops(specs: Specs, *, lhs_transposed: bool) -> int:
+    rows, columns = _outputs(specs, lhs_transposed=lhs_transposed)[0].shape
+    return 2 * rows * columns * _depth(specs)
+
+
+def _bytes_moved(specs: Specs, *, lhs_transposed: bool) -> int:
+    shapes = [spec.shape for spec in (*specs, *_outputs(specs, lhs_transposed=lhs_transposed))]
+    return ITEM_BYTES[specs[0].dtype] * sum(rows * columns for rows, columns in shapes)
+
+
+def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> Arrays:
+    """Return NumPy's product: the golden when given float64, the reference when given the inputs."""
+    return (np.matmul(lhs.T if lhs_transposed else lhs, rhs),)
+
+
+def _kernel(name: str, lhs_transposed: bool) -> Kernel:
+    return Kernel(
+        name=name,
+        entry=gemm_c.ENTRY,
+        generators={
+            "c": partial(gemm_c.source, lhs_transposed=lhs_transposed),
+            "numpy": partial(gemm_numpy.source, lhs_transposed=lhs_transposed),
+        },
+        outputs=partial(_outputs, lhs_transposed=lhs_transposed),
+        golden=partial(_product, lhs_transposed=lhs_transposed),
+        reference=partial(_product, lhs_transposed=lhs_transposed),
+        flops=partial(_flops, lhs_transposed=lhs_transposed),
+        bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
+        reduction_length=_depth,
+        space=partial(space, lhs_transposed=lhs_transposed),
+    )
+
+
+lhs_rhs = _kernel("gemm_lhs_rhs", lhs_transposed=False)
+lhsT_rhs = _kernel("gemm_lhsT_rhs", lhs_transposed=True)

@@ -1,0 +1,239 @@
+"""Transpose of a matrix: blocks for the cache, vector shuffles for a tile; in place where it is square."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.kernels.c_source import (
+    ITEM_BYTES,
+    entry_point,
+    host_vector_bytes,
+    indent,
+    lanes,
+    prelude,
+)
+from autotune.space import Config, SearchSpace
+
+ENTRY = "transpose"
+IN_PLACE_ENTRY = "transpose_in_place"
+"""What a candidate of the method `in_place` exports besides: `void transpose_in_place(T *square)`."""
+
+_SHUFFLE = """\
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (index_vec){__VA_ARGS__})
+#endif
+"""
+
+_TILES = """\
+enum {{ ROWS = {rows}, COLUMNS = {columns}, BLOCK_ROWS = {block_rows}, BLOCK_COLUMNS = {block_columns} }};
+enum {{ IN_ROW = {in_row}, IN_COLUMN = {in_column}, OUT_ROW = {out_row}, OUT_COLUMN = {out_column} }};
+
+INLINE void block(const T *in, T *out, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1) {{
+    ptrdiff_t i = i0;
+    for (; i + TILE <= i1; i += TILE) {{
+        ptrdiff_t j = j0;
+        for (; j + TILE <= j1; j += TILE)
+            tile(in + i * IN_ROW + j * IN_COLUMN, out + j * OUT_ROW + i * OUT_COLUMN);
+        for (; j < j1; j++)
+            for (ptrdiff_t u = i; u < i + TILE; u++)
+                out[j * OUT_ROW + u * OUT_COLUMN] = in[u * IN_ROW + j * IN_COLUMN];
+    }}
+    for (; i < i1; i++)
+        for (ptrdiff_t j = j0; j < j1; j++)
+            out[j * OUT_ROW + i * OUT_COLUMN] = in[i * IN_ROW + j * IN_COLUMN];
+}}
+
+static void share(ptrdiff_t thread, const T *in, T *out) {{
+    const ptrdiff_t first = ROWS * thread / {threads} / TILE * TILE;
+    const ptrdiff_t last = thread + 1 == {threads} ? ROWS : ROWS * (thread + 1) / {threads} / TILE * TILE;
+{loops}
+}}
+"""
+
+_IN_PLACE = """\
+enum {{ SIDE = {rows}, BLOCK = {block_rows} }};
+
+/* Exchange the tile at (i, j) with that at (j, i), both transposed; on the diagonal they are one. */
+INLINE void exchange(T *square, ptrdiff_t i, ptrdiff_t j) {{
+    T *upper = square + i * SIDE + j, *lower = square + j * SIDE + i;
+    T kept[TILE * TILE] __attribute__((aligned(64)));
+    transpose_tile(upper, SIDE, kept, TILE);
+    if (i != j) transpose_tile(lower, SIDE, upper, SIDE);
+    for (int u = 0; u < TILE; u++) memcpy(lower + u * SIDE, kept + u * TILE, sizeof(T) * TILE);
+}}
+
+static void exchange_blocks(T *square, ptrdiff_t i0, ptrdiff_t j0) {{
+    for (ptrdiff_t i = i0; i + TILE <= MIN(i0 + BLOCK, SIDE); i += TILE)
+        for (ptrdiff_t j = i0 == j0 ? i : j0; j + TILE <= MIN(j0 + BLOCK, SIDE); j += TILE)
+            exchange(square, i, j);
+}}
+
+void transpose_in_place(T *square) {{
+    for (ptrdiff_t i = 0; i < SIDE; i += BLOCK)
+        for (ptrdiff_t j = i; j < SIDE; j += BLOCK) exchange_blocks(square, i, j);
+    for (ptrdiff_t j = SIDE / TILE * TILE; j < SIDE; j++)
+        for (ptrdiff_t i = 0; i < j; i++) {{
+            const T kept = square[i * SIDE + j];
+            square[i * SIDE + j] = square[j * SIDE + i];
+            square[j * SIDE + i] = kept;
+        }}
+}}
+
+static void share(ptrdiff_t thread, const T *in, T *out) {{
+    (void)thread;
+    for (ptrdiff_t i = 0; i < SIDE; i++) memcpy(out + i * SIDE, in + i * SIDE, sizeof(T) * SIDE);
+    transpose_in_place(out);
+}}
+"""
+
+
+def _tile_function(dtype: str, vector_bytes: int) -> str:
+    """Return `transpose_tile(in, in_row, out, out_row)`: lanes x lanes elements in log2(lanes) rounds.
+
+    One round interleaves rows i and i + n/2 into rows 2i and 2i + 1 (a perfect shuffle of the tile); after
+    log2(n) rounds the bits of each element's row and column have changed places.
+    """
+    width = lanes(dtype, vector_bytes)
+    low = ", ".join(f"{i}, {i + width}" for i in range(width // 2))
+    high = ", ".join(f"{i}, {i + width}" for i in range(width // 2, width))
+    lines = [f"const vec r0_{i} = *(const uvec *)(in + {i} * in_row);" for i in range(width)]
+    rounds = width.bit_length() - 1
+    for step in range(rounds):
+        for i in range(width // 2):
+            pair = f"r{step}_{i}, r{step}_{i + width // 2}"
+            lines.append(f"const vec r{step + 1}_{2 * i} = SHUFFLE({pair}, {low});")
+            lines.append(f"const vec r{step + 1}_{2 * i + 1} = SHUFFLE({pair}, {high});")
+    lines += [f"*(uvec *)(out + {i} * out_row) = r{rounds}_{i};" for i in range(width)]
+    integer = "int32_t" if ITEM_BYTES[dtype] == 4 else "int64_t"
+    return (
+        f"{_SHUFFLE}typedef {integer} index_vec __attribute__((vector_size({vector_bytes})));\n"
+        "enum { TILE = LANES };\n\n"
+        "INLINE void transpose_tile(const T *in, ptrdiff_t in_row, T *out, ptrdiff_t out_row) {\n"
+        + indent("\n".join(lines), 1)
+        + "\n}\n"
+    )
+
+
+_PLAIN_TILE = """\
+enum { TILE = LANES };
+
+INLINE void tile(const T *in, T *out) {
+    for (ptrdiff_t j = 0; j < TILE; j++)
+        for (ptrdiff_t i = 0; i < TILE; i++) out[j * %d + i * %d] = in[i * %d + j * %d];
+}
+"""
+
+_BLOCK_LOOPS = {
+    "rows": """\
+for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)
+    for (ptrdiff_t j = 0; j < COLUMNS; j += BLOCK_COLUMNS)
+        block(in, out, i, MIN(i + BLOCK_ROWS, last), j, MIN(j + BLOCK_COLUMNS, COLUMNS));""",
+    "columns": """\
+for (ptrdiff_t j = 0; j < COLUMNS; j += BLOCK_COLUMNS)
+    for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)
+        block(in, out, i, MIN(i + BLOCK_ROWS, last), j, MIN(j + BLOCK_COLUMNS, COLUMNS));""",
+}
+
+
+def source(config: Config, inputs: Specs, outputs: Specs) -> str:
+    """Return the C source of one candidate; shuffles need neighbours in memory along both rows."""
+    x, y = inputs[0], outputs[0]
+    (in_row, in_column), (out_row, out_column) = x.element_strides, y.element_strides
+    threads = int(config["threads"])
+    parts = [prelude(x.dtype, int(config["vector_bytes"]))]
+    if config["method"] != "plain" and in_column == out_column == 1:
+        parts.append(_tile_function(x.dtype, int(config["vector_bytes"])))
+        parts.append(f"#define tile(in, out) transpose_tile(in, {in_row}, out, {out_row})\n")
+    else:
+        parts.append(_PLAIN_TILE % (out_row, out_column, in_row, in_column))
+    template = _IN_PLACE if config["method"] == "in_place" else _TILES
+    parts.append(
+        template.format(
+            rows=x.shape[0],
+            columns=x.shape[1],
+            block_rows=config["block_rows"],
+            block_columns=config["block_columns"],
+            in_row=in_row,
+            in_column=in_column,
+            out_row=out_row,
+            out_column=out_column,
+            threads=threads,
+            loops=indent(_BLOCK_LOOPS[str(config["outer"])], 1),
+        )
+    )
+    return "\n".join([*parts, entry_point(ENTRY, ["in"], ["out"], threads)])
+
+
+def numpy_source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001
+    """Return Python text that defines `transpose(x, y)`, block by block."""
+    rows, columns = inputs[0].shape
+    return f"""\
+def {ENTRY}(x, y):
+    for i in range(0, {rows}, {config["block_rows"]}):
+        for j in range(0, {columns}, {config["block_columns"]}):
+            rows, columns = slice(i, i + {config["block_rows"]}), slice(j, j + {config["block_columns"]})
+            y[columns, rows] = x[rows, columns].T
+"""
+
+
+def inputs(rows: int, columns: int, *, dtype: str = "float32", seed: int = 0) -> Inputs:
+    """Return the tensor of one workload."""
+    return Inputs((TensorSpec("x", (rows, columns), dtype),), seed)
+
+
+def space(specs: Specs) -> SearchSpace:
+    """Return the default space of the C generator."""
+    rows, columns = specs[0].shape
+    vector_bytes = host_vector_bytes()
+    parameters: dict[str, Any] = {
+        "method": ("plain", "shuffle", "in_place"),
+        "vector_bytes": tuple(width for width in (16, 32, 64) if width <= vector_bytes),
+        "block_rows": (16, 32, 64, 128, 256),
+        "block_columns": (16, 32, 64, 128, 256),
+        "outer": ("rows", "columns"),
+        "threads": tuple(sorted({1, os.cpu_count() or 1})),
+    }
+
+    def in_place_has_one_form(config: Config) -> bool:
+        """Refuse `in_place` for what is not square, and its repeats: its blocks are square, on one thread."""
+        square = config["block_rows"] == config["block_columns"]
+        fixed = config["outer"] == "rows" and config["threads"] == 1
+        return config["method"] != "in_place" or (rows == columns and square and fixed)
+
+    return SearchSpace(parameters, (in_place_has_one_form,))
+
+
+def numpy_space(specs: Specs) -> SearchSpace:  # noqa: ARG001
+    """Return the space of the `numpy` generator."""
+    sizes = (64, 256, 1024)
+    return SearchSpace({"block_rows": sizes, "block_columns": sizes})
+
+
+def golden(x: NDArray[Any]) -> tuple[NDArray[Any]]:
+    """Return the transpose, laid out row by row."""
+    return (np.ascontiguousarray(x.T),)
+
+
+def _outputs(specs: Specs) -> Specs:
+    rows, columns = specs[0].shape
+    return (TensorSpec("y", (columns, rows), specs[0].dtype),)
+
+
+kernel = Kernel(
+    name="transpose",
+    entry=ENTRY,
+    generators={"c": source, "numpy": numpy_source},
+    outputs=_outputs,
+    golden=golden,
+    reference=golden,
+    flops=lambda _specs: 0,
+    bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * specs[0].shape[0] * specs[0].shape[1],
+    space=space,
+)
