@@ -57,12 +57,8 @@ def target_argv(words: Sequence[str], root: Path) -> list[str]:
 def _nearest(script: str, root: Path) -> list[str]:
     """Name up to three scripts of the workspace that may have been meant, likeliest first."""
     scripts = list(islice(_scripts(root), SEARCH_LIMIT))
-    name = Path(script).name
-    same_name = [path for path in scripts if Path(path).name == name]
-    alike = difflib.get_close_matches(script, scripts, n=3)
-    names = difflib.get_close_matches(name, {Path(path).name for path in scripts}, n=3)
-    alike_names = [path for near in names for path in scripts if Path(path).name == near]
-    return list(dict.fromkeys(same_name + alike + alike_names))[:3]
+    names = difflib.get_close_matches(Path(script).name, {Path(path).name for path in scripts}, n=3)
+    return [path for name in names for path in scripts if Path(path).name == name][:3]
 
 
 def _scripts(root: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -69,18 +70,31 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError("settings", f"{path}: {error.strerror}", f"ls -l {path}") from error
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError("settings", f"{path}:{line}: not UTF-8", f"file {path}") from error
 
 
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError("settings", f"{path}: {error.strerror}", f"ls -l {path}")
+
+
 def read_yaml(path: Path) -> YamlFile:
-    """Parse a YAML file.
+    """Parse a YAML file, once for as long as it stays the same.
 
     Raises:
         ConfigError: unreadable, or not YAML: names the line.
     """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _parsed(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache
+def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> YamlFile:
     try:
         loader = yaml.SafeLoader(read_text(path))
         node = loader.get_single_node()

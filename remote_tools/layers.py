@@ -19,6 +19,9 @@ ENV_PREFIX = "INVOKE_REMOTE_"
 ORIGINAL_NAMES = {"rsync_options": "RSYNC_OPTIONS", "ssh_options": "SSH_OPTIONS", "local_dir": "LOCAL_DIR"}
 
 
+Configuration = Config | Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Layers:
     """All that was said, lowest first.
@@ -51,7 +54,7 @@ def dotenv_name(name: str) -> str:
 
 
 def collect(
-    config: Mapping[str, Any],
+    config: Configuration,
     root: Path,
     environ: Mapping[str, str],
     flags: Mapping[str, object],
@@ -75,26 +78,36 @@ def collect(
     above = (*_override_layers(config, root), _flag_layer(flags, fab_host))
     checked = tuple(_known(layer, names) for layer in (*_config_layers(config, root), *above))
     depth = len(checked) - len(above)
-    return Layers((*checked[:depth], dotenv), (_environ_layer(environ, names), *checked[depth:]), notes)
+    return Layers((*checked[:depth], dotenv), (environ_layer(environ, names), *checked[depth:]), notes)
 
 
-def _config_layers(config: Mapping[str, Any], root: Path) -> Iterator[Layer]:
+def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
     """Give what ns.configure and the configuration files hold, lowest first."""
     # Invoke keeps its levels apart only in private attributes; the merged view cannot say whose a value is.
     yield _layer(config._collection if isinstance(config, Config) else config, lambda *_: "ns.configure")
     for level, prefix in (("system", "/etc/"), ("user", "~/."), ("project", f"{root}/")):
-        ours = [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
-        theirs = getattr(
-            config, f"_{level}_path", None
-        )  # fabric.yaml under fab; invoke.json or invoke.py too
-        if theirs and Path(theirs).absolute() not in ours:
+        ours = _invoke_file(prefix)
+        # Theirs is fabric.yaml under fab; it may be invoke.json or invoke.py too.
+        theirs = getattr(config, f"_{level}_path", None)
+        if theirs and Path(theirs).absolute() != ours:
             yield _file_layer(Path(theirs), getattr(config, f"_{level}"), root)
-        path = next((path for path in ours if path.exists()), None)
-        if path:
-            yield _file_layer(path, {}, root)
+        if ours:
+            yield _file_layer(ours, {}, root)
 
 
-def _override_layers(config: Mapping[str, Any], root: Path) -> Iterator[Layer]:
+def _invoke_file(prefix: str) -> Path | None:
+    """Find Invoke's configuration file, which `fab` does not read by itself."""
+    paths = [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
+    return next((path for path in paths if path.exists()), None)
+
+
+def project_layer(root: Path) -> Layer:
+    """Read the `remote:` part of the root's invoke.yaml."""
+    path = _invoke_file(f"{root}/")
+    return _file_layer(path, {}, root) if path else {}
+
+
+def _override_layers(config: Configuration, root: Path) -> Iterator[Layer]:
     """Give what `-f FILE` and the tasks themselves set, lowest first."""
     if not isinstance(config, Config):
         return
@@ -152,7 +165,8 @@ def _dotenv_layer(root: Path, names: Iterable[str]) -> tuple[Layer, tuple[str, .
     return layer, notes
 
 
-def _environ_layer(environ: Mapping[str, str], names: Iterable[str]) -> Layer:
+def environ_layer(environ: Mapping[str, str], names: Iterable[str]) -> Layer:
+    """Read the INVOKE_REMOTE_* variables."""
     given = {key: Given(value, key) for key, value in environ.items() if key.startswith(ENV_PREFIX)}
     return _renamed(given, {env_name(name): name for name in names})
 

@@ -91,7 +91,7 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
     Returns:
         `--dry-run: nothing would be transferred`, or None where every word is fine.
     """
-    for option in _options(words, grammar):
+    for option in names(words, grammar):
         if not option.startswith("-") or option in ("-", "--"):
             return f"{option!r} is not an option; the host and the paths have settings of their own"
         if option in grammar.refused:
@@ -99,7 +99,7 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
     return None
 
 
-def _options(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
+def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
     """Name every option among the words, without the values that belong to one."""
     rest = iter(words)
     for word in rest:

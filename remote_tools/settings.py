@@ -12,7 +12,7 @@ from typing import Any
 from . import kinds
 from .config_files import Given
 from .errors import ConfigError
-from .layers import Layers, collect, dotenv_name
+from .layers import Configuration, Layers, collect, dotenv_name, environ_layer, project_layer
 
 ALWAYS_EXCLUDED = (".git", "__pycache__", "*.pyc", ".remote_config", ".remote", ".venv")
 ROOT_MARKS = ("invoke.yaml", "tasks.py", "fabfile", "fabfile.py", ".remote_config")
@@ -89,7 +89,7 @@ def find_root(cwd: Path) -> Path:
 
 
 def load(
-    config: Mapping[str, Any],
+    config: Configuration,
     root: Path,
     *,
     environ: Mapping[str, str] = os.environ,
@@ -117,6 +117,26 @@ def load(
     settings = _resolve(root, layers)
     require(settings, required)
     return settings
+
+
+def check_early(root: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Report what Invoke itself would end in a traceback for: call it where the tasks are imported.
+
+    Invoke reads invoke.yaml after tasks.py, and refuses a variable over a list (env.py: _cast).
+
+    Raises:
+        ConfigError: invoke.yaml is broken, or a variable of ours is.
+    """
+    written = project_layer(root)
+    for name, given in environ_layer(environ, ABOUT).items():
+        _parse(name, given)
+        if name in written and isinstance(written[name].value, list):
+            hint = (
+                f"write {name} there as one string of words, as in a shell: {name}: {shown(('a', 'b c'))!r}"
+            )
+            raise ConfigError(
+                "settings", f"{given.source} cannot override the list at {written[name].source}", hint
+            )
 
 
 def at_host(settings: Settings, host: str, source: str = "--hosts") -> Settings:
@@ -174,7 +194,8 @@ def require(settings: Settings, names: Sequence[str]) -> None:
             raise ConfigError("settings", f"no {name} is set{of_host}", ways)
     if settings.hosts.get(host, (host,)) != (host,):
         hint = f"name one host, or run a bench task with --hosts {host}"
-        raise ConfigError("settings", f"{settings.sources['host']}: host: {host} is a group of hosts", hint)
+        where = _place("host", settings.sources["host"])
+        raise ConfigError("settings", f"{where}: {host} is a group of hosts", hint)
 
 
 def _resolve(root: Path, layers: Layers) -> Settings:
@@ -189,8 +210,8 @@ def _resolve(root: Path, layers: Layers) -> Settings:
     local_dir = root / Path(values.get("local_dir", Settings.local_dir)).expanduser()
     if root.is_relative_to(local_dir):
         hint = "name a folder of its own for results: in the workspace they would be pushed back"
-        where = f"{sources['local_dir']}: local_dir: {local_dir}"
-        raise ConfigError("settings", f"{where} holds the workspace", hint)
+        where = _place("local_dir", sources["local_dir"])
+        raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
     values["local_dir"] = local_dir
     own_cache = (f"/{local_dir.relative_to(root)}/",) if local_dir.is_relative_to(root) else ()
     values["exclude"] = (*ALWAYS_EXCLUDED, *own_cache, *values.get("exclude", ()))
@@ -203,16 +224,23 @@ def _parse(name: str, given: Given) -> Any:
     try:
         return ABOUT[name].kind.parse(given.value)
     except ValueError as error:
-        where = given.source if name in given.source else f"{given.source}: {name}"
+        where = _place(name, given.source)
         raise ConfigError("settings", f"{where}: {error}", "inv config lists every setting") from None
+
+
+def _place(name: str, source: str) -> str:
+    # A flag or a variable says its setting's name already.
+    said = source.lower().replace("-", "_").endswith(f"_{name}")
+    return source if said else f"{source}: {name}"
 
 
 def rows(settings: Settings) -> list[tuple[str, str, str]]:
     """List every setting, its value as one would type it, and where that came from."""
-    return [(name, _shown(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
+    return [(name, shown(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Write a value as one would type it."""
     if isinstance(value, tuple):
         return shlex.join(value)
     if isinstance(value, Mapping):
