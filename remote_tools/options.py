@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-_OUTPUT = "its output is read to count files and bytes"
-_NOT_SENT = "nothing would be transferred; to see a plan type: inv sync --dry-run"
-_LIST = "the list of files is made by the scan"
-_DELETES = "only files pushed earlier are ever deleted, which rsync cannot know"
-_RESUME = "cut transfers resume from a --partial-dir, which rsync cannot combine with it"
-_SSH_OWNER = "the connection is set by ssh_options"
-_ENDS = "it prints and ends"
-_HOSTS_OWN = "it would delete files that the host made"
-_NO_COMMAND = "no command could run"
-_STDIN = "the session's input carries the supervisor's protocol"
-_TERMINAL = "a terminal would alter the bytes of the protocol; for one of your own type: inv dev --pty"
 
 
 @dataclass(frozen=True)
@@ -25,63 +13,62 @@ class Grammar:
     Args:
         short_with_value: letters whose value is the rest of the word, or the next word.
         long_with_value: long options whose value may be the next word.
-        refused: why each option that we cannot live with is refused.
+        refused: the options that we cannot live with, by the reason why.
     """
 
     short_with_value: str
     long_with_value: frozenset[str]
-    refused: dict[str, str]
+    refused: Mapping[str, Sequence[str]]
+
+    def why_refused(self, option: str) -> str | None:
+        """Say why an option is refused; None where it is not."""
+        return next((reason for reason, options in self.refused.items() if option in options), None)
 
 
 _RSYNC_LONG_WITH_VALUE = """
     address backup-dir block-size bwlimit cc checksum-choice checksum-seed chmod chown compare-dest
-    compress-choice compress-level compress-threads confine-root contimeout copy-as copy-dest debug early-
-    input exclude exclude-from filter groupmap iconv include include-from link-dest log-file max-alloc max-
-    delete max-size min-size modify-window partial-dir password-file port protocol remote-option rsync-path
-    skip-compress sockopts stop-after stop-at suffix temp-dir time-limit timeout usermap zc zl zt
+    compress-choice compress-level compress-threads confine-root contimeout copy-as copy-dest debug
+    early-input exclude exclude-from filter groupmap iconv include include-from link-dest log-file
+    max-alloc max-delete max-size min-size modify-window partial-dir password-file port protocol
+    remote-option rsync-path skip-compress sockopts stop-after stop-at suffix temp-dir time-limit
+    timeout usermap write-batch zc zl zt
 """
+_RSYNC_REFUSED = {
+    "nothing would be transferred; for a plan type: inv sync --dry-run": "-n --dry-run --list-only "
+    "--only-write-batch",
+    "its output is read to count files and bytes": "-q --quiet -i --itemize-changes --out-format "
+    "--log-format --log-file-format --info --progress -P -h --human-readable --stderr --msgs2stderr --outbuf",
+    "the scan makes the list of files": "--files-from -0 --from0 --no-relative --no-R --read-batch "
+    "--ignore-missing-args",
+    "only what was pushed earlier is ever deleted, which rsync cannot know": "--del --delete --delete-before "
+    "--delete-during --delete-delay --delete-after --delete-excluded --delete-missing-args --force",
+    "it would delete the files here": "--remove-source-files --remove-sent-files",
+    "cut transfers resume from a --partial-dir, which rsync does not combine with it": "--inplace --append "
+    "--append-verify",
+    "ssh has a setting of its own, ssh_options": "-e --rsh",
+    "names with spaces would be split on the host": "--old-args",
+    "rsync is started on the host over ssh": "--server --sender --daemon",
+    "it prints and ends": "--help --version -V",
+}
+_SSH_REFUSED = {
+    "no command could run": "-N -W -s -oSessionType -oRemoteCommand",
+    "the session's input carries our protocol": "-f -n -oStdinNull -oForkAfterAuthentication",
+    "a terminal would alter the bytes of our protocol; for a terminal type: inv dev --pty": "-t -oRequestTTY",
+    "the shared connection is started and watched by us": "-M -O",
+    "it prints and ends": "-G -Q -V",
+}
 
-# rsync(1), "OPTION SUMMARY", of 3.4; popt, which parses it, takes no abbreviated long options.
+# rsync(1) of 3.5: popt, which parses its options, takes no abbreviations.
 RSYNC = Grammar(
     short_with_value="BMTef@",
     long_with_value=frozenset(f"--{name}" for name in _RSYNC_LONG_WITH_VALUE.split()),
-    refused={
-        **dict.fromkeys(("-n", "--dry-run", "--list-only", "--only-write-batch"), _NOT_SENT),
-        **dict.fromkeys(
-            ("-q", "--quiet", "--out-format", "--log-format", "-i", "--itemize-changes"), _OUTPUT
-        ),
-        **dict.fromkeys(("--info", "--progress", "-P", "-h", "--human-readable", "--msgs2stderr"), _OUTPUT),
-        **dict.fromkeys(("--stderr", "--outbuf", "--log-file-format"), _OUTPUT),
-        **dict.fromkeys(("--files-from", "-0", "--from0", "--no-relative", "--no-R", "--read-batch"), _LIST),
-        **dict.fromkeys(
-            ("--del", "--delete", "--delete-before", "--delete-during", "--delete-delay"), _DELETES
-        ),
-        **dict.fromkeys(("--delete-after", "--delete-excluded", "--delete-missing-args"), _DELETES),
-        **dict.fromkeys(("--ignore-missing-args",), _LIST),
-        **dict.fromkeys(("--inplace", "--append", "--append-verify"), _RESUME),
-        **dict.fromkeys(("-e", "--rsh"), _SSH_OWNER),
-        **dict.fromkeys(("--help", "--version", "-V"), _ENDS),
-        "--force": _HOSTS_OWN,
-        "--remove-source-files": "it would delete the files here",
-        "--remove-sent-files": "it would delete the files here",
-        "--old-args": "the host's shell would split names that have spaces",
-        "--server": "the host's side is started by rsync itself",
-        "--sender": "the host's side is started by rsync itself",
-        "--daemon": "the host is reached over ssh",
-    },
+    refused={reason: options.split() for reason, options in _RSYNC_REFUSED.items()},
 )
-
-# ssh(1): getopt, short options only; `-o Key=Value` is checked by its key, in lower case as ssh compares it.
+# ssh(1) of 9.2 and, for -P, 9.5: getopt, short options only.
 SSH = Grammar(
     short_with_value="BDEFIJLOPQRSWbceilmopw",
     long_with_value=frozenset(),
-    refused={
-        **dict.fromkeys(("-N", "-W", "-s", "-o sessiontype", "-o remotecommand"), _NO_COMMAND),
-        **dict.fromkeys(("-f", "-n", "-o stdinnull", "-o forkafterauthentication"), _STDIN),
-        **dict.fromkeys(("-t", "-o requesttty"), _TERMINAL),
-        **dict.fromkeys(("-G", "-Q", "-V", "-O"), _ENDS),
-        "-M": "the shared master is started and watched by us",
-    },
+    refused={reason: options.split() for reason, options in _SSH_REFUSED.items()},
 )
 
 
@@ -89,21 +76,21 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
     """Find the first word that cannot be used.
 
     Returns:
-        `--dry-run: nothing would be transferred`, or None where every word is fine.
+        The option and why, such as `-e: ssh has a setting of its own`; None where every word is fine.
     """
-    for option in names(words, grammar):
-        if not option.startswith("-") or option in ("-", "--"):
+    for option in _options(words, grammar):
+        if option == "--" or not option.startswith("-"):
             return f"{option!r} is not an option; the host and the paths have settings of their own"
-        if option in grammar.refused:
-            return f"{option}: {grammar.refused[option]}"
+        if reason := grammar.why_refused(option):
+            return f"{option}: {reason}"
     return None
 
 
-def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
+def _options(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
     """Name every option among the words, without the values that belong to one."""
     rest = iter(words)
     for word in rest:
-        if word in ("-", "--") or not word.startswith("-"):
+        if word == "--" or not word.startswith("-"):
             yield word
         elif word.startswith("--"):
             name, equals, _ = word.partition("=")
@@ -116,12 +103,15 @@ def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
 
 def _short_options(letters: str, rest: Iterator[str], grammar: Grammar) -> Iterator[str]:
     for i, letter in enumerate(letters):
-        if letter not in grammar.short_with_value:
-            yield f"-{letter}"
-            continue
-        value = letters[i + 1 :] or next(rest, "")
-        if grammar is SSH and letter == "o":
-            yield f"-o {value.replace('=', ' ').split()[0].lower()}" if value.strip("= ") else "-o"
-        else:
-            yield f"-{letter}"
-        return
+        if letter in grammar.short_with_value:
+            value = letters[i + 1 :] or next(rest, "")
+            yield _keyword(value, grammar) if letter == "o" else f"-{letter}"
+            return
+        yield f"-{letter}"
+
+
+def _keyword(setting: str, grammar: Grammar) -> str:
+    """Name what ssh's -o sets, whose keywords have no case and end in `=` or a space (ssh_config(5))."""
+    key = "".join(setting.replace("=", " ").split()[:1]).lower()
+    refused = [option for options in grammar.refused.values() for option in options]
+    return next((option for option in refused if option.lower() == f"-o{key}"), "-o")
