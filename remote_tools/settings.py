@@ -213,11 +213,18 @@ def _resolve(root: Path, layers: Layers) -> Settings:
         where = _place("local_dir", sources["local_dir"])
         raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
     values["local_dir"] = local_dir
-    own_cache = (f"/{local_dir.relative_to(root)}/",) if local_dir.is_relative_to(root) else ()
-    values["exclude"] = (*ALWAYS_EXCLUDED, *own_cache, *values.get("exclude", ()))
+    values["exclude"] = (*ALWAYS_EXCLUDED, *_as_pattern(local_dir, root), *values.get("exclude", ()))
     if "exclude" in given:
         sources["exclude"] = f"default, {sources['exclude']}"
     return Settings(root=root, sources=sources, layers=layers, **values)
+
+
+def _as_pattern(folder: Path, root: Path) -> tuple[str, ...]:
+    """Write a folder of the workspace as a pattern of gitignore(5); one outside needs none."""
+    if not folder.is_relative_to(root):
+        return ()
+    literal = str(folder.relative_to(root)).translate({ord(letter): f"[{letter}]" for letter in "*?["})
+    return (f"/{literal}/",)
 
 
 def _parse(name: str, given: Given) -> Any:

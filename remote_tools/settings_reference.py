@@ -35,9 +35,8 @@ def reference() -> str:
         lines.append(f"| {' | '.join(quoted)} | {about.help} ({about.kind.name}) |")
     for title, grammar in (("rsync_options", RSYNC), ("ssh_options", SSH)):
         lines += ["", f"## Refused in `{title}`", ""]
-        for reason in dict.fromkeys(grammar.refused.values()):
-            words = ", ".join(f"`{word}`" for word, why in grammar.refused.items() if why == reason)
-            lines.append(f"- {words}: {reason}")
+        for reason, options in grammar.refused.items():
+            lines.append(f"- {', '.join(f'`{option}`' for option in options)}: {reason}")
     return "\n".join(lines) + "\n"
 
 
