@@ -38,9 +38,18 @@ class Layers:
 
     def merged(self, host: Layer | None = None) -> dict[str, Given]:
         """Let the higher layers win, with the host's own entry in its place."""
-        return {
-            key: given for layer in (*self.below, host or {}, *self.above) for key, given in layer.items()
-        }
+        result: dict[str, Given] = {}
+        for layer in (*self.below, host or {}, *self.above):
+            for key, given in layer.items():
+                result[key] = _joined(result[key], given) if key == "hosts" and key in result else given
+        return result
+
+
+def _joined(lower: Given, higher: Given) -> Given:
+    """Let each place name more hosts; the higher one's entry for a host stands."""
+    if isinstance(lower.value, Mapping) and isinstance(higher.value, Mapping):
+        return replace(higher, value={**lower.value, **higher.value})
+    return higher
 
 
 def env_name(name: str) -> str:

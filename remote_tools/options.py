@@ -43,8 +43,8 @@ _RSYNC_REFUSED = {
     "only what was pushed earlier is ever deleted, which rsync cannot know": "--del --delete --delete-before "
     "--delete-during --delete-delay --delete-after --delete-excluded --delete-missing-args --force",
     "it would delete the files here": "--remove-source-files --remove-sent-files",
-    "cut transfers resume from a --partial-dir, which rsync does not combine with it": "--inplace --append "
-    "--append-verify",
+    "cut transfers resume from a --partial-dir of ours": "--partial-dir --inplace --append --append-verify",
+    "what a push displaces has a --backup-dir of ours": "-b --backup --backup-dir --suffix",
     "ssh has a setting of its own, ssh_options": "-e --rsh",
     "names with spaces would be split on the host": "--old-args",
     "rsync is started on the host over ssh": "--server --sender --daemon",
@@ -78,7 +78,7 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
     Returns:
         The option and why, such as `-e: ssh has a setting of its own`; None where every word is fine.
     """
-    for option in _options(words, grammar):
+    for option in names(words, grammar):
         if option == "--" or not option.startswith("-"):
             return f"{option!r} is not an option; the host and the paths have settings of their own"
         if reason := grammar.why_refused(option):
@@ -86,8 +86,8 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
     return None
 
 
-def _options(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
-    """Name every option among the words, without the values that belong to one."""
+def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
+    """Name every option among the words, without their values; a word that is none is named as it is."""
     rest = iter(words)
     for word in rest:
         if word == "--" or not word.startswith("-"):

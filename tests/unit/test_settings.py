@@ -297,6 +297,15 @@ def test_groups_expand_to_their_hosts(root: Path) -> None:
     )
 
 
+def test_each_place_may_name_more_hosts(root: Path, home: Path) -> None:
+    (home / ".invoke.yaml").write_text("remote:\n  hosts:\n    mine: {python: p}\n    trn1: {python: p}\n")
+    (root / "invoke.yaml").write_text(HOSTS)
+    settings = look(root)
+    assert ("mine", "trn1", "trn2", "spare", "fleet", "all") == tuple(settings.hosts)
+    assert (None, "~/one") == (settings.python, settings.code_path)
+    assert ("p", "~/.invoke.yaml:3") == value_at(at_host(settings, "mine"), "python")
+
+
 def test_a_group_that_holds_itself_is_refused(root: Path) -> None:
     (root / "invoke.yaml").write_text("remote:\n  hosts:\n    a: [b]\n    b: [a]\n")
     with pytest.raises(ConfigError, match=r"invoke.yaml:2: hosts: a > b > a: a group inside itself"):
