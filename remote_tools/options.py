@@ -79,7 +79,7 @@ def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
         The option and why, such as `-e: ssh has a setting of its own`; None where every word is fine.
     """
     for option in names(words, grammar):
-        if option == "--" or not option.startswith("-"):
+        if option in ("-", "--") or not option.startswith("-"):
             return f"{option!r} is not an option; the host and the paths have settings of their own"
         if reason := grammar.why_refused(option):
             return f"{option}: {reason}"
@@ -90,7 +90,7 @@ def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
     """Name every option among the words, without their values; a word that is none is named as it is."""
     rest = iter(words)
     for word in rest:
-        if word == "--" or not word.startswith("-"):
+        if word in ("-", "--") or not word.startswith("-"):
             yield word
         elif word.startswith("--"):
             name, equals, _ = word.partition("=")
