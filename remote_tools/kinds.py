@@ -34,7 +34,8 @@ def _text(value: object) -> str:
 
 def _host(value: object) -> str:
     name = _text(value)
-    if name.startswith("-") or " " in name:  # ssh would take it for an option
+    # ssh would take -x for an option; results of several hosts go to folders of their names.
+    if name.startswith(("-", ".")) or "/" in name or " " in name:
         raise ValueError(f"{name!r} is not a host name, an alias or user@host")
     return name
 
