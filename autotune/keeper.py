@@ -1,503 +1,250 @@
 """The process that starts every compiler and every candidate, watches their limits, and leaves none behind.
 
-`workers.py` runs it as a program of its own: it is forked once for each candidate, and a small process forks
-fast. It never calls a candidate itself, so nothing that a candidate does to its memory reaches it; it is the
-subreaper of all that they start (prctl(2)), so nothing escapes it; and when its socket to the tuner closes,
-for whatever reason, it kills them all and ends.
+`workers.py` runs it as a program of its own. It never calls a candidate itself, so nothing that a candidate
+does to its memory reaches it; it is the subreaper of all that they start, so nothing escapes it; and when its
+socket to the tuner closes, for whatever reason, it kills them all and ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import gc
-import json
+import fcntl
+import itertools
 import mmap
 import os
 import resource
-import select
 import shutil
 import signal
 import socket
 import struct
 import sys
 import time
-import traceback
-import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from autotune.backends import Artifact, Program, get
+from autotune.compilers import Compilers
 from autotune.measure import Timing, sample
+from autotune.processes import Family, ending, filled, first_to_go, kill, out_of_memory, signal_name, spawn
+from autotune.runner import REFUSED_MEMORY, Load, serve
+from autotune.wire import Record, receive, send, wait
 
-Record = dict[str, Any]
-Load = Callable[[Record, list[int]], Program]
-"""(artifact as a record, addresses of the tensors) -> the program to time."""
-
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
-_LARGEST_MESSAGE = 1 << 18
-_SWEEP_BYTES = 96 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
+_LARGEST_REPLY = 1 << 16
+_SAMPLES_AT_ONCE = 4096  # MAX_SAMPLES of runner.c
+_SWEEP_BYTES = 96 << 20  # several times the largest cache
 
 
-def send(sock: socket.socket, record: Record) -> None:
-    """Send one record: its length in 4 bytes, then JSON."""
-    text = json.dumps(record).encode()
-    sock.sendall(struct.pack("!I", len(text)) + text)
+class _Ended(Exception):
+    """The candidate cannot go on; carries the record that says how it ended."""
 
-
-def receive(sock: socket.socket) -> Record:
-    """Receive one record from a trusted peer.
-
-    Raises:
-        EOFError: the peer is gone.
-    """
-    (length,) = struct.unpack("!I", _exactly(sock, 4))
-    record: Record = json.loads(_exactly(sock, length))
-    return record
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = sock.recv(size - len(data))
-        if not chunk:
-            raise EOFError
-        data += chunk
-    return bytes(data)
-
-
-@dataclass
-class _Compile:
-    """A compiler that is running."""
-
-    number: int
-    pid: int
-    log: int
-    started: float
-    deadline: float
+    def __init__(self, record: Record) -> None:
+        super().__init__(record["message"])
+        self.record = record
 
 
 @dataclass
 class _Candidate:
-    """A forked process that waits for its artifact, or runs it."""
+    """A process that runs a candidate; commanded over its own socket."""
 
     pid: int
     sock: socket.socket
-    log: int
-    status: int | None = None
-    usage: resource.struct_rusage | None = field(default=None, repr=False)
+    buried: bool = False
 
 
 class Keeper:
     """Owner of all processes of one tuning run; see the module's docstring.
 
     Args:
-        control: socket to the tuner for compiles; its end is our end.
-        stage: socket to the tuner for the one candidate that is measured.
-        settings: limits, timing, tensors and scratch folder, as `workers.py` writes them.
-        load: how a candidate's process gets its program.
+        control: socket to the tuner, for compiles.
+        stage: socket to the tuner, for the one candidate that is measured.
+        settings: limits, timing, tensors, runner and folders, as `workers.py` writes them.
+        load: how candidates are loaded where the settings name no runner.
     """
 
     def __init__(self, control: socket.socket, stage: socket.socket, settings: Record, load: Load) -> None:
         self._control, self._stage, self._settings, self._load = control, stage, settings, load
-        self._limits = settings["limits"]
-        self._timing = Timing(**settings["timing"])
-        self._waiting: list[Record] = []
-        self._compiles: dict[int, _Compile] = {}
-        self._spare: _Candidate | None = None
-        self._segment = mmap.mmap(settings["segment"], settings["size"])
-        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._segment))
-        self._errno = ctypes.c_int.from_buffer(mmap.mmap(-1, mmap.PAGESIZE))
-        for offset, length, protection in settings["protected"]:
-            _libc.mprotect(ctypes.c_void_p(self._base + offset), ctypes.c_size_t(length), protection)
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._alarm, wakeup = socket.socketpair()
-        for end in (self._alarm, wakeup):
+        self._limits, self._timing = settings["limits"], Timing(**settings["timing"])
+        self._compilers, self._family = Compilers(settings), Family()
+        self._errno_at_death = memoryview(mmap.mmap(settings["segment"], mmap.PAGESIZE))[:4].cast("i")
+        self._log = os.memfd_create("log")
+        fcntl.fcntl(
+            self._log, fcntl.F_SETFL, os.O_APPEND
+        )  # emptied between candidates, which share the offset
+        self._scratch = os.open(settings["scratch"], os.O_RDONLY)
+        self._alarm, self._wakeup = socket.socketpair()
+        for end in (self._alarm, self._wakeup):
             end.setblocking(False)
-        self._wakeup = wakeup
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        gc.collect()
-        gc.freeze()  # or each fork would copy the pages on which the collector writes
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        with first_to_go():
+            self._runner, self._runner_pid = self._start_runner()
 
     def serve(self) -> None:
         """Compile and measure as asked until the tuner is gone; then leave nothing."""
         try:
-            self._spare = self._fork()
             while True:
                 self._turn()
         except (EOFError, ConnectionError):
             pass  # the tuner closed, or died
         finally:
-            for pid in list(self._compiles):
-                _kill(pid)
-            if self._spare:
-                _kill(self._spare.pid)
-            self._compiles.clear()
-            self._spare = None
-            self._sweep_orphans()
+            parts = self._compilers.abandon()
+            self._family.kill_all_but(())
+            for part in parts:
+                part.unlink(missing_ok=True)
+            shutil.rmtree(self._settings["private"], ignore_errors=True)
 
     def _turn(self) -> None:
-        deadlines = [job.deadline for job in self._compiles.values()]
-        wait_s = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        ready, _, _ = select.select([self._control, self._stage, self._alarm], [], [], wait_s)
+        ready = wait([self._control, self._stage, self._alarm], self._compilers.patience_s)
         if self._alarm in ready:
             self._alarm.recv(4096)
         if self._control in ready:
-            self._waiting.append(receive(self._control))
-        self._end_compiles()
-        while self._waiting and len(self._compiles) < self._settings["compile_jobs"]:
-            self._start_compile(self._waiting.pop(0))
+            self._compilers.add(receive(self._control))
+        for ended in self._compilers.turn():
+            self._kill_strays()
+            send(self._control, ended)
         if self._stage in ready:
             self._measure(receive(self._stage))
 
-    # -- compiling
+    def _kill_strays(self) -> None:
+        self._family.kill_all_but((self._runner_pid, *self._compilers.pids))
 
-    def _start_compile(self, request: Record) -> None:
-        log = os.memfd_create("log")
-        command = request["command"]
-        streams = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-        try:
-            pid = os.posix_spawn(command[0], command, os.environ, file_actions=streams, setsid=True)
-        except OSError as error:
-            os.close(log)
-            send(self._control, _failure(request["number"], "error", f"{command[0]}: {error.strerror}"))
-            return
-        limits, now = self._limits, time.monotonic()
-        cap = max(limits["output_bytes"], 1 << 28)  # of the object as well as of the messages
-        for which, value in (
-            (resource.RLIMIT_AS, limits["memory_bytes"]),
-            (resource.RLIMIT_FSIZE, cap),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(pid, which, (value, value))
-        self._compiles[pid] = _Compile(request["number"], pid, log, now, now + limits["compile_s"])
+    # -- the runner, which forks candidates
 
-    def _end_compiles(self) -> None:
-        for job in list(self._compiles.values()):
-            overdue = time.monotonic() >= job.deadline
-            if overdue:
-                _kill(job.pid)
-            pid, status, usage = os.wait4(job.pid, 0 if overdue else os.WNOHANG)
-            if not pid:
-                continue
-            del self._compiles[job.pid]
-            _kill_group(job.pid)
-            self._sweep_orphans()
-            log = _read_log(job.log, self._limits["output_bytes"])
-            seconds = time.monotonic() - job.started
-            record = _compile_ending(status, usage, overdue, self._limits)
-            send(self._control, {"number": job.number, "log": log, "seconds": seconds, **record})
+    def _start_runner(self) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        settings, limits = self._settings, self._limits
+        with theirs:
+            if not settings["runner"]:
+                pid = os.fork()
+                if pid == 0:
+                    self._become_runner(theirs)
+                return ours, pid
+            descriptors = theirs.fileno(), settings["segment"]
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, True)
+            numbers = [*descriptors, settings["size"], limits["memory_bytes"], limits["output_bytes"]]
+            numbers += [len(settings["tensors"]), *settings["tensors"]]
+            numbers += itertools.chain.from_iterable(settings["protected"])
+            words = [*settings["runner"], *map(str, numbers)]
+            streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
+            return ours, spawn(words, os.environ, streams)
 
-    @contextlib.contextmanager
-    def _compilers_held(self) -> Iterator[None]:
-        """Hold every compiler still, off its clock: a measurement has the machine to itself."""
-        begin = time.monotonic()
-        for pid in self._compiles:
-            _kill_group(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for job in self._compiles.values():
-                job.deadline += time.monotonic() - begin
-                job.started += time.monotonic() - begin
-                _kill_group(job.pid, signal.SIGCONT)
+    def _become_runner(self, sock: socket.socket) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        for other in (self._control, self._stage, self._alarm, self._wakeup):
+            other.close()
+        os.dup2(self._log, 1)
+        os.dup2(self._log, 2)
+        serve(sock, self._settings, self._load)
+
+    def _start_candidate(self, request: Record) -> _Candidate:
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            text = f"{request['object']}\0{request['entry']}\0".encode()
+            socket.send_fds(self._runner, [text], [theirs.fileno()])
+        answer = self._runner.recv(4)
+        if not answer:
+            raise EOFError
+        return _Candidate(struct.unpack("=i", answer)[0], ours)
 
     # -- measuring
 
-    def _fork(self) -> _Candidate:
-        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        log = os.memfd_create("log")
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._become_candidate(theirs, log)
-        theirs.close()
-        ours.setblocking(False)
-        return _Candidate(pid, ours, log)
-
     def _measure(self, request: Record) -> None:
-        candidate = self._spare or self._fork()
-        self._spare = None
-        self._errno.value = 0
-        with self._compilers_held():
-            ending = self._converse(candidate, request)
-            log = self._end(candidate)
-        send(self._stage, {"log": log, **ending})
-        self._spare = self._fork()
+        self._errno_at_death[0] = 0
+        os.ftruncate(self._log, 0)
+        with self._compilers.held():
+            candidate = self._start_candidate(request)
+            try:
+                ended = self._converse(candidate)
+            except _Ended as stop:
+                ended = stop.record
+            self._bury(candidate)
+        log = os.pread(self._log, self._limits["output_bytes"], 0).decode(errors="replace")
+        send(self._stage, {"log": log, **ended})
 
-    def _converse(self, candidate: _Candidate, request: Record) -> Record:
-        limit_s = self._limits["run_s"]
-        _tell(candidate, request)
-        said = self._hear(candidate, limit_s)
-        if "called" not in said:
-            return said
-        send(self._stage, said)
-        verdict = receive(self._stage)
-        if not verdict["go"]:
-            return {"status": "stopped"}
-        _tell(candidate, verdict)
-        return self._hear(candidate, limit_s + self._timing.max_s + self._timing.warmup_s)
+    def _converse(self, candidate: _Candidate) -> Record:
+        """Have the candidate called once, the outputs checked by the tuner, and then the candidate timed."""
+        self._run(candidate, 1, 1, False, self._limits["run_s"])
+        send(self._stage, {"called": True})
+        if not receive(self._stage)["go"]:
+            return ending("wrong_output")
+        limit_s = self._limits["run_s"] + self._timing.max_s + self._timing.warmup_s
+        taken = sample(
+            lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), self._timing
+        )
+        return {**ending("ok"), "samples": taken.nanoseconds, "calls": taken.calls}
 
-    def _hear(self, candidate: _Candidate, limit_s: float) -> Record:
-        """Wait for what the candidate says next, or for its end; what it says is looked at, never run."""
+    def _run(self, candidate: _Candidate, calls: int, samples: int, cold: bool, limit_s: float) -> list[int]:
+        samples = min(samples, _SAMPLES_AT_ONCE)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: we hear of that next
+            candidate.sock.send(struct.pack("=3q", calls, samples, _SWEEP_BYTES if cold else 0))
+        reply = self._hear(candidate, limit_s)
+        if len(reply) == 8 * (1 + samples):
+            code, *nanoseconds = struct.unpack(f"={1 + samples}q", reply)
+            if code == 0 and min(nanoseconds) >= 0:
+                return nanoseconds
+        (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
+        if code == REFUSED_MEMORY:
+            raise _Ended(out_of_memory(self._limits["memory_bytes"]))
+        raise _Ended(
+            ending("error", reply[8:].decode(errors="replace") or "sent something that is no result")
+        )
+
+    def _hear(self, candidate: _Candidate, limit_s: float) -> bytes:
+        """Return what the candidate says next.
+
+        Raises:
+            _Ended: it ended instead, or did neither in time.
+        """
         deadline = time.monotonic() + limit_s
         sources = [candidate.sock, self._alarm]
-        while True:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return {"status": "timeout", "message": f"did not return within {limit_s:g} s"}
-            ready, _, _ = select.select(sources, [], [], left_s)
+        while (left_s := deadline - time.monotonic()) > 0:
+            ready = wait(sources, left_s)
             if candidate.sock in ready:
-                said = _listen(candidate.sock)
-                if said is not None:
-                    return said
+                with contextlib.suppress(ConnectionResetError):
+                    if reply := candidate.sock.recv(_LARGEST_REPLY):
+                        return reply
                 sources.remove(candidate.sock)  # closed: its death, if it died, is on its way
             if self._alarm in ready:
                 self._alarm.recv(4096)
             pid, status, usage = os.wait4(candidate.pid, os.WNOHANG | os.WUNTRACED)
             if pid:
-                if not os.WIFSTOPPED(status):
-                    candidate.status = status
-                return self._run_ending(status, usage)
+                candidate.buried = not os.WIFSTOPPED(status)
+                raise _Ended(self._how(status, usage))
+        raise _Ended(ending("timeout", f"did not return within {limit_s:g} s"))
 
-    def _run_ending(self, status: int, usage: resource.struct_rusage) -> Record:
-        limits = self._limits
+    def _how(self, status: int, usage: resource.struct_rusage) -> Record:
+        memory_bytes, output_bytes = self._limits["memory_bytes"], self._limits["output_bytes"]
         if os.WIFSTOPPED(status):
-            return {"status": "crash", "message": f"stopped itself with {_signal_name(os.WSTOPSIG(status))}"}
+            return ending("crash", f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-            return {
-                "status": "error",
-                "message": f"ended the process with exit code {code} before it returned",
-            }
+            return ending("error", f"ended the process with exit code {code} before it returned")
         number = os.WTERMSIG(status)
         if number == signal.SIGXFSZ:
-            return {"status": "error", "message": f"wrote more than {limits['output_bytes']} bytes of output"}
-        if number == signal.SIGKILL:  # not by us: the kernel's, out of memory
-            return {"status": "out_of_memory", "message": "killed by the system, which ran out of memory"}
-        full = usage.ru_maxrss * 1024 >= 0.9 * limits["memory_bytes"]
-        if full or self._errno.value == errno.ENOMEM:
-            return _out_of_memory(limits)
-        return {"status": "crash", "message": f"killed by {_signal_name(number)}"}
+            return ending("error", f"wrote more than {output_bytes} bytes of output")
+        if number == signal.SIGKILL:  # not by us: by the kernel, out of memory
+            return ending("out_of_memory", "killed by the system, which ran out of memory")
+        if self._errno_at_death[0] == errno.ENOMEM or filled(usage, memory_bytes):
+            return out_of_memory(memory_bytes)
+        return ending("crash", f"killed by {signal_name(number)}")
 
-    def _end(self, candidate: _Candidate) -> str:
-        """Kill the candidate with all that it started; return what it printed."""
-        if candidate.status is None:
-            _kill(candidate.pid)
+    def _bury(self, candidate: _Candidate) -> None:
+        """Kill the candidate with all that it started; remove the files that it left."""
+        if not candidate.buried:
+            kill(candidate.pid)
             os.waitpid(candidate.pid, 0)
-        else:
-            _kill_group(candidate.pid)
         candidate.sock.close()
-        self._sweep_orphans()
-        scratch = Path(self._settings["scratch"])
-        for left in scratch.iterdir():
+        self._kill_strays()
+        for name in os.listdir(self._scratch):  # noqa: PTH208  a descriptor: most often there is nothing
+            left = Path(self._settings["scratch"]) / name
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        return _read_log(candidate.log, self._limits["output_bytes"])
-
-    def _sweep_orphans(self) -> None:
-        """Kill whatever was started by a process that is gone: as subreaper we are its parent now."""
-        ours = set(self._compiles)
-        if self._spare:
-            ours.add(self._spare.pid)
-        while orphans := [pid for pid in _children() if pid not in ours]:
-            for pid in orphans:
-                _kill(pid)
-                os.waitpid(pid, 0)
-
-    # -- in the candidate's process
-
-    def _become_candidate(self, sock: socket.socket, log: int) -> None:
-        with _Exit(sock):
-            _confine(log, self._limits, self._settings)
-            for other in (self._control, self._stage, self._alarm, self._wakeup):
-                other.close()
-            request = json.loads(sock.recv(_LARGEST_MESSAGE))
-            addresses = [self._base + offset for offset in self._settings["tensors"]]
-            program = self._load(request["artifact"], addresses)
-            _watch_errno(request["artifact"], self._errno)
-            first_ns = program(1)
-            _libc.fflush(None)
-            sock.send(json.dumps({"called": first_ns}).encode())
-            sock.recv(_LARGEST_MESSAGE)
-            taken = sample(program, self._timing, _sweeper(self._timing))
-            _libc.fflush(None)
-            sock.send(json.dumps({"samples": taken.nanoseconds, "calls": taken.calls}).encode())
-
-
-class _Exit:
-    """End the process when the block ends; tell the keeper why where that was an exception.
-
-    A context manager, since a candidate in Python may raise anything at all.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: types.TracebackType | None,
-    ) -> None:
-        """Report, flush, end."""
-        if isinstance(error, SystemExit):
-            os._exit(error.code if isinstance(error.code, int) else 1)
-        if error is not None:
-            traceback.print_exception(kind, error, error.__traceback__)
-            status = "out_of_memory" if isinstance(error, MemoryError) else "error"
-            text = f"{type(error).__name__}: {error}"[:1000]
-            self._sock.send(json.dumps({"status": status, "message": text}).encode())
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def _confine(log: int, limits: Record, settings: Record) -> None:
-    """Make this process one that can be killed with all its own, bounded, and without a trace on disk."""
-    os.setsid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _libc.prctl(
-        _PR_SET_DUMPABLE, 0, 0, 0, 0
-    )  # no core, also where cores go to a pipe and RLIMIT_CORE is not asked
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(settings["scratch"])
-    room = limits["memory_bytes"] + settings["size"]
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["output_bytes"], limits["output_bytes"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    gc.enable()
-
-
-def _watch_errno(artifact: Record, where: ctypes.c_int) -> None:
-    """Have a fatal signal leave errno where the keeper can read it; only C candidates bring the handler."""
-    if artifact["backend"] == "c":
-        ctypes.CDLL(artifact["files"][1]).autotune_watch(ctypes.byref(where))
-
-
-def _sweeper(timing: Timing) -> Callable[[], None]:
-    """Return what empties the caches: writing a buffer several times the largest of them."""
-    if timing.caches == "warm":
-        return lambda: None
-    buffer = ctypes.create_string_buffer(_SWEEP_BYTES)
-
-    def sweep() -> None:
-        ctypes.memset(buffer, 1, _SWEEP_BYTES)
-
-    return sweep
-
-
-# -- endings
-
-
-def _compile_ending(status: int, usage: resource.struct_rusage, overdue: bool, limits: Record) -> Record:
-    if overdue:
-        return {
-            "status": "compile_timeout",
-            "message": f"the compiler took more than {limits['compile_s']:g} s",
-        }
-    if status == 0:
-        return {"status": "ok", "message": ""}
-    if usage.ru_maxrss * 1024 >= 0.8 * limits["memory_bytes"]:
-        return _out_of_memory(limits)
-    if os.WIFSIGNALED(status):
-        return {
-            "status": "compile_error",
-            "message": f"the compiler was killed by {_signal_name(os.WTERMSIG(status))}",
-        }
-    return {
-        "status": "compile_error",
-        "message": f"the compiler ended with exit code {os.WEXITSTATUS(status)}",
-    }
-
-
-def _out_of_memory(limits: Record) -> Record:
-    return {
-        "status": "out_of_memory",
-        "message": f"needed more than {limits['memory_bytes'] / 2**20:g} MiB of memory",
-    }
-
-
-def _failure(number: int, status: str, message: str) -> Record:
-    return {"number": number, "status": status, "message": message, "log": "", "seconds": 0.0}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-# -- processes
-
-
-def _kill(pid: int) -> None:
-    """Kill a process that is not reaped yet, and its group where it leads one."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    _kill_group(pid)
-
-
-def _kill_group(pid: int, number: int = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _children() -> list[int]:
-    """Return our children's ids, dead ones that are not reaped included."""
-    return [int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-
-
-def _tell(candidate: _Candidate, record: Record) -> None:
-    with contextlib.suppress(
-        BrokenPipeError, ConnectionResetError
-    ):  # it died while it waited: we hear of that next
-        candidate.sock.send(json.dumps(record).encode())
-
-
-def _listen(sock: socket.socket) -> Record | None:
-    """Return what a candidate's process said, checked; None where it closed the socket."""
-    data = sock.recv(_LARGEST_MESSAGE)
-    if not data:
-        return None
-    garbled: Record = {
-        "status": "error",
-        "message": "the candidate's process sent something that is not a result",
-    }
-    try:
-        said = json.loads(data)
-    except ValueError:
-        return garbled
-    match said:
-        case {"called": int(nanoseconds)}:
-            return {"called": nanoseconds}
-        case {"samples": [*samples], "calls": int(calls)} if all(isinstance(each, int) for each in samples):
-            return {"status": "ok", "message": "", "samples": samples, "calls": calls}
-        case {"status": ("error" | "out_of_memory") as status, "message": str(message)}:
-            return {"status": status, "message": message}
-    return garbled
-
-
-def _read_log(log: int, cap: int) -> str:
-    text = os.pread(log, cap, 0).decode(errors="replace")
-    os.close(log)
-    return text
 
 
 def main() -> None:
@@ -506,8 +253,9 @@ def main() -> None:
     stage = socket.socket(fileno=int(sys.argv[2]))
     settings = receive(control)
     backend = get(settings["backend"])
-    Keeper(control, stage, settings, lambda record, at: backend.load(Artifact.from_json(record), at)).serve()
 
+    def load(path: str, entry: str, addresses: list[int]) -> Program:
+        record = {"backend": backend.name, "files": [path], "entry": entry, **settings["specs"]}
+        return backend.load(Artifact.from_json(record), addresses)
 
-if __name__ == "__main__":
-    main()
+    Keeper(control, stage, settings, load).serve()

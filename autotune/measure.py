@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -153,45 +152,51 @@ def metrics(
     )
 
 
+Run = Callable[[int, int, bool], list[int]]
+"""(calls, samples, cold) -> nanoseconds of each sample, of that many calls back to back."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Repeats of one program: nanoseconds of each sample, of `calls` calls."""
 
-    nanoseconds: tuple[int, ...]
+    nanoseconds: list[int]
     calls: int
 
 
-def sample(program: Callable[[int], int], timing: Timing, sweep: Callable[[], None]) -> Samples:
-    """Time a program that has run once already.
-
-    Args:
-        program: calls the candidate a number of times and returns the nanoseconds.
-        timing: how.
-        sweep: empties the caches; called before each sample where they are to be cold.
-    """
-    slowest_allowed = time.perf_counter_ns() + int(timing.warmup_s * 1e9)
-    once = program(1)
-    while time.perf_counter_ns() < slowest_allowed:
-        once = min(once, program(1))
+def sample(run: Run, timing: Timing) -> Samples:
+    """Time a program: warm up, then repeat until the median is known well enough or the time is up."""
     cold = timing.caches == "cold"
-    calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / max(once, 1)))
+    once_ns = _warm_up(run, timing.warmup_s * 1e9)
+    calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / once_ns))
     taken: list[int] = []
-    end = time.perf_counter_ns() + int(timing.max_s * 1e9)
-    look = timing.min_repeats
-    while len(taken) < timing.max_repeats:
-        if cold:
-            sweep()
-        taken.append(program(calls))
-        if time.perf_counter_ns() > end:
+    left_ns, want = timing.max_s * 1e9, timing.min_repeats
+    while want > 0:
+        taken += (block := run(calls, want, cold))
+        left_ns -= sum(block)
+        if _narrow_enough(taken, timing):
             break
-        if len(taken) >= look:
-            if _narrow_enough(taken, timing.target_ci):
-                break
-            look += max(1, look // 4)  # sorting at every sample would cost more than a small kernel
-    return Samples(tuple(taken), calls)
+        # Blocks grow with what there is: sorting after every sample would cost more than a small kernel.
+        affordable = int(left_ns // (sum(taken) / len(taken)))
+        want = min(max(1, len(taken) // 4), timing.max_repeats - len(taken), affordable)
+    return Samples(taken, calls)
 
 
-def _narrow_enough(taken: list[int], target: float) -> bool:
+def _warm_up(run: Run, budget_ns: float) -> float:
+    """Call the program for so long, at least once; return the nanoseconds of a call."""
+    spent, calls, once = 0.0, 1, math.inf
+    while True:
+        (took,) = run(calls, 1, False)
+        spent += took
+        once = min(once, max(took, 1) / calls)
+        if spent >= budget_ns:
+            return once
+        calls = max(1, min(calls * 10, int((budget_ns - spent) / once)))
+
+
+def _narrow_enough(taken: list[int], timing: Timing) -> bool:
+    if len(taken) < max(timing.min_repeats, 6):
+        return False
     ordered = sorted(taken)
     low, high = median_interval(len(ordered))
-    return len(ordered) >= 6 and ordered[high] - ordered[low] <= target * quantile(ordered, 0.5)
+    return ordered[high] - ordered[low] <= timing.target_ci * quantile(ordered, 0.5)

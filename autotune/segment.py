@@ -48,8 +48,8 @@ class Segment:
     ) -> None:
         specs = [spec for spec, _ in inputs] + list(outputs)
         self.offsets: list[int] = []
-        self.protected: list[tuple[int, int, int]] = [(0, _PAGE, _PROT_NONE)]
-        end = _PAGE
+        self.protected: list[tuple[int, int, int]] = [(_PAGE, _PAGE, _PROT_NONE)]
+        end = 2 * _PAGE
         for place, spec in enumerate(specs):
             begin, size = end + _PAGE, _round_up(extent_bytes(spec))
             self.offsets.append(begin)

@@ -27,11 +27,13 @@ from typing import Any
 from autotune.backends import Artifact, Backend, Program
 from autotune.correctness import Golden, Mismatch, materialize
 from autotune.errors import AutotuneError, CacheError, UsageError
-from autotune.keeper import Keeper, Record, receive, send
+from autotune.keeper import Keeper
 from autotune.kernel import Inputs, Kernel
 from autotune.measure import Timing
+from autotune.runner import Load
 from autotune.segment import Segment
 from autotune.trial import Status
+from autotune.wire import Record, receive, send
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,9 @@ class Workers:
             self._folder = scratch or self._private
             self._settings: Record = {
                 "backend": backend.name,
+                "runner": self._runner(),
+                "specs": {"inputs": [*map(asdict, inputs.specs)], "outputs": [*map(asdict, self._outputs)]},
+                "private": str(self._private),
                 "limits": asdict(self._limits),
                 "timing": self._timing.to_dict(),
                 "segment": self._segment.file,
@@ -148,7 +153,7 @@ class Workers:
             self._keeper = self._stack.enter_context(_Peer(self._settings_for("run"), None))
             self._reference: _Peer | None = None
             self._numbers = itertools.count()
-            self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str, str]] = {}
+            self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str]] = {}
             self._lock = threading.Lock()
             self._reader = threading.Thread(target=self._read_compiles, name="autotune-compiles", daemon=True)
             self._reader.start()
@@ -185,14 +190,22 @@ class Workers:
             return future
         number = next(self._numbers)
         with self._lock:
-            self._pending[number] = (future, build.artifact, build.produces, head)
+            self._pending[number] = (future, build.artifact, head)
             future.set_running_or_notify_cancel()
-            send(self._keeper.control, {"number": number, "command": build.command})
+            send(
+                self._keeper.control,
+                {
+                    "number": number,
+                    "command": build.command,
+                    "produces": build.produces,
+                    "object": build.artifact.files[0],
+                },
+            )
         return future
 
     def measure(self, artifact: Artifact) -> RunOutcome:
         """Check a candidate against the golden, then time it; no compiler runs meanwhile."""
-        return self._measure(self._keeper, asdict(artifact))
+        return self._measure(self._keeper, {"object": artifact.files[0], "entry": artifact.entry})
 
     def reference(self) -> RunOutcome:
         """Check and time the kernel's reference, in the same kind of process.
@@ -205,8 +218,9 @@ class Workers:
             raise UsageError(f"kernel {self._kernel.name!r} has no reference")
         if self._reference is None:
             load = _reference_loader(function, self._arrays, self._segment.outputs)
-            self._reference = self._stack.enter_context(_Peer(self._settings_for("reference"), load))
-        return self._measure(self._reference, {"backend": "", "files": []})
+            settings = {**self._settings_for("reference"), "runner": ()}
+            self._reference = self._stack.enter_context(_Peer(settings, load))
+        return self._measure(self._reference, {"object": "", "entry": ""})
 
     def confirm(self, artifacts: Sequence[Artifact], rounds: int) -> list[RunOutcome]:
         """Measure finalists again, in turns: one fresh process for each in every round.
@@ -224,14 +238,20 @@ class Workers:
 
     # -- inside
 
+    def _runner(self) -> tuple[str, ...]:
+        try:
+            return self._backend.runner(self._folder)
+        except OSError as error:
+            raise CacheError(f"cannot write below {self._folder}: {error.strerror}") from error
+
     def _settings_for(self, name: str) -> Record:
         folder = self._private / name
         folder.mkdir()
         return {**self._settings, "scratch": str(folder)}
 
-    def _measure(self, peer: _Peer, artifact: Record) -> RunOutcome:
+    def _measure(self, peer: _Peer, request: Record) -> RunOutcome:
         self._segment.poison()
-        send(peer.stage, {"artifact": artifact})
+        send(peer.stage, request)
         said = receive(peer.stage)
         mismatch = None
         if "called" in said:
@@ -254,24 +274,17 @@ class Workers:
             while True:
                 said = receive(self._keeper.control)
                 with self._lock:
-                    future, artifact, produces, head = self._pending.pop(said["number"])
-                future.set_result(_compiled(said, artifact, produces, head))
+                    future, artifact, head = self._pending.pop(said["number"])
+                future.set_result(_compiled(said, artifact, head))
         with self._lock:
             for future, *_ in self._pending.values():
                 future.set_exception(AutotuneError("the tuner's workers were closed"))
 
 
-def _compiled(said: Record, artifact: Artifact, produces: str, head: str) -> CompileOutcome:
-    status, message = Status(said["status"]), said["message"]
-    if status is Status.OK:
-        try:
-            Path(produces).replace(artifact.files[0])
-        except OSError as error:
-            status, message = Status.COMPILE_ERROR, f"the compiler left no object: {error.strerror}"
-    else:
-        Path(produces).unlink(missing_ok=True)
+def _compiled(said: Record, artifact: Artifact, head: str) -> CompileOutcome:
+    status = Status(said["status"])
     made = artifact if status is Status.OK else None
-    return CompileOutcome(status, made, message, head + said["log"], said["seconds"])
+    return CompileOutcome(status, made, said["message"], head + said["log"], said["seconds"])
 
 
 def _pooled(turn: Sequence[RunOutcome]) -> RunOutcome:
@@ -282,10 +295,8 @@ def _pooled(turn: Sequence[RunOutcome]) -> RunOutcome:
     return RunOutcome(Status.OK, log=last.log, samples_ms=samples, calls=last.calls)
 
 
-def _reference_loader(
-    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]
-) -> Callable[[Record, list[int]], Program]:
-    def load(_artifact: Record, _addresses: list[int]) -> Program:
+def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> Load:
+    def load(_object: str, _entry: str, _addresses: list[int]) -> Program:
         from autotune.backends.numpy import timed
 
         timing, returned = timed(function, arrays), function(*arrays)
@@ -305,7 +316,7 @@ class _Peer:
             process, since a Python function cannot be sent to another program.
     """
 
-    def __init__(self, settings: Record, load: Callable[[Record, list[int]], Program] | None) -> None:
+    def __init__(self, settings: Record, load: Load | None) -> None:
         self.control, control = socket.socketpair()
         self.stage, stage = socket.socketpair()
         with control, stage:
@@ -348,8 +359,10 @@ class _Peer:
         control: socket.socket,
         stage: socket.socket,
         settings: Record,
-        load: Callable[[Record, list[int]], Program],
+        load: Load,
     ) -> Callable[[], object]:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or the child would print what is still in the buffers again
         with warnings.catch_warnings():
             # Our other thread holds no lock that the child needs: it only ever waits in recv.
             warnings.simplefilter("ignore", DeprecationWarning)

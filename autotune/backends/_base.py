@@ -101,8 +101,16 @@ class Backend(Protocol):
         """
         ...
 
+    def runner(self, folder: Path) -> tuple[str, ...]:
+        """Return the command of the program that loads and calls candidates; empty for `autotune/runner.py`.
+
+        Raises:
+            UnavailableError: it cannot be made on this machine.
+        """
+        ...
+
     def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
-        """Load a candidate and bind it to its tensors; only ever called in a worker process.
+        """Load a candidate and bind it to its tensors; only ever called by `autotune/runner.py`.
 
         Args:
             artifact: what was built.

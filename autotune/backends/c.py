@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import shutil
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
-from autotune.errors import UnavailableError
+from autotune.errors import UnavailableError, UsageError
 from autotune.kernel import Specs
 from autotune.machine import cpu_name
 
@@ -21,41 +20,9 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 
 _COMPILERS = ("cc", "gcc", "clang")
 
-# The loop is an object of its own, so that the compiler can neither inline the candidate nor hoist it out of
-# the loop. A fatal signal leaves errno behind on its way out: ENOMEM tells a failed malloc from a plain wild
-# pointer.
-_LOOP = """\
-#include <errno.h>
-#include <signal.h>
-#include <stdint.h>
-#include <time.h>
-
-static volatile int *errno_at_death;
-static char signal_stack[65536];
-
-static void note_errno(int number) {{
-    *errno_at_death = errno;
-    raise(number);
-}}
-
-void autotune_watch(int *where) {{
-    static const int fatal[] = {{SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}};
-    stack_t stack = {{.ss_sp = signal_stack, .ss_size = sizeof signal_stack}};
-    struct sigaction action = {{.sa_handler = note_errno, .sa_flags = SA_RESETHAND | SA_NODEFER |
-    SA_ONSTACK}}; errno_at_death = where;
-    sigaltstack(&stack, 0);
-    for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) sigaction(fatal[i], &action, 0);
-}}
-
-int64_t autotune_time(void (*entry)({types}), void **tensor, int64_t calls) {{
-    struct timespec begin, end;
-    errno = 0;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (int64_t i = 0; i < calls; i++) entry({arguments});
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    return (int64_t)(end.tv_sec - begin.tv_sec) * 1000000000 + (end.tv_nsec - begin.tv_nsec);
-}}
-"""
+_RUNNER = Path(__file__).with_name("runner.c")
+MAX_TENSORS = 8
+"""As many arguments as runner.c can pass."""
 
 
 @dataclass(frozen=True)
@@ -83,52 +50,47 @@ class CBackend:
         }
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Write the source, and the timing loop for this many tensors where it is not there yet."""
-        arity = len(inputs) + len(outputs)
+        """Write the source and say how to compile it.
+
+        Raises:
+            UsageError: more tensors than the runner passes.
+        """
+        if len(inputs) + len(outputs) > MAX_TENSORS:
+            raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, not {len(inputs) + len(outputs)}")
         key = digest(source, entry, *self.fingerprint().values())
         objects = folder / "objects"
         objects.mkdir(parents=True, exist_ok=True)
-        files = (str(objects / f"{key}.so"), self._loop(arity, objects))
-        text = objects / f"{key}.c"
+        target, text = objects / f"{key}.so", objects / f"{key}.c"
         if not text.exists():
             write_atomically(text, source)
-        produces = f"{files[0]}.{os.getpid()}.part"
+        produces = f"{target}.{os.getpid()}.part"
         command = (self._path(), *self.flags, "-shared", "-fPIC", "-o", produces, str(text), "-lm")
-        return Build(Artifact(self.name, entry, files, inputs, outputs), command, produces)
+        return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
 
-    def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
-        """Load the object and bind it to its tensors.
-
-        Raises:
-            OSError: the object cannot be loaded (an undefined symbol).
-            AttributeError: the object does not define the entry.
-        """
-        candidate = ctypes.CDLL(artifact.files[0], mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        entry = ctypes.cast(getattr(candidate, artifact.entry), ctypes.c_void_p)
-        tensors = (ctypes.c_void_p * len(addresses))(*addresses)
-        time_calls = ctypes.CDLL(artifact.files[1]).autotune_time
-        time_calls.restype = ctypes.c_int64
-        time_calls.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-        return lambda calls: int(time_calls(entry, tensors, calls))
-
-    def _path(self) -> str:
-        return find_compiler(self.compiler or os.environ.get("CC", ""))
-
-    def _loop(self, arity: int, objects: Path) -> str:
-        source = _LOOP.format(
-            types=", ".join(["void *"] * arity), arguments=", ".join(f"tensor[{i}]" for i in range(arity))
-        )
-        target = objects / f"loop{arity}-{digest(source, _version(self._path()))}.so"
+    def runner(self, folder: Path) -> tuple[str, ...]:
+        """Compile runner.c where that has not been done; return its path."""
+        compiler = self._path()
+        target = folder / "objects" / f"runner-{digest(_RUNNER.read_text(), compiler, _version(compiler))}"
         if not target.exists():
-            text = target.with_suffix(".c")
-            write_atomically(text, source)
+            target.parent.mkdir(parents=True, exist_ok=True)
             part = f"{target}.{os.getpid()}.part"
-            command = [self._path(), "-O2", "-shared", "-fPIC", "-o", part, str(text)]
+            command = [compiler, "-O2", "-o", part, str(_RUNNER), "-ldl"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             if done.returncode:
                 raise UnavailableError(f"the C compiler does not work: {' '.join(command)}\n{done.stderr}")
             Path(part).replace(target)
-        return str(target)
+        return (str(target),)
+
+    def load(self, artifact: Artifact, _addresses: Sequence[int]) -> Program:
+        """Refuse: C candidates are loaded by runner.c.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{artifact.files[0]}: C is loaded by its own runner, not from Python")
+
+    def _path(self) -> str:
+        return find_compiler(self.compiler or os.environ.get("CC", ""))
 
 
 @functools.lru_cache

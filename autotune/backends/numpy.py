@@ -54,6 +54,10 @@ class NumpyBackend:
         command = (sys.executable, "-I", "-S", "-c", _CHECK, str(text), produces)
         return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
 
+    def runner(self, _folder: Path) -> tuple[str, ...]:
+        """Return nothing: autotune/runner.py loads Python."""
+        return ()
+
     def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
         """Execute the source and bind its entry to the tensors.
 

@@ -1,0 +1,155 @@
+/* Loads candidates and calls them: a small process, of which each candidate gets a copy by fork.
+ *
+ * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS OFFSET...  (OFFSET LENGTH PROTECTION)...
+ *
+ * SOCKET brings "object\0entry\0" with one descriptor: the candidate's own socket. The answer is its process id.
+ * It is a child of our parent (CLONE_PARENT), who watches it, buries it, and commands it over its socket:
+ * {calls, samples, sweep}. It answers {0, nanoseconds...}, or {1} and a text. autotune/runner.py is the same for
+ * candidates in Python. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_TENSORS = 8, MAX_SAMPLES = 4096 };
+
+typedef void *P;
+static P tensor[MAX_TENSORS];
+static int tensors;
+static volatile int *errno_at_death; /* the segment's first word */
+
+/* ENOMEM tells a failed malloc from a plain wild pointer. */
+static void note_errno(int number) {
+    *errno_at_death = errno;
+    raise(number);
+}
+
+static void watch_fatal_signals(void) {
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+    static char own_stack[65536]; /* a stack overflow leaves no room on the other */
+    stack_t stack = {.ss_sp = own_stack, .ss_size = sizeof own_stack};
+    struct sigaction action = {.sa_handler = note_errno, .sa_flags = SA_RESETHAND | SA_NODEFER | SA_ONSTACK};
+    sigaltstack(&stack, 0);
+    for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) sigaction(fatal[i], &action, 0);
+}
+
+static void limit(int resource, rlim_t value) {
+    struct rlimit both = {value, value};
+    setrlimit(resource, &both);
+}
+
+/* The call is through a pointer into another object: the compiler can neither inline it nor hoist it out. */
+#define REPEAT(types, arguments) \
+    for (int64_t i = 0; i < calls; i++) ((void(*) types)entry) arguments
+#define T(i) tensor[i]
+
+static int64_t time_calls(void (*entry)(void), int64_t calls) {
+    struct timespec begin, end;
+    errno = 0;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    switch (tensors) {
+    case 1: REPEAT((P), (T(0))); break;
+    case 2: REPEAT((P, P), (T(0), T(1))); break;
+    case 3: REPEAT((P, P, P), (T(0), T(1), T(2))); break;
+    case 4: REPEAT((P, P, P, P), (T(0), T(1), T(2), T(3))); break;
+    case 5: REPEAT((P, P, P, P, P), (T(0), T(1), T(2), T(3), T(4))); break;
+    case 6: REPEAT((P, P, P, P, P, P), (T(0), T(1), T(2), T(3), T(4), T(5))); break;
+    case 7: REPEAT((P, P, P, P, P, P, P), (T(0), T(1), T(2), T(3), T(4), T(5), T(6))); break;
+    case 8: REPEAT((P, P, P, P, P, P, P, P), (T(0), T(1), T(2), T(3), T(4), T(5), T(6), T(7))); break;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    return (int64_t)(end.tv_sec - begin.tv_sec) * 1000000000 + (end.tv_nsec - begin.tv_nsec);
+}
+
+static void sweep_caches(int64_t bytes) {
+    static char *buffer;
+    if (!buffer && !(buffer = malloc(bytes))) abort();
+    memset(buffer, 1, bytes);
+    __asm__ volatile("" : : "r"(buffer) : "memory"); /* or the store, never read, is removed */
+}
+
+static void refuse(int sock) {
+    struct { int64_t refused; char text[1000]; } reply = {.refused = 1};
+    recv(sock, reply.text, sizeof reply.text, 0); /* the command; unread, it would break the connection */
+    snprintf(reply.text, sizeof reply.text, "%s", dlerror());
+    fprintf(stderr, "%s\n", reply.text);
+    send(sock, &reply, sizeof reply.refused + strlen(reply.text), 0);
+    _exit(0);
+}
+
+static void be_candidate(int sock, const char *object, const char *name) {
+    struct { int64_t calls, samples, sweep; } command;
+    static int64_t reply[1 + MAX_SAMPLES];
+    void (*entry)(void);
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    void *library = dlopen(object, RTLD_NOW | RTLD_LOCAL);
+    if (!library) refuse(sock);
+    *(void **)&entry = dlsym(library, name);
+    if (!entry) refuse(sock);
+    while (recv(sock, &command, sizeof command, 0) == sizeof command && command.samples <= MAX_SAMPLES) {
+        for (int64_t i = 0; i < command.samples; i++) {
+            if (command.sweep) sweep_caches(command.sweep);
+            reply[1 + i] = time_calls(entry, command.calls);
+        }
+        fflush(0);
+        send(sock, reply, (1 + command.samples) * sizeof *reply, 0);
+    }
+    _exit(0);
+}
+
+static ssize_t receive(int sock, char *text, size_t size, int *passed) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+    struct iovec data = {text, size};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t length = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *first = CMSG_FIRSTHDR(&message);
+    if (length <= 0 || !first) return 0;
+    memcpy(passed, CMSG_DATA(first), sizeof *passed);
+    return length;
+}
+
+int main(int argc, char **argv) {
+    static char text[16384];
+    if (argc < 7) return 64;
+    int sock = atoi(argv[1]), segment = atoi(argv[2]), own;
+    size_t size = strtoull(argv[3], 0, 10);
+    char *base = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
+    if (base == MAP_FAILED) return 71;
+    close(segment);
+    errno_at_death = (int *)base;
+    tensors = atoi(argv[6]);
+    char **word = argv + 7;
+    for (int i = 0; i < tensors; i++) tensor[i] = base + strtoull(*word++, 0, 10);
+    for (; word + 2 < argv + argc; word += 3)
+        if (mprotect(base + strtoull(word[0], 0, 10), strtoull(word[1], 0, 10), atoi(word[2]))) return 71;
+    limit(RLIMIT_AS, size + strtoull(argv[4], 0, 10));
+    limit(RLIMIT_FSIZE, strtoull(argv[5], 0, 10));
+    limit(RLIMIT_CORE, 0);
+    prctl(PR_SET_DUMPABLE, 0); /* no core where cores go to a pipe either: RLIMIT_CORE is not asked there */
+    setvbuf(stdout, 0, _IOLBF, 0); /* what was printed before a crash is kept */
+    watch_fatal_signals();
+    while (receive(sock, text, sizeof text, &own) > 0) {
+        pid_t pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+        if (pid == 0) {
+            close(sock);
+            be_candidate(own, text, text + strlen(text) + 1);
+        }
+        close(own);
+        if (send(sock, &pid, sizeof pid, 0) < 0) break;
+    }
+    return 0;
+}

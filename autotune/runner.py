@@ -1,0 +1,136 @@
+"""Loads candidates that are Python and calls them; the same protocol as `backends/runner.c`.
+
+Runs as a process of its own, forked from the keeper, of which each candidate is a fork in turn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from autotune.backends import Program
+
+Load = Callable[[str, str, list[int]], Program]
+"""(object, entry, addresses of the tensors) -> the program to time."""
+
+REFUSED, REFUSED_MEMORY = 1, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process (prctl(2))."""
+    _libc.prctl(option, value, 0, 0, 0)
+
+
+def serve(sock: socket.socket, settings: dict[str, Any], load: Load) -> NoReturn:
+    """Fork a candidate for each request, until the keeper hangs up."""
+    segment = mmap.mmap(settings["segment"], settings["size"])
+    base = ctypes.addressof(ctypes.c_char.from_buffer(segment))
+    for offset, length, protection in settings["protected"]:
+        _libc.mprotect(ctypes.c_void_p(base + offset), ctypes.c_size_t(length), protection)
+    _confine(settings["limits"], settings["size"])
+    for number in (signal.SIGCHLD, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    gc.collect()
+    gc.freeze()  # or each fork would copy the pages on which the collector writes
+    addresses = [base + offset for offset in settings["tensors"]]
+    while True:
+        request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
+        if not request:
+            os._exit(0)
+        own = socket.socket(fileno=passed[0])
+        name, entry = request.decode().split("\0")[:2]
+        pid = _fork_for_keeper(lambda: _be_candidate(own, lambda: load(name, entry, addresses)))  # noqa: B023
+        own.close()
+        sock.send(struct.pack("=i", pid))
+
+
+def _fork_for_keeper(body: Callable[[], object]) -> int:
+    """Fork twice and let the one between end: the keeper, a subreaper, becomes the parent of the other."""
+    readable, writable = os.pipe()
+    between = os.fork()
+    if between == 0:
+        pid = os.fork()
+        if pid == 0:
+            os.close(readable)
+            os.close(writable)
+            body()
+        os.write(writable, struct.pack("=i", pid))
+        os._exit(0)
+    os.waitpid(between, 0)
+    os.close(writable)
+    (found,) = struct.unpack("=i", os.read(readable, 4))
+    os.close(readable)
+    return int(found)
+
+
+def _confine(limits: dict[str, Any], tensors_bytes: int) -> None:
+    """Bound what this process and its forks may use, and leave no core behind."""
+    own_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    room = limits["memory_bytes"] + tensors_bytes + own_pages * mmap.PAGESIZE
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["output_bytes"], limits["output_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl(PR_SET_DUMPABLE, 0)
+
+
+def _be_candidate(sock: socket.socket, load: Callable[[], Program]) -> None:
+    os.setsid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with _Exit(sock):
+        program, sweep_buffer = None, None
+        while command := sock.recv(24):
+            program = program or load()
+            calls, samples, sweep = struct.unpack("=3q", command)
+            taken = []
+            for _ in range(samples):
+                if sweep:
+                    sweep_buffer = sweep_buffer or ctypes.create_string_buffer(sweep)
+                    ctypes.memset(sweep_buffer, 1, sweep)
+                taken.append(program(calls))
+            sys.stdout.flush()
+            sock.send(struct.pack(f"={1 + samples}q", 0, *taken))
+
+
+class _Exit:
+    """End the process when the block ends; say why where that was an exception.
+
+    A context manager, since a candidate in Python may raise anything at all.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Report, flush, end."""
+        if isinstance(error, SystemExit):
+            sys.stdout.flush()
+            os._exit(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
+        if error is not None:
+            traceback.print_exception(kind, error, trace)
+            refusal = REFUSED_MEMORY if isinstance(error, MemoryError) else REFUSED
+            self._sock.send(struct.pack("=q", refusal) + f"{type(error).__name__}: {error}".encode()[:1000])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
