@@ -1,0 +1,92 @@
+import datetime
+import os
+import pickle
+import struct
+
+import pytest
+
+from autotune import safe_pickle
+from autotune.errors import DataError
+
+PLAIN = {
+    "text": "grün",
+    "bytes": b"\0\xff",
+    "numbers": [0, -1, 255, 256, 70000, 2**40, -(2**70), 1.5, -0.0, True, False, None],
+    "nested": ({"a": [{"b": (1, 2, 3, 4)}]}, {1, 2}, frozenset({3}), [], (), {}),
+    "long": "x" * 300,
+}
+
+
+class Touch:
+    """Unpickling this runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_plain_builtins_come_back_as_they_went():
+    assert PLAIN == safe_pickle.loads(safe_pickle.dumps(PLAIN), "here")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path, protocol):
+    hostile = pickle.dumps({"trial": Touch(tmp_path / "ran")}, protocol)
+    with pytest.raises(DataError, match="from-afar"):
+        safe_pickle.loads(hostile, "from-afar")
+    assert [] == list(tmp_path.iterdir())
+
+
+HOSTILE = {
+    "a class by name": pickle.dumps(datetime.date(2026, 1, 1)),
+    "a builtin function": pickle.dumps(print),
+    "a class of our own": pickle.dumps(DataError),
+    "the oldest way to call": b"cos\nsystem\n(S'true'\ntR.",
+    "an instance": b"(S'true'\nios\nsystem\n.",
+    "an object": b"(cos\nsystem\nS'true'\no.",
+    "a persistent object": b"Pevil\n.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "a name assembled on the stack": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",
+    "a memo slot far away": b"\x80\x04Nr\xff\xff\xff\x7f.",
+    "a bytearray of a terabyte": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
+    "a string of four gigabytes": b"\x80\x04X\xff\xff\xff\xff.",
+    "a buffer out of band": b"\x80\x05\x97.",
+    "a list as a key": b"\x80\x04}]N s.".replace(b" ", b""),
+    "a list that holds itself": b"\x80\x04]\x94h\x00a.",
+    "a torn pickle": safe_pickle.dumps(PLAIN)[:-20],
+    "an empty file": b"",
+    "text": b"#!/bin/sh\necho hello\n",
+    "a stack that is empty": b"\x80\x04.",
+    "a memo that is empty": b"\x80\x04h\x07.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_refused(name):
+    with pytest.raises(DataError, match="refused as a pickle of plain values"):
+        safe_pickle.loads(HOSTILE[name], "from-afar")
+
+
+def test_a_pickle_that_unfolds_without_end_is_refused():
+    laughs = ["ha"]
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    assert len(safe_pickle.dumps(laughs)) < 1000
+    with pytest.raises(DataError, match="unfolds to more than"):
+        safe_pickle.loads(safe_pickle.dumps(laughs), "from-afar")
+
+
+def test_a_pickle_nested_beyond_measure_is_refused():
+    deep = []
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(DataError, match="nested more than"):
+        safe_pickle.loads(safe_pickle.dumps(deep), "from-afar")
+
+
+def test_a_pickle_larger_than_any_trial_is_refused_unread(monkeypatch):
+    monkeypatch.setattr(safe_pickle, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="more than 100"):
+        safe_pickle.loads(safe_pickle.dumps(PLAIN), "from-afar")
