@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from autotune.space import Value
 
@@ -82,3 +84,30 @@ class Trial:
     def best_reading(self) -> Metrics | None:
         """The reading that counts: the confirmed one where there is one, as a first may be luck."""
         return self.confirmed or self.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trial as plain JSON values, the form in which every file holds it."""
+        plain = dict(vars(self))  # dataclasses.asdict copies deeply, which costs more than all the rest
+        plain["status"] = self.status.value
+        plain["metrics"] = self.metrics and dict(vars(self.metrics))
+        plain["confirmed"] = self.confirmed and dict(vars(self.confirmed))
+        plain["samples_ms"] = list(self.samples_ms)
+        return plain
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> Trial:
+        """Make the trial that `to_dict` described.
+
+        Raises:
+            TypeError, ValueError, KeyError: it describes none.
+        """
+        metrics, confirmed = plain["metrics"], plain["confirmed"]
+        return Trial(
+            **{
+                **plain,
+                "status": Status(plain["status"]),
+                "metrics": metrics and Metrics(**metrics),
+                "confirmed": confirmed and Metrics(**confirmed),
+                "samples_ms": tuple(plain["samples_ms"]),
+            }
+        )
