@@ -1,0 +1,142 @@
+"""Results: what a search found, in the order that counts, and the `perf_metrics.json` that tells others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune import cache
+from autotune.errors import DataError
+from autotune.job import spec_dict, workload_label
+from autotune.kernel import Inputs, Kernel
+from autotune.space import Value
+from autotune.trial import Metrics, Status, Trial
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one `tune` found.
+
+    Attributes:
+        kernel: the kernel's name.
+        shapes: the workload folder's name.
+        backend: the backend's name.
+        trials: every trial of the space, best first, failures last.
+        best: the trial to use: the simplest among the winner and its ties; None where no config ended ok.
+        ties: the other trials whose confirmed interval overlaps the winner's.
+        reference: the reading of the kernel's reference; None where it has none.
+        folder: the workload's folder in the cache.
+        measured: how many of the trials this run compiled or measured; the others were known.
+        notes: what a user should hear: torn records, earlier results that no longer hold and why.
+        elapsed_s: wall seconds of this run.
+    """
+
+    kernel: str
+    shapes: str
+    backend: str
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    ties: tuple[Trial, ...]
+    reference: Metrics | None
+    folder: Path
+    measured: int
+    notes: tuple[str, ...]
+    elapsed_s: float
+
+    @property
+    def failures(self) -> tuple[Trial, ...]:
+        """The trials that did not end ok."""
+        return tuple(trial for trial in self.trials if trial.status is not Status.OK)
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than the reference the best is."""
+        reading = self.best and self.best.best_reading
+        return self.reference.median_ms / reading.median_ms if self.reference and reading else None
+
+
+def median_ms(trial: Trial) -> float:
+    """Return the median that counts: the confirmed one where there is one."""
+    reading = trial.best_reading
+    assert reading is not None, "only trials that ended ok have a median"
+    return reading.median_ms
+
+
+def choose(trials: Iterable[Trial], source_bytes: Mapping[str, int]) -> tuple[Trial | None, list[Trial]]:
+    """Return the trial to use and those that tie with it.
+
+    The winner has the least confirmed median; a first reading counts only where nothing is confirmed, since
+    the least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it,
+    and among them the shortest source is preferred: it is the simpler one.
+
+    Args:
+        trials: any trials.
+        source_bytes: identity -> length of its source.
+    """
+    good = sorted((trial for trial in trials if trial.status is Status.OK), key=rank)
+    if not good:
+        return None, []
+    winner = good[0]
+    if winner.confirmed is None:
+        return winner, []
+    high = winner.confirmed.ci95_high_ms
+    tied = [trial for trial in good if trial.confirmed and trial.confirmed.ci95_low_ms <= high]
+    best = min(tied, key=lambda trial: (source_bytes.get(trial.identity, 0), median_ms(trial)))
+    return best, [trial for trial in tied if trial is not best]
+
+
+def rank(trial: Trial) -> tuple[bool, bool, float]:
+    """Order trials: confirmed, then unconfirmed, each by median; then failures."""
+    if trial.status is not Status.OK:
+        return (True, True, 0.0)
+    return (False, trial.confirmed is None, median_ms(trial))
+
+
+def in_order(trials: Iterable[Trial], best: Trial | None) -> list[Trial]:
+    """Return the trials best first."""
+    ordered = sorted(trials, key=rank)
+    if best is not None:
+        ordered.sort(key=lambda trial: trial is not best)
+    return ordered
+
+
+def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:
+    """Return the trials of a summary, in its order.
+
+    Raises:
+        DataError: an entry is not a trial.
+    """
+    try:
+        return [Trial.from_dict(entry) for entry in document["trials"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise DataError(f"{where}: a trial that is not one of this program: {fault!r}") from None
+
+
+def best_config(
+    kernel: Kernel | str, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
+) -> dict[str, Value] | None:
+    """Return the best known config of a kernel for exactly these inputs.
+
+    Args:
+        kernel: the kernel, or its name.
+        inputs: the tensors; shapes, dtypes and strides must be the ones that were tuned.
+        cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
+
+    Returns:
+        The config, or None where these inputs were never tuned, or no config ended ok.
+
+    Raises:
+        DataError: the summary cannot be trusted.
+    """
+    name = kernel if isinstance(kernel, str) else kernel.name
+    path = cache.root(cache_dir) / name / workload_label(inputs.specs) / cache.METRICS
+    if not path.exists():
+        return None
+    document = cache.read_metrics(path)
+    if document.get("inputs") != [spec_dict(spec) for spec in inputs.specs]:
+        return None
+    chosen = document.get("best")
+    return next((trial.config for trial in read_trials(document, path) if trial.path == chosen), None)

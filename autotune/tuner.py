@@ -1,0 +1,330 @@
+"""The loop: search, compile, measure, check, record; then confirm the winner."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import math
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol
+
+from autotune import backends, cache, summary
+from autotune.backends import Backend
+from autotune.errors import UsageError
+from autotune.finalists import TURNS, confirm
+from autotune.job import GENERATOR_FAULTS, Job, Workload, workload
+from autotune.kernel import Inputs, Kernel, Specs
+from autotune.ledger import Ledger
+from autotune.measure import Timing, metrics
+from autotune.results import Results, choose, in_order
+from autotune.search._base import Observation, Strategy
+from autotune.search.exhaustive import Exhaustive
+from autotune.space import Config, SearchSpace
+from autotune.trial import Status, Trial
+from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
+
+_AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Args:
+        trials: configs that may be tried, those of earlier runs included; None for as many as there are.
+        seconds: wall seconds after which no measurement is begun, confirmation aside; None for no end.
+        limits: what each single config may use.
+    """
+
+    trials: int | None = None
+    seconds: float | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"budget: trials is at least 1, not {self.trials}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"budget: seconds is more than 0, not {self.seconds}")
+
+
+class Listener(Protocol):
+    """What hears of each trial while a search runs."""
+
+    def trial(self, trial: Trial) -> None:
+        """Hear of one more trial, new or from the cache."""
+
+
+Live = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
+"""(name, how many trials there will be, seconds it may take) -> what hears of a search."""
+
+
+class _Silent:
+    def trial(self, trial: Trial) -> None:
+        """Take no notice."""
+
+
+def silent(_name: str, _total: int | None, _budget_s: float | None) -> AbstractContextManager[Listener]:
+    """Tell nobody."""
+    return contextlib.nullcontext(_Silent())
+
+
+def tune(
+    kernel: Kernel,
+    inputs: Inputs,
+    *,
+    space: SearchSpace | None = None,
+    backend: str | Backend = "c",
+    strategy: Strategy | None = None,
+    budget: Budget | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    timing: Timing | None = None,
+    live: Live = silent,
+) -> Results:
+    """Find the fastest config of a kernel for these inputs.
+
+    Every config ends in a status and is recorded before the next one is measured: killed at any moment and
+    started again, it continues, losing at most the configs in flight. What earlier runs recorded is used
+    where all that decides it is the same. Several tuners may share a cache.
+
+    Args:
+        kernel: what is tuned.
+        inputs: the tensors it is given.
+        space: the configs to try; the kernel's own space by default.
+        backend: its name, or one with settings: `CBackend(flags=...)`.
+        strategy: what proposes configs; every config in turn by default.
+        budget: what the search may spend; without end by default.
+        cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
+        timing: how configs are timed.
+        live: told of each trial, such as `autotune.report.Live`; nobody by default.
+
+    Returns:
+        The trials best first, the config to use, and what ties with it.
+
+    Raises:
+        UsageError: no such backend, an unknown parameter, an empty space, a dtype without tolerance.
+        DataError: NaN in the inputs, or a corrupt journal.
+        UnavailableError: a compiler is missing.
+        CacheError: the cache cannot be written: a full disk, missing rights.
+    """
+    started = time.monotonic()
+    maker = backends.get(backend) if isinstance(backend, str) else backend
+    timing, budget, strategy = timing or Timing(), budget or Budget(), strategy or Exhaustive()
+    space = _checked(kernel, inputs.specs, space)
+    decides = {"fingerprint": maker.fingerprint(), "timing": timing.to_dict()}
+    work = workload(kernel, inputs, maker.name, decides)
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
+        objects = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autotune-")))
+
+        def workers(brief: bool = False) -> Workers:
+            method = replace(timing, max_s=timing.max_s / TURNS) if brief else timing
+            return Workers(kernel, inputs, maker, method, budget.limits, objects)
+
+        size = sum(1 for _ in space)
+        name = f"{kernel.name} {ledger.folder.name}"
+        hear = stack.enter_context(live(name, min(size, budget.trials or size), budget.seconds)).trial
+        search = _Search(work, ledger, space, size, hear)
+        notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
+        with _summarized(search, strategy, budget, started):
+            search.run(strategy, budget, started, workers)
+            notes += search.confirm(functools.partial(workers, brief=True))
+        return search.results(notes, time.monotonic() - started)
+
+
+def _stale(reason: tuple[str, int]) -> str:
+    changes, count = reason
+    return f"{count} earlier {'result does' if count == 1 else 'results do'} not hold any more: {changes}"
+
+
+@contextlib.contextmanager
+def _summarized(search: _Search, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
+    """Write the summary at the end, and where the user interrupts the search."""
+
+    def write() -> None:
+        about = {
+            "strategy": type(strategy).__name__.lower(),
+            "seed": getattr(strategy, "seed", 0),
+            "space_size": search.space_size,
+            "budget_trials": budget.trials,
+            "budget_s": budget.seconds,
+            "elapsed_s": round(time.monotonic() - started, 3),
+        }
+        summary.write(search.work, search.ledger, search.trials.values(), about, search.roofline)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        write()
+        raise
+    write()
+
+
+def _checked(kernel: Kernel, specs: Specs, space: SearchSpace | None) -> SearchSpace:
+    """Return the space to search: the one given, or the kernel's own.
+
+    Raises:
+        UsageError: it has a parameter that the kernel does not know, or no config at all.
+    """
+    own = kernel.space(specs)
+    if space is None:
+        space = own
+    for name in space.parameters:
+        if name not in own.parameters:
+            near = difflib.get_close_matches(name, own.parameters, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(own.parameters)
+            raise UsageError(f"kernel {kernel.name}: no parameter {name!r}{hint} Known: {known}.")
+    if next(iter(space), None) is None:
+        raise UsageError(
+            f"kernel {kernel.name}: the search space is empty: a parameter has no values, or the constraints "
+            "refuse every config"
+        )
+    return space
+
+
+class _Search:
+    """One search under way: the trials so far, and the history that the strategy sees."""
+
+    def __init__(
+        self,
+        work: Workload,
+        ledger: Ledger,
+        space: SearchSpace,
+        space_size: int,
+        hear: Callable[[Trial], None],
+    ) -> None:
+        self.work = work
+        self.ledger = ledger
+        self.trials: dict[str, Trial] = {}
+        self.space_size = space_size
+        self.roofline: dict[str, float] | None = None
+        self._space = space
+        self._hear = hear
+        self._measured = 0
+        self._history: list[Observation] = []
+        self._gauge = functools.partial(
+            metrics,
+            flops=work.context["work"]["flops"],
+            bytes_moved=work.context["work"]["bytes"],
+        )
+        for trial in ledger.recalled.values():
+            if _admits(space, trial.config):
+                self._history.append(Observation(trial.config, _cost(trial)))
+                self._conclude(trial)
+
+    def run(
+        self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
+    ) -> None:
+        """Try configs until there are no more or the budget is spent; compilers work ahead meanwhile.
+
+        Where the cache holds everything, no worker is started.
+        """
+        flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
+        deadline = started + (budget.seconds or math.inf)
+        with contextlib.ExitStack() as stack:
+            workers: Workers | None = None
+            while (left := deadline - time.monotonic()) > 0:
+                room = min(_AHEAD - len(flight), (budget.trials or sys.maxsize) - len(self._history))
+                proposed = strategy.propose(self._space, self._history, room) if room > 0 else []
+                if not flight and not proposed:
+                    return
+                workers = workers or stack.enter_context(open_workers())
+                for place, job in filter(None, map(self._begin, proposed)):
+                    flight[workers.compile(job.source)] = (place, job)
+                done = wait(flight, min(left, threading.TIMEOUT_MAX), FIRST_COMPLETED).done
+                for future in [each for each in flight if each in done][:1]:
+                    self._finish(*flight.pop(future), future.result(), workers)
+
+    def _begin(self, config: Config) -> tuple[int, Job] | None:
+        """Take a config into the history; None where the generator makes no source of it."""
+        place = len(self._history)
+        try:
+            job = self.work.job(config)
+        except GENERATOR_FAULTS as fault:
+            status = Status.INVALID if isinstance(fault, ValueError) else Status.ERROR
+            message = f"the generator: {fault!r}"
+            identity, path = self.work.identity(config, ""), self.work.path(config)
+            self._history.append(Observation(config, None))
+            self._conclude(Trial(dict(config), status, identity, path, place, message))
+            return None
+        self._history.append(Observation(config, None, pending=True))
+        return place, job
+
+    def _finish(self, place: int, job: Job, compiled: CompileOutcome, workers: Workers) -> None:
+        """Measure what was compiled, and record what became of it."""
+        begun = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        if compiled.artifact is None:
+            ran = RunOutcome(compiled.status, compiled.message, "not run\n")
+        else:
+            ran = workers.measure(compiled.artifact)
+        samples = tuple(float(f"{sample:.6g}") for sample in ran.samples_ms)
+        trial = Trial(
+            config=job.config,
+            status=ran.status,
+            identity=job.identity,
+            path=job.path,
+            order=place,
+            message=ran.message,
+            metrics=self._gauge(samples) if samples else None,
+            compile_s=round(compiled.seconds, 6),
+            started_at=begun,
+            samples_ms=samples,
+        )
+        ended = f"{ran.log}ended: {ran.status.value}{': ' if ran.message else ''}{ran.message}\n"
+        self.ledger.record_trial(trial, job.source, compiled.log, ended)
+        self._history[place] = Observation(job.config, _cost(trial))
+        self._measured += 1
+        self._conclude(trial)
+
+    def _conclude(self, trial: Trial) -> None:
+        self.trials[trial.path] = trial
+        self._hear(trial)
+
+    def confirm(self, open_workers: Callable[[], Workers]) -> list[str]:
+        """Measure the finalists again where anything was measured, or none was confirmed yet."""
+        confirmed = any(trial.confirmed for trial in self.trials.values())
+        if confirmed and not self._measured:
+            return []
+        return confirm(self.work, self.ledger, self.trials, open_workers, self._gauge)
+
+    def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
+        """Return what was found, in order."""
+        best, ties = choose(self.trials.values(), self.ledger.known.source_bytes())
+        return Results(
+            kernel=self.work.kernel.name,
+            shapes=self.ledger.folder.name,
+            backend=self.work.backend,
+            trials=tuple(in_order(self.trials.values(), best)),
+            best=best,
+            ties=tuple(ties),
+            reference=self.ledger.known.references.get(self.work.digest),
+            folder=self.ledger.folder,
+            measured=self._measured,
+            notes=tuple(notes),
+            elapsed_s=elapsed_s,
+        )
+
+
+def _cost(trial: Trial) -> float | None:
+    return trial.metrics.median_ms if trial.metrics else None
+
+
+def _admits(space: SearchSpace, config: Config) -> bool:
+    """Whether a config is one of the space's."""
+    return (
+        config.keys() == space.parameters.keys()
+        and all(config[name] in values for name, values in space.parameters.items())
+        and all(allows(config) for allows in space.constraints)
+    )
