@@ -1,0 +1,145 @@
+"""The report: a table for the terminal, a page for the browser, PNGs for all else, a line while tuning.
+
+The table needs `rich`, the page nothing more, the PNGs matplotlib; so a laptop can show what an accelerator
+host measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TextIO
+
+from autotune import cache
+from autotune.errors import AutotuneError, DataError, UnavailableError, UsageError
+from autotune.report.kernel_charts import kernel_charts
+from autotune.report.live import Live
+from autotune.report.page import page
+from autotune.report.raster import png
+from autotune.report.records import Workload, load
+from autotune.report.scene import Scene, sheet
+from autotune.report.terminal import print_workloads
+from autotune.report.visible import encodable, visible
+from autotune.report.workload_charts import workload_charts
+
+__all__ = ["Live", "Workload", "load", "load_all", "main", "print_table", "write_page", "write_plots"]
+
+
+def load_all(cache_root: Path) -> tuple[list[Workload], list[DataError]]:
+    """Read every workload of a cache; what cannot be read is told beside it.
+
+    Raises:
+        CacheError: there is no such folder, or a file of it cannot be opened.
+        UsageError: nothing was tuned there.
+    """
+    paths = cache.summaries(cache_root)
+    if not paths:
+        raise UsageError(
+            f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
+        )
+    workloads, faults = [], []
+    for path in paths:
+        try:
+            workloads.append(load(path))
+        except DataError as fault:
+            faults.append(fault)
+    return workloads, faults
+
+
+def print_table(workloads: Sequence[Workload], stream: TextIO | None = None) -> None:
+    """Print the best config of each workload, to stdout by default."""
+    print_workloads(workloads, stream or sys.stdout)
+
+
+def write_page(workloads: Sequence[Workload], cache_root: Path, out: Path) -> Path:
+    """Write `report.html`: one file, complete in itself.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    path = out / "report.html"
+    made_at = datetime.now().astimezone().isoformat(" ", "minutes")
+    cache.prepare(out)
+    cache.write_file(path, page(workloads, str(cache_root), made_at).encode())
+    return path
+
+
+def write_plots(workloads: Sequence[Workload], out: Path) -> list[Path]:
+    """Write `<kernel>.png`, which compares its shapes, and `<kernel>/<shapes>.png` for each workload.
+
+    Raises:
+        UnavailableError: matplotlib is not installed.
+        CacheError: one cannot be written.
+    """
+    paths = []
+    for kernel, group in groupby(workloads, key=lambda workload: workload.folder.parent.name):
+        members = list(group)
+        sheets = [(out / f"{kernel}.png", members[0].kernel, members, kernel_charts(members))]
+        for workload in members:
+            title = f"{workload.kernel}  {workload.shapes}"
+            sheets.append(
+                (out / kernel / f"{workload.folder.name}.png", title, [workload], workload_charts(workload))
+            )
+        for path, title, shown, charts in sheets:
+            if charts:
+                _write_sheet(path, sheet(title, _hosts(shown), charts))
+                paths.append(path)
+    return paths
+
+
+def _write_sheet(path: Path, scene: Scene) -> None:
+    image = png(scene)
+    cache.prepare(path.parent)
+    cache.write_file(path, image)
+
+
+def _hosts(workloads: Sequence[Workload]) -> str:
+    return "; ".join(dict.fromkeys(workload.host for workload in workloads))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `python -m autotune report CACHE [--out DIR] [--no-html]`.
+
+    Returns:
+        0; 65 where a part of the cache could not be read: the rest is shown all the same.
+
+    Raises:
+        AutotuneError: there is nothing to show, or it cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="autotune report", description="Print the best configs; write report.html and the plots."
+    )
+    parser.add_argument(
+        "cache", type=Path, nargs="?", help="the cache; default: $AUTOTUNE_CACHE_DIR or ~/.cache/autotune"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the files go; default: plots/ in the cache"
+    )
+    parser.add_argument("--no-html", action="store_true", help="the table only: write nothing")
+    options = parser.parse_args(argv)
+    cache_root = cache.root(options.cache)
+    workloads, faults = load_all(cache_root)
+    if workloads:
+        print_table(workloads)
+        if not options.no_html:
+            _write_files(workloads, cache_root, options.out or cache_root / "plots")
+    for fault in faults:
+        _complain(fault)
+    return DataError.exit_code if faults else 0
+
+
+def _write_files(workloads: Sequence[Workload], cache_root: Path, out: Path) -> None:
+    print(f"\nreport: {write_page(workloads, cache_root, out)}")
+    try:
+        plots = write_plots(workloads, out)
+        print(f"plots:  {out} ({len(plots)} PNG)")
+    except UnavailableError as fault:
+        _complain(fault)
+
+
+def _complain(fault: AutotuneError) -> None:
+    print(encodable(f"autotune report: {visible(str(fault))}", sys.stderr.encoding), file=sys.stderr)

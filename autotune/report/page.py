@@ -1,0 +1,211 @@
+"""The report as one HTML file: inline SVG and CSS, no scripts, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from itertools import groupby
+
+from autotune.report.kernel_charts import kernel_charts
+from autotune.report.markup import Markup, element
+from autotune.report.palette import stylesheet
+from autotune.report.records import Workload, log_tail, statuses
+from autotune.report.scene import Scene, to_svg
+from autotune.report.summary import COLUMNS, NOTHING, Column, best_config, endings
+from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
+from autotune.report.workload_charts import workload_charts
+from autotune.trial import Status, Trial
+
+TOP = 10
+"""Configs in a workload's table of the best."""
+CASES = 3
+"""Failures of one status and one message that are shown with their logs; the others are counted."""
+MESSAGES = 8
+"""Different messages of one status that are shown."""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Even a fault in the escaping could load and run nothing (https://www.w3.org/TR/CSP3/)."""
+
+
+def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
+    """Return the report as an HTML document.
+
+    Args:
+        workloads: sorted by kernel.
+        title: what the report is about: the cache's path.
+        made_at: when, as text.
+    """
+    css = files("autotune.report").joinpath("page.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"autotune report: {title}"),
+        element("style", Markup(stylesheet() + css)),
+    )
+    body = element(
+        "body", *_header(workloads, title, made_at), *_kernels(workloads), *_environments(workloads)
+    )
+    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator[Markup]:
+    trials = sum(len(workload.trials) for workload in workloads)
+    failed = sum(len(workload.failed) for workload in workloads)
+    spent = elapsed(sum(workload.elapsed_s for workload in workloads))
+    yield element("h1", "autotune report")
+    yield element(
+        "p",
+        f"{title} · {_count(len(workloads), 'workload')}, {_count(trials, 'trial')}, {failed} failed, "
+        f"{spent} of search · {made_at}",
+        class_="note",
+    )
+    shown = [column for column in COLUMNS if column.heading != "best config"]
+    table = element(
+        "table",
+        element("thead", element("tr", *(_heading(column.heading, column.numeric) for column in shown))),
+        *(_summary_rows(workload, shown) for workload in workloads),
+        class_="stacked",
+    )
+    yield element("div", table, class_="card")
+
+
+def _heading(text: str, numeric: bool) -> Markup:
+    return element("th", text, class_="n" if numeric else "", scope="col")
+
+
+def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
+    """Return a workload's figures, and below them its best config over the whole width."""
+    cells = []
+    for column in columns:
+        text = column.cell(workload)
+        if column.heading == "shapes":
+            text = element("a", text, href=f"#{_anchor(workload)}")
+        wins = column.heading == "speed-up" and workload.speedup is not None and workload.speedup >= 1
+        kind = "n wins" if wins else "n" if column.numeric else "wide"
+        cells.append(_cell(column.heading, text, kind))
+    config = element("td", element("code", best_config(workload)), class_="config", colspan=len(columns))
+    return element("tbody", element("tr", *cells), element("tr", config))
+
+
+def _cell(heading: str, content: str, kind: str) -> Markup:
+    """Return a cell that a narrow page can show beside its heading."""
+    return element("td", element("span", content), class_=kind, data_heading=heading)
+
+
+def _anchor(workload: Workload) -> str:
+    return f"{workload.folder.parent.name}/{workload.folder.name}"
+
+
+def _kernels(workloads: Sequence[Workload]) -> Iterator[Markup]:
+    for kernel, group in groupby(workloads, key=lambda workload: workload.kernel):
+        members = list(group)
+        yield element("h2", kernel)
+        yield _charts(kernel_charts(members))
+        for workload in members:
+            yield from _workload(workload)
+
+
+def _charts(scenes: Sequence[Scene]) -> Markup:
+    if not scenes:
+        return Markup()
+    cards = (element("div", element("h4", scene.title), to_svg(scene), class_="card") for scene in scenes)
+    return element("div", *cards, class_="charts")
+
+
+def _workload(workload: Workload) -> Iterator[Markup]:
+    yield element("h3", f"{workload.kernel} · {workload.shapes}", id=_anchor(workload))
+    search = ", ".join(f"{name} {value}" for name, value in workload.search.items() if name != "elapsed_s")
+    yield element("p", f"{endings(workload)} · {search}", class_="note")
+    yield _charts(workload_charts(workload))
+    if workload.measured:
+        yield element("div", element("h4", "Best configs"), _best_table(workload), class_="card")
+    if workload.failed:
+        yield element("div", element("h4", "Failures and their logs"), *_failures(workload), class_="card")
+
+
+def _best_table(workload: Workload) -> Markup:
+    headings = ("median", "95 % CI", "rate", "speed-up")
+    head = element(
+        "thead", element("tr", _heading("config", False), *(_heading(name, True) for name in headings))
+    )
+    rows = []
+    for trial in workload.measured[:TOP]:
+        mark = " (best)" if trial is workload.best else " (tie)" if trial in workload.ties else ""
+        config = element("td", element("code", config_text(trial.config)), mark, class_="config")
+        cells = (_cell(*cell, "n") for cell in zip(headings, _reading(workload, trial), strict=True))
+        rows.append(element("tbody", element("tr", config, *cells)))
+    return element("table", head, *rows, class_="stacked")
+
+
+def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
+    reading = trial.best_reading
+    assert reading is not None, "a measured trial has a reading"
+    rate, unit = throughput(reading)
+    return (
+        duration(reading.median_ms),
+        interval(reading.ci95_low_ms, reading.ci95_high_ms),
+        f"{figures(rate)} {unit}",
+        ratio(workload.reference.median_ms / reading.median_ms) if workload.reference else NOTHING,
+    )
+
+
+def _failures(workload: Workload) -> Iterator[Markup]:
+    for status, count in statuses(workload.trials):
+        if status is not Status.OK:
+            label = element("span", status.value, class_="status")
+            cases = [trial for trial in workload.failed if trial.status is status]
+            yield element(
+                "details", element("summary", label, f" · {_count(count, 'trial')}"), *_cases(workload, cases)
+            )
+
+
+def _cases(workload: Workload, trials: list[Trial]) -> Iterator[Markup]:
+    by_message: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_message.setdefault(trial.message, []).append(trial)
+    for message, alike in sorted(by_message.items(), key=lambda item: -len(item[1]))[:MESSAGES]:
+        shown = [
+            element("p", element("code", config_text(trial.config)), _log(workload, trial))
+            for trial in alike[:CASES]
+        ]
+        more = len(alike) - len(shown)
+        rest = [element("p", f"and {_count(more, 'config')} more like it", class_="note")] if more else []
+        yield element(
+            "details", element("summary", f"{message or 'no message'} · {len(alike)}"), *shown, *rest
+        )
+    if len(by_message) > MESSAGES:
+        yield element("p", f"and {_count(len(by_message) - MESSAGES, 'other message')}", class_="note")
+
+
+def _log(workload: Workload, trial: Trial) -> Markup:
+    text = log_tail(workload, trial)
+    return element("pre", text) if text else element("span", " · no log", class_="note")
+
+
+def _environments(workloads: Sequence[Workload]) -> Iterator[Markup]:
+    """Yield one table for each set of hosts and versions that occurs, with the workloads it holds for."""
+    yield element("h2", "Hosts and versions")
+    groups: dict[tuple[tuple[str, str], ...], list[Workload]] = {}
+    for workload in workloads:
+        groups.setdefault(tuple({**workload.environment, **_method(workload)}.items()), []).append(workload)
+    for facts, members in groups.items():
+        names = ", ".join(f"{workload.kernel} {workload.shapes}" for workload in members)
+        which = [] if len(groups) == 1 else [element("p", names, class_="note")]
+        rows = (
+            element("tr", element("th", name, scope="row"), element("td", value)) for name, value in facts
+        )
+        yield element("div", *which, element("table", element("tbody", *rows)), class_="card")
+
+
+def _method(workload: Workload) -> Mapping[str, str]:
+    facts = {"timing": ", ".join(f"{name} {value}" for name, value in workload.timing.items())}
+    if workload.roofline:
+        roof = workload.roofline
+        peak, bandwidth = figures(roof.peak_gflops), figures(roof.bandwidth_gbytes_per_s)
+        facts["measured roofline"] = f"{peak} GFLOP/s, {bandwidth} GB/s"
+    return facts
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

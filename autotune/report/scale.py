@@ -1,0 +1,80 @@
+"""From values to pixels, and the round numbers to write along the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from autotune.report.units import figures
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear or logarithmic axis.
+
+    Args:
+        low: the value at `start`.
+        high: the value at `end`; above `low`.
+        start: pixels.
+        end: pixels; below `start` where the axis points upwards.
+        log: logarithmic; `low` is then above zero.
+        whole: only whole numbers are written, for counts.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+    whole: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value; of the nearer end where the value lies outside."""
+        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, max(value, self.low)))
+        return self.start + (self.end - self.start) * min(1.0, (at - low) / (high - low))
+
+    def ticks(self, most: int = 6) -> list[tuple[float, str]]:
+        """Return at most about `most` round values inside the axis, each with its text."""
+        if self.log and self.high / self.low > 4:
+            values = _log_ticks(self.low, self.high, most)
+        else:
+            values = _linear_ticks(self.low, self.high, most, self.whole)
+        return [(value, _label(value)) for value in values]
+
+
+def spanning(
+    values: Iterable[float], start: float, end: float, log: bool = False, margin: float = 0.05
+) -> Scale:
+    """Return the scale that just holds `values`, with a margin (a fraction of the axis) at both ends."""
+    known = list(values)
+    low, high = min(known), max(known)
+    if log:
+        spread = max((high / low) ** margin, 1.05)
+        return Scale(low / spread, high * spread, start, end, log)
+    spread = (high - low) * margin or abs(high) * margin or 1.0
+    return Scale(low - spread, high + spread, start, end)
+
+
+def _linear_ticks(low: float, high: float, most: int, whole: bool) -> list[float]:
+    rough = max((high - low) / most, 1.0 if whole else 0.0)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float, most: int) -> list[float]:
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
+        inside = [value for value in values if low <= value <= high]
+        if len(inside) <= most:
+            return inside
+    return inside[:: math.ceil(len(inside) / most)]
+
+
+def _label(value: float) -> str:
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+    return f"{round(value, 9):g}" if abs(value) < 1e5 else figures(value)

@@ -1,0 +1,83 @@
+"""The order statistics behind the charts, in plain Python: a report is made where NumPy need not be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from autotune.space import Value
+from autotune.trial import Trial
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where a set of values lies."""
+
+    count: int
+    low: float
+    quarter: float
+    middle: float
+    three_quarters: float
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return the 5th, 25th, 50th, 75th and 95th percentile (nearest rank: values that occurred)."""
+    ordered = sorted(values)
+    at = [ordered[min(len(ordered) - 1, int(part * len(ordered)))] for part in (0.05, 0.25, 0.5, 0.75, 0.95)]
+    return Spread(len(ordered), *at)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one parameter does to the time.
+
+    Attributes:
+        name: the parameter.
+        explained: the fraction of the variance of log time that it explains by itself (eta squared).
+        groups: value -> the medians, in ms, of the trials that had it; fastest median first.
+        failures: value -> trials that failed with it.
+    """
+
+    name: str
+    explained: float
+    groups: dict[Value, list[float]]
+    failures: dict[Value, int]
+
+
+def effects(trials: Sequence[Trial]) -> list[Effect]:
+    """Return the effect of each parameter that took more than one value, the one that matters most first."""
+    names = dict.fromkeys(name for trial in trials for name in trial.config)
+    found = (_effect(name, trials) for name in names)
+    return sorted(
+        (effect for effect in found if len(effect.groups) > 1), key=lambda effect: -effect.explained
+    )
+
+
+def _effect(name: str, trials: Sequence[Trial]) -> Effect:
+    groups: dict[Value, list[float]] = {}
+    failures: dict[Value, int] = {}
+    for trial in trials:
+        if name not in trial.config:
+            continue
+        value = trial.config[name]
+        if trial.best_reading:
+            groups.setdefault(value, []).append(trial.best_reading.median_ms)
+        else:
+            failures[value] = failures.get(value, 0) + 1
+    groups = dict(sorted(groups.items(), key=lambda item: median(item[1])))
+    return Effect(name, _eta_squared(list(groups.values())), groups, failures)
+
+
+def _eta_squared(groups: list[list[float]]) -> float:
+    """Return the variance between groups over the whole variance, of log time: 0 to 1."""
+    logs = [[math.log(value) for value in group] for group in groups]
+    everything = [value for group in logs for value in group]
+    if len(everything) < 2:
+        return 0.0
+    mean = fmean(everything)
+    total = sum((value - mean) ** 2 for value in everything)
+    between = sum(len(group) * (fmean(group) - mean) ** 2 for group in logs)
+    return between / total if total > 0 else 0.0

@@ -1,0 +1,102 @@
+"""The best configs in a terminal, a narrow terminal, or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from autotune.report.records import Workload
+from autotune.report.summary import COLUMNS, NOTHING, Column, best_config, endings, headline
+from autotune.report.visible import encodable, visible
+
+_UNBOUND = 10_000
+"""Columns of a pipe: a row is one line there, for grep and awk to find whole."""
+_STYLES = {"kernel": "bold", "best config": "cyan", "reference": "dim"}
+_LEFT_TO_ENDINGS = {"ok trials", "spent"}
+
+
+def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | None = None) -> None:
+    """Print the best config of each workload, and how all its trials ended.
+
+    A terminal too narrow for the table gets a few lines a workload instead. Colours go to a terminal only;
+    what `stream` cannot encode is replaced.
+
+    Args:
+        workloads: in the order to print.
+        stream: stdout.
+        width: columns, instead of the terminal's.
+    """
+    columns = width or (None if stream.isatty() else _UNBOUND)
+    console = Console(file=stream, width=columns, highlight=False, emoji=False)
+    encoding = stream.encoding or "ascii"
+    table = _table(workloads, encoding)
+    needed = Measurement.get(console, console.options.update_width(_UNBOUND), table).minimum
+    body = table if needed <= console.width else _cards(workloads, encoding)
+    with console.capture() as captured:
+        console.print(body)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    stream.write("\n".join(lines).strip("\n") + "\n")
+
+
+def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown = [column for column in COLUMNS if _is_telling(column, workloads)]
+    for column in shown:
+        folds = column.heading == "best config"
+        table.add_column(
+            column.heading,
+            style=_STYLES.get(column.heading, ""),
+            justify="right" if column.numeric else "left",
+            no_wrap=not folds,
+            overflow="fold",
+            min_width=28 if folds else None,
+        )
+    for workload in workloads:
+        styles = [_style(workload) if column.heading == "speed-up" else "" for column in shown]
+        cells = [encodable(column.cell(workload), encoding) for column in shown]
+        table.add_row(*map(Text, cells, styles))
+    lines = [
+        _line(f"{workload.kernel} {workload.shapes}: {endings(workload)}", encoding) for workload in workloads
+    ]
+    return Group(table, *lines)
+
+
+def _style(workload: Workload) -> str:
+    """Return the style of a speed-up: green is only what beats the reference."""
+    return "yellow" if workload.speedup is not None and workload.speedup < 1 else "bold green"
+
+
+def _is_telling(column: Column, workloads: Sequence[Workload]) -> bool:
+    """Say whether a column belongs in the table: how trials ended stands below it."""
+    return column.heading not in _LEFT_TO_ENDINGS and any(
+        column.cell(workload) != NOTHING for workload in workloads
+    )
+
+
+def _cards(workloads: Sequence[Workload], encoding: str) -> RenderableType:
+    parts: list[RenderableType] = []
+    for workload in workloads:
+        name = visible(f"{workload.kernel}  {workload.shapes}  ({workload.backend})")
+        parts.append(Text(encodable(name, encoding), "bold", overflow="fold"))
+        lines = (
+            (headline(workload), _style(workload)),
+            (best_config(workload), "cyan"),
+            (endings(workload), "dim"),
+        )
+        parts.extend(
+            Padding(Text(encodable(text, encoding), style, overflow="fold"), (0, 0, 0, 2))
+            for text, style in lines
+            if text
+        )
+    return Group(*parts)
+
+
+def _line(text: str, encoding: str) -> Text:
+    return Text(encodable(visible(text), encoding), "dim", overflow="fold")

@@ -1,0 +1,368 @@
+"""The report reads what a host wrote, shows it in every terminal, and trusts none of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_cache
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from autotune import report
+from autotune.errors import CacheError, DataError, UsageError
+from autotune.report.page import page
+from autotune.report.records import LOG_TAIL_BYTES, load, log_tail
+from autotune.report.terminal import print_workloads
+from autotune.report.visible import encodable, visible
+from autotune.trial import Status
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07<script>alert(1)</script>\r\n\u202egnp.\"'&$x^2$\ud800\x9b31m"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample_cache.write_cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Write one small workload and return its perf_metrics.json."""
+    space = {"block": [8, 16], "unroll": [1, 2, 4]}
+    return sample_cache.write_workload(
+        tmp_path / "cache/gemm/8x8", {"flops": 1024, "bytes": 768}, space, 2, 0.4
+    )
+
+
+def edited(path: Path, *keys: str | int, value: Any) -> Path:
+    """Put `value` at the place in the JSON file that `keys` lead to."""
+    record = place = json.loads(path.read_text())
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(record))
+    return path
+
+
+def hostile(path: Path) -> Path:
+    """Put hostile text in every text of the record that a host is free to choose, and in a log."""
+    record = json.loads(path.read_text())
+    record |= {"kernel": HOSTILE, "shapes": HOSTILE, "backend": HOSTILE}
+    record["environment"] = {HOSTILE: HOSTILE, "host": HOSTILE}
+    record["search"][HOSTILE] = HOSTILE
+    record["timing"][HOSTILE] = HOSTILE
+    record["reference"]["name"] = HOSTILE
+    for trial in record["trials"]:
+        trial["config"][HOSTILE] = HOSTILE
+        trial["config"]["block"] = f"{HOSTILE}{trial['config']['block']}"
+        trial["message"] = HOSTILE
+    path.write_text(json.dumps(record))
+    for log in path.parent.glob("*/*.log"):
+        log.write_bytes(HOSTILE.encode(errors="surrogatepass") * 9)
+    return path
+
+
+def printed(paths: list[Path], width: int | None = None, encoding: str = "utf-8") -> str:
+    """Return what the table looks like in a pipe, or in a window of `width`."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    print_workloads([load(path) for path in paths], stream, width)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def test_a_workload_is_read_as_the_tuner_wrote_it(root: Path) -> None:
+    workload = load(root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json")
+
+    assert ("gemm_lhs_rhs", "128x512_512x128", "c") == (workload.kernel, workload.shapes, workload.backend)
+    assert 486 == len(workload.trials) == len(workload.measured) + len(workload.failed)
+    assert workload.trials[0] == workload.best
+    assert (workload.trials[1],) == workload.ties
+    assert workload.speedup == pytest.approx(1.31)
+    assert "trn1-dev · AMD EPYC 7R13 · gcc 12.2.0" == workload.host
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("kernel",), 7, "expected a text, found 7"),
+        (("trials", 0, "metrics", "median_ms"), float("nan"), "expected a finite number, found nan"),
+        (("trials", 0, "metrics", "median_ms"), 0, "expected a number above zero, found 0"),
+        (("trials", 0, "metrics", "gflops"), -1, "gflops is -1, below zero"),
+        (("trials", 0, "metrics", "median_ms"), 1e300, "expected a number of this world, found 1e+300"),
+        (("trials", 0, "status"), "sunny", "'sunny' is not a valid Status"),
+        (("trials", 0, "config"), {"block": [1]}, "expected a parameter's value, found [1]"),
+        (("best",), "elsewhere", "no 'elsewhere' there"),
+        (("schema",), 99, "newer"),
+    ],
+)
+def test_a_record_that_cannot_be_trusted_is_refused_by_name(
+    small: Path, keys: tuple[str | int, ...], value: Any, said: str
+) -> None:
+    edited(small, *keys, value=value)
+
+    with pytest.raises(DataError) as refusal:
+        load(small)
+
+    assert str(small) in str(refusal.value)
+    assert said in str(refusal.value)
+
+
+def places(value: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return the way to every value inside a JSON document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here] * bool(here) + [place for key, each in inner for place in places(each, (*here, key))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_record_with_anything_anywhere_is_shown_or_refused(small: Path, data: st.DataObject) -> None:
+    whole = small.read_text()
+    value = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]) | st.just({})
+    try:
+        edited(small, *data.draw(st.sampled_from(places(json.loads(whole)))), value=data.draw(value))
+        workloads = [load(small)]
+        page(workloads, "cache", "today").encode()
+        print_workloads(workloads, io.StringIO(), 80)
+    except DataError:
+        pass
+    finally:
+        small.write_text(whole)
+
+
+def test_a_log_is_shown_from_its_end(small: Path) -> None:
+    workload = load(small)
+    trial = next(trial for trial in workload.failed if trial.status is not Status.TIMEOUT)
+    log = next((small.parent / trial.path).iterdir())
+    log.write_text("".join(f"line {number}\n" for number in range(2000)))
+
+    tail = log_tail(workload, trial).splitlines()
+
+    assert ("…", "line 1999") == (tail[0], tail[-1])
+    assert [f"line {number}" for number in range(2001 - len(tail), 2000)] == tail[1:]
+    assert len("\n".join(tail)) <= LOG_TAIL_BYTES
+
+
+def test_a_log_outside_the_workloads_folder_is_not_read(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    for name in ("compilation_output.log", "execution_output.log"):
+        (tmp_path / "secret" / name).write_text("secret")
+    (small.parent / "link").symlink_to(tmp_path / "secret")
+    index = len(load(small).measured)
+
+    for path in ("../../../secret", str(tmp_path / "secret"), "link", "nul\0", "x" * 5000):
+        edited(small, "trials", index, "path", value=path)
+        assert "" == log_tail(load(small), load(small).failed[0])
+
+
+def test_a_pipe_gets_one_line_for_each_workload(root: Path) -> None:
+    lines = printed(
+        [root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json", root / "softmax/512x512/perf_metrics.json"]
+    ).splitlines()
+
+    assert 7 == len(lines)
+    assert ["kernel", "shapes", "backend", "best", "config"] == lines[0].split()[:5]
+    assert "1.31×" in lines[2]
+    assert lines[2].split()[:3] == ["gemm_lhs_rhs", "128x512_512x128", "c"]
+    assert "no config ended ok" in lines[3]
+    assert lines[6].startswith("softmax 512x512: ")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(root: Path, width: int) -> None:
+    path = root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"
+
+    text = printed([path], width)
+
+    assert max(map(cell_len, text.splitlines())) <= width
+    folded = "".join(text.split())
+    assert "gemm_lhs_rhs" in folded
+    assert "1.31×" in folded
+    best = load(path).best
+    assert best is not None
+    assert width != 80 or "".join(f"{name}={value}," for name, value in best.config.items())[:-1] in folded
+
+
+def test_where_there_is_no_utf_8_the_table_is_ascii(root: Path) -> None:
+    text = printed([root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"], encoding="ascii")
+
+    assert text.isascii()
+    assert "1.31x" in text
+
+
+@pytest.mark.parametrize("width", [None, 40, 250])
+def test_nothing_from_a_host_drives_the_terminal(small: Path, width: int | None) -> None:
+    text = printed([hostile(small)], width)
+
+    assert "" == "".join(char for char in text if not char.isprintable() and char != "\n")
+    assert "\\x1b" in "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain äß 漢字 🎉", "plain äß 漢字 🎉"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\r\nb\tc", "a\\r\\nb\\tc"),
+        ("\u202eevil\u2066", "\\u202eevil\\u2066"),
+        ("\ud800", "\\ud800"),
+        ("zero\u200bwidth", "zero\\u200bwidth"),
+    ],
+)
+def test_what_cannot_be_seen_is_made_visible(text: str, shown: str) -> None:
+    assert shown == visible(text)
+
+
+def test_our_own_signs_have_ascii_stand_ins() -> None:
+    assert "1.3x - 5 us, \\xe4" == encodable("1.3× – 5 µs, ä", "ascii")
+
+
+class Page(HTMLParser):
+    """Collect what a page is made of."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+        self.headings: list[str] = []
+        self.text = ""
+        self._tag = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._tag = tag
+        self.tags.add(tag)
+        self.attributes.update(attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._tag == "h4":
+            self.headings.append(data)
+            self._tag = ""
+
+
+def read_page(paths: list[Path]) -> Page:
+    return Page(page([load(path) for path in paths], "cache", "today"))
+
+
+def test_the_page_has_every_chart_and_table(root: Path) -> None:
+    path = root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"
+
+    shown = read_page([path])
+
+    assert [
+        "Best against reference",
+        "Spread: time over the best's",
+        "Roofline",
+        "Distribution of all trials",
+        "Progress of the search",
+        "Effect of each parameter",
+        f"Failures: {len(load(path).failed)} of 486 trials",
+        "Best configs",
+        "Failures and their logs",
+    ] == shown.headings
+    assert "'acc_6' undeclared (first use in this function)" in shown.text
+    assert "AMD EPYC 7R13" in shown.text
+
+
+def test_the_page_needs_nothing_from_anywhere(root: Path) -> None:
+    shown = read_page(sorted(root.glob("*/*/perf_metrics.json")))
+    targets = {f"#{value}" for name, value in shown.attributes if name == "id"}
+
+    assert shown.tags.isdisjoint({"script", "img", "link", "iframe", "object", "base", "form"})
+    assert targets == {value for name, value in shown.attributes if name in {"href", "src", "action"}}
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in shown.attributes
+
+
+def test_nothing_from_a_host_becomes_markup(small: Path) -> None:
+    harmless = read_page([small])
+    shown = read_page([hostile(small)])
+
+    assert harmless.tags == shown.tags
+    assert {name for name, _ in harmless.attributes} == {name for name, _ in shown.attributes}
+    assert "" == "".join(char for char in shown.text if not char.isprintable() and char not in "\n\t")
+    assert "<script>alert(1)</script>" in shown.text
+
+
+def test_the_report_is_a_page_and_a_png_for_each_kernel_and_shape(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 0 == report.main([str(root), "--out", str(tmp_path / "out")])
+
+    assert [
+        "gemm_lhs_rhs.png",
+        "gemm_lhs_rhs/1024x1024_1024x1024.png",
+        "gemm_lhs_rhs/128x512_512x128.png",
+        "gemm_lhs_rhs/129x512_512x128.png",
+        "report.html",
+        "softmax/512x512.png",
+        "transpose.png",
+        "transpose/2048x2048.png",
+    ] == sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert b"\x89PNG\r\n\x1a\n" == (tmp_path / "out/transpose.png").read_bytes()[:8]
+    out = capsys.readouterr().out
+    assert f"report: {tmp_path / 'out/report.html'}\nplots:  {tmp_path / 'out'} (7 PNG)\n" in out
+
+
+def test_hostile_names_are_drawn_too(small: Path, tmp_path: Path) -> None:
+    assert [tmp_path / "gemm.png", tmp_path / "gemm/8x8.png"] == report.write_plots(
+        [load(hostile(small))], tmp_path
+    )
+
+
+def test_no_html_writes_nothing(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(small.parents[2].rglob("*"))
+
+    assert 0 == report.main([str(small.parents[2]), "--no-html"])
+
+    assert before == sorted(small.parents[2].rglob("*"))
+    assert "gemm" in capsys.readouterr().out
+
+
+def test_what_can_be_read_is_shown_beside_what_cannot(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = small.parents[1] / "9x9/perf_metrics.json"
+    torn.parent.mkdir()
+    torn.write_text(small.read_text()[:-20])
+
+    assert 65 == report.main([str(small.parents[2]), "--no-html"])
+
+    shown = capsys.readouterr()
+    assert "8x8" in shown.out
+    assert str(torn) in shown.err
+
+
+def test_a_cache_without_results_says_what_to_name_instead(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing was tuned here"):
+        report.main([str(tmp_path)])
+    with pytest.raises(CacheError, match="no such folder"):
+        report.main([str(tmp_path / "absent")])
+
+
+def test_without_matplotlib_there_is_a_table_a_page_and_advice(small: Path) -> None:
+    program = (
+        "import sys; sys.modules['matplotlib'] = None; from autotune import report; report.main(sys.argv[1:])"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(small.parents[2])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(report.__file__).parents[2])},
+    )
+
+    assert 0 == ran.returncode, ran.stderr
+    assert "gemm" in ran.stdout
+    assert (small.parents[2] / "plots/report.html").is_file()
+    advice = "PNG plots need matplotlib; install it with: pip install 'remote-autotune[autotune]'"
+    assert f"autotune report: {advice}\n" == ran.stderr
