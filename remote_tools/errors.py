@@ -70,6 +70,10 @@ class TemporaryError(RemoteError):
     exit_code = 75
 
 
+class Dropped(TemporaryError):
+    """The connection gave out under us: what was asked can be asked again over a new one."""
+
+
 class PermissionDenied(RemoteError):
     """The host refused: key, account, path, or a host key that changed (EX_NOPERM)."""
 
