@@ -1,0 +1,871 @@
+"""Own the runs of a workspace: the program that answers a session on the host.
+
+It is sent over the session itself, kept on the host under its digest, and needs nothing there but Linux
+and Python >= 3.8. A session is one process, started by sshd, that answers framed requests on its standard
+streams. A run belongs to another process, its owner, which is nobody's child: it starts the command in a
+session and process group of its own, writes what the command prints to disk, and records how it ended.
+Sessions come and go; they read the files that the owner writes.
+
+On disk, below `~/.cache/remote-tools/<workspace>/`:
+
+    stamp                     digest of the tree that was pushed last, absent while a push is under way
+    runs/<id>/run.json        the record; replaced whole, never edited
+    runs/<id>/output.frames   what the command printed, as the very frames that a client is sent
+    runs/<id>/claims          files that the run named as its own, NUL-terminated ($AUTOTUNE_OUTPUTS)
+    runs/<id>/outputs.json    files that the run wrote below the cache root: [path, size, mtime_ns]
+
+A frame is one byte of kind, four of length (big-endian), and the payload:
+
+    to the host    Q request (JSON)  S sources (JSON)  K signal number  I input  W "rows cols"  P ping
+    from the host  R reply (JSON)  O stdout  E stderr  F file header (JSON)  D file data  P pong  N need S
+
+`output.frames` holds O and E frames only, so a client that lost its connection comes back with the number of
+bytes that it has consumed, and goes on there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import select
+import shutil
+import signal
+import struct
+import sys
+import termios
+import time
+from typing import Any, Callable, Dict, Iterator, NoReturn, Sequence
+
+MAGIC = b"\0remote-tools 1\n"
+"""Sent first, so that what shell start-up files print before it can be told from us."""
+
+HEADER = struct.Struct(">cI")
+CHUNK_BYTES = 64 * 1024
+PIPE_BYTES = 1024 * 1024
+IDLE_S = 0.01
+"""How long a session waits before it looks at the run's files again: the delay of a quiet run's output."""
+DRAIN_S = 0.5
+"""How long the owner waits for more output once the command has ended, where a child keeps the pipe open."""
+DEAF_S = 15.0
+"""Without a sign of life for this long, an attached client counts as gone; three of its pings."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Record = Dict[str, Any]
+
+
+class Refusal(Exception):
+    """A request that cannot be carried out; becomes an error reply.
+
+    Args:
+        kind: which of the client's errors it is (`unavailable`, `permission`, `usage`, `io`, `data`).
+        message: what failed and where.
+        hint: what to do next.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        """Keep the three apart: the client words the rest."""
+        super().__init__(message)
+        self.kind, self.message, self.hint = kind, message, hint
+
+
+# The wire ---------------------------------------------------------------------------------------------------
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte: os.write may take less."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def send(kind: bytes, payload: bytes) -> None:
+    """Send one frame to the client."""
+    write_all(1, HEADER.pack(kind, len(payload)) + payload)
+
+
+def send_json(kind: bytes, message: Any) -> None:
+    """Send one frame of JSON; ASCII, so that names that are no UTF-8 survive as lone surrogates."""
+    send(kind, json.dumps(message).encode("ascii"))
+
+
+class Inbox:
+    """Frames from the client, as they arrive on standard input."""
+
+    def __init__(self, early: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Start with the frames that arrived before this program did."""
+        self._buffer = bytearray().join(HEADER.pack(kind, len(data)) + data for kind, data in early)
+
+    def take(self) -> tuple[bytes, bytes] | None:
+        """Return the next whole frame, or None."""
+        if len(self._buffer) < HEADER.size:
+            return None
+        kind, length = HEADER.unpack_from(self._buffer)
+        end = HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[HEADER.size : end])
+        del self._buffer[:end]
+        return kind, payload
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait for bytes; end the session where the client is gone."""
+        if not select.select([0], [], [], timeout_s)[0]:
+            return
+        data = os.read(0, CHUNK_BYTES)
+        if not data:
+            os._exit(0)
+        self._buffer += data
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """Wait for one whole frame."""
+        while True:
+            frame = self.take()
+            if frame is not None:
+                return frame
+            self.wait(None)
+
+
+# Records ----------------------------------------------------------------------------------------------------
+
+
+def write_json(path: str, message: Any) -> None:
+    """Replace a JSON file whole: a reader sees the old or the new one."""
+    part = "%s.%d.part" % (path, os.getpid())
+    with open(part, "w", encoding="ascii") as file:
+        json.dump(message, file)
+    os.replace(part, path)
+
+
+def read_json(path: str) -> Any:
+    """Read a JSON file."""
+    with open(path, encoding="ascii") as file:
+        return json.load(file)
+
+
+def state_folder(code_path: str) -> str:
+    """Return where the state of the workspace at `code_path` lies: one place for all who push there."""
+    real = os.path.realpath(os.path.expanduser(code_path))
+    digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:8]
+    name = "{}-{}".format(os.path.basename(real) or "root", digest)
+    return os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+
+
+def born(pid: int) -> str | None:
+    """Return when a process started, in kernel ticks: with its pid that names it for ever; None if gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")
+
+
+def alive(process: list[Any] | None) -> bool:
+    """Tell whether the process of a `[pid, start]` pair still runs."""
+    return process is not None and born(process[0]) == process[1]
+
+
+def group_alive(pgid: int) -> bool:
+    """Tell whether any process is left in a group."""
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, state: str, run_id: str) -> None:
+        """Name the files; nothing is read or made."""
+        self.id = run_id
+        self.folder = os.path.join(state, "runs", run_id)
+        self.record_path = os.path.join(self.folder, "run.json")
+        self.output_path = os.path.join(self.folder, "output.frames")
+        self.claims_path = os.path.join(self.folder, "claims")
+        self.outputs_path = os.path.join(self.folder, "outputs.json")
+        self.lease_path = os.path.join(self.folder, "lease")
+        self.input_path = os.path.join(self.folder, "input")
+
+    def record(self) -> Record:
+        """Read the record; a run whose owner is gone without an end is `lost`."""
+        record: Record = read_json(self.record_path)
+        if record["state"] in ("starting", "running") and not alive(record["owner"]):
+            record = read_json(self.record_path)
+            if record["state"] in ("starting", "running"):
+                record["state"] = "lost"
+        return record
+
+    def outputs(self) -> list[list[Any]]:
+        """Return the files that the run wrote; none before it has ended."""
+        return read_json(self.outputs_path) if os.path.exists(self.outputs_path) else []
+
+
+def all_runs(state: str) -> list[Run]:
+    """Return the workspace's runs, oldest first."""
+    folder = os.path.join(state, "runs")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [run for run in (Run(state, name) for name in names) if os.path.exists(run.record_path)]
+
+
+# What a run wrote -------------------------------------------------------------------------------------------
+
+
+def mark(root: str, run_id: str) -> int | None:
+    """Return a time, on the clock of the cache's own file system, that every later write there exceeds.
+
+    A file system's clock need not agree with the host's (NFS) and moves in ticks, so the mark is made there and
+    given back once the clock has gone past it. None where there is no root yet: all that appears is new.
+    """
+    path = os.path.join(root, ".remote-tools-mark-" + run_id)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError:
+        return None if not os.path.isdir(root) else time.time_ns()
+    try:
+        first = now = os.stat(path).st_ctime_ns
+        give_up = time.monotonic() + 3
+        while now == first and time.monotonic() < give_up:
+            time.sleep(0.001)
+            os.chmod(path, 0o600)
+            now = os.stat(path).st_ctime_ns
+        return first
+    finally:
+        os.unlink(path)
+
+
+def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path, lstat) of every regular file; what vanishes meanwhile is passed over."""
+    folders = [folder]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    yield entry.path, entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+
+
+def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set[str]
+    """Return the paths that a run named as its own."""
+    try:
+        with open(run.claims_path, "rb") as file:
+            return {os.fsdecode(path) for path in file.read().split(b"\0") if path}
+    except OSError:
+        return set()
+
+
+def find_outputs(run: Run, state: str, root: str, since_ns: int | None, started: float) -> list[list[Any]]:
+    """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
+
+    Those are the files that it claimed, and those that changed after the mark and that no run of the same time
+    claimed.
+    """
+    mine = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
+    others: set = set()  # type: ignore[type-arg]
+    for other in all_runs(state):
+        if other.id != run.id and (read_json(other.record_path).get("ended") or started) >= started:
+            others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
+    found = []
+    for path, info in files_below(root):
+        name = os.path.relpath(path, root)
+        changed = since_ns is None or info.st_ctime_ns > since_ns
+        if name in mine or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
+            found.append([name, info.st_size, info.st_mtime_ns])
+    return sorted(found)
+
+
+# The owner of a run -----------------------------------------------------------------------------------------
+
+
+def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, str]:
+    """Return the variables that we set for the run."""
+    paths = [code_path, os.environ.get("PYTHONPATH", "")]
+    added = {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONUNBUFFERED": "1",
+        "AUTOTUNE_CACHE_DIR": root,
+        "AUTOTUNE_OUTPUTS": run.claims_path,
+        "REMOTE_RUN_ID": run.id,
+    }
+    venv = spec.get("venv_path")
+    if venv:
+        venv = os.path.abspath(os.path.expanduser(venv))
+        added["VIRTUAL_ENV"] = venv
+        added["PATH"] = os.path.join(venv, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+    if spec.get("term"):
+        added["TERM"] = spec["term"]
+    added.update(spec.get("env") or {})
+    return added
+
+
+def command_of(spec: Record, env: dict[str, str]) -> list[str]:
+    """Return the words to execute: a shell string goes to the login shell, as it would under ssh."""
+    if spec.get("shell") is not None:
+        return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", spec["shell"]]
+    argv = list(spec["argv"])
+    path = env.get("PATH") or os.environ.get("PATH", os.defpath)
+    if argv[0] == "python" and not shutil.which("python", path=path) and shutil.which("python3", path=path):
+        argv[0] = "python3"
+    return argv
+
+
+def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int], pty: bool) -> int:
+    """Start the command as leader of its own session and process group; return its pid.
+
+    Raises:
+        OSError: the command could not be executed.
+    """
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            for number, fd in enumerate(streams):
+                os.dup2(fd, number)
+            if pty:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            os.chdir(cwd)
+            os.closerange(3, tell)
+            os.execvpe(argv[0], argv, env)
+        except OSError as error:
+            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        os._exit(127)
+    os.close(tell)
+    with os.fdopen(told, "rb") as file:
+        failure = file.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise OSError(int(failure), os.strerror(int(failure)), argv[0])
+    return pid
+
+
+class Output:
+    """The file of what the command prints; a full disk is remembered, not fatal to the run."""
+
+    def __init__(self, path: str) -> None:
+        """Create the file."""
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self.size_bytes = 0
+        self.fault = ""
+
+    def write(self, kind: bytes, data: bytes) -> None:
+        """Append one frame, or none of it."""
+        if self.fault:
+            return
+        try:
+            write_all(self._fd, HEADER.pack(kind, len(data)) + data)
+            self.size_bytes += HEADER.size + len(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            os.ftruncate(self._fd, self.size_bytes)
+            self.fault = "output after byte %d was not recorded: %s" % (self.size_bytes, error.strerror)
+
+
+class Owner:
+    """The process that a run belongs to, from its start to its end."""
+
+    def __init__(self, run: Run, state: str, spec: Record, code_path: str) -> None:
+        """Take over a run whose folder was just made."""
+        self.run, self.state, self.spec, self.code_path = run, state, spec, code_path
+        self.root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
+        self.record: Record = read_json(run.record_path)
+        self.output = Output(run.output_path)
+        self.readers: dict[int, bytes] = {}
+        self.terminal: int | None = None
+        self.input: int | None = None
+        self.heard = time.monotonic()
+        self.lease_mtime = 0
+
+    def live(self) -> None:
+        """Start the command, record what it prints, record its end."""
+        since_ns = mark(self.root, self.run.id)
+        self.record.update(started=time.time(), owner=[os.getpid(), born(os.getpid())])
+        pid = self._start()
+        if pid is None:
+            return self._end(127, None, since_ns)
+        self.record.update(state="running", pid=pid, process=[pid, born(pid)])
+        write_json(self.run.record_path, self.record)
+        status = self._record_output(pid)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        return self._end(code, None if code is not None else os.WTERMSIG(status), since_ns)
+
+    def _start(self) -> int | None:
+        """Start the command; None, with the reason on its stderr, where it cannot be executed."""
+        added = environment(self.spec, self.run, self.code_path, self.root)
+        env = {**os.environ, **added}
+        env.pop("PYTHONHOME", None)
+        argv = command_of(self.spec, env)
+        self.record.update(argv=argv, env=added)
+        streams = self._streams()
+        try:
+            return spawn(argv, self.code_path, env, streams, bool(self.spec.get("pty")))
+        except OSError as error:
+            self.output.write(
+                b"E", b"cannot execute %s: %s\n" % (os.fsencode(argv[0]), os.fsencode(error.strerror or ""))
+            )
+            return None
+        finally:
+            for fd in set(streams):
+                os.close(fd)
+
+    def _streams(self) -> tuple[int, int, int]:
+        """Open the command's three streams and remember our ends."""
+        if self.spec.get("pty"):
+            self.terminal, inner = os.openpty()
+            os.set_inheritable(inner, True)
+            resize(inner, self.spec.get("size") or [24, 80])
+            self.record["tty"] = os.ttyname(inner)
+            self.readers[self.terminal] = b"O"
+            os.mkfifo(self.run.input_path, 0o600)
+            self.input = os.open(self.run.input_path, os.O_RDWR | os.O_NONBLOCK)
+            return inner, inner, inner
+        ends = []
+        for kind in (b"O", b"E"):
+            reading, writing = os.pipe()
+            fcntl.fcntl(reading, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
+            self.readers[reading] = kind
+            ends.append(writing)
+        return os.open(os.devnull, os.O_RDONLY), ends[0], ends[1]
+
+    def _record_output(self, pid: int) -> int:
+        """Copy what the command prints to disk until it has ended; return its wait status."""
+        status: int | None = None
+        quiet_since = time.monotonic()
+        while True:
+            # A child's end wakes nobody here, so look for it often at first (most commands are short) and
+            # then twenty times a second; a closed pipe wakes us at once in any case.
+            timeout_s = 0.05 if time.time() - self.record["started"] > 1 else 0.005
+            if self._copy(timeout_s):
+                quiet_since = time.monotonic()
+            if status is None:
+                ended, value = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    status, quiet_since = value, time.monotonic()
+                else:
+                    self._keep_lease(pid)
+            if status is not None and (not self._open() or time.monotonic() - quiet_since > DRAIN_S):
+                return status
+
+    def _open(self) -> bool:
+        """Tell whether more output can come."""
+        return bool(self.readers)
+
+    def _copy(self, timeout_s: float) -> bool:
+        """Copy what is there, waiting at most `timeout_s` for it; tell whether there was anything."""
+        waiting = [*self.readers, *([self.input] if self.input is not None else [])]
+        if not waiting:
+            time.sleep(timeout_s)
+            return False
+        ready = select.select(waiting, [], [], timeout_s)[0]
+        for fd in ready:
+            try:
+                data = os.read(fd, CHUNK_BYTES)
+            except OSError as error:
+                if error.errno != errno.EIO:  # how Linux says that a terminal has no other end any more
+                    raise
+                data = b""
+            if fd == self.input and self.terminal is not None:
+                write_all(self.terminal, data)
+            elif data:
+                self.output.write(self.readers[fd], data)
+            else:
+                del self.readers[fd]
+                if fd == self.terminal:
+                    self.input = None
+        return bool(ready)
+
+    def _keep_lease(self, pid: int) -> None:
+        """End the run where its client was to keep it alive and has not been heard of for too long."""
+        if self.spec.get("on_disconnect") != "kill":
+            return
+        try:
+            mtime = os.stat(self.run.lease_path).st_mtime_ns
+        except OSError:
+            mtime = 0
+        if mtime != self.lease_mtime:
+            self.lease_mtime, self.heard = mtime, time.monotonic()
+        silent_s = time.monotonic() - self.heard
+        lease_s = max(float(self.spec.get("lease_s") or 0), DEAF_S)
+        if silent_s > lease_s and not self.record.get("lease_ended"):
+            self.record["lease_ended"] = True
+            os.killpg(pid, signal.SIGTERM)
+        elif silent_s > lease_s + 10:
+            os.killpg(pid, signal.SIGKILL)
+
+    def _end(self, code: int | None, signal_number: int | None, since_ns: int | None) -> None:
+        """Record how the run ended, then what it wrote; keep recording what its children still print."""
+        self.record.update(
+            state="ended",
+            exit=code if signal_number is None else 128 + (signal_number or 0),
+            signal=signal_number,
+            ended=time.time(),
+            output_bytes=self.output.size_bytes,
+            fault=self.output.fault,
+            left_running=bool(self.record.get("pid")) and group_alive(self.record["pid"]),
+        )
+        try:
+            outputs = find_outputs(self.run, self.state, self.root, since_ns, self.record["started"])
+            write_json(self.run.outputs_path, outputs)
+        except OSError as error:
+            self.record["fault"] = self.record["fault"] or f"its results could not be listed: {error}"
+        write_json(self.run.record_path, self.record)
+        prune(self.state, int(self.spec.get("keep_runs") or 20))
+        while self._open():
+            self._copy(1.0)
+
+
+def prune(state: str, keep: int) -> None:
+    """Remove the oldest runs beyond `keep`; never one that has not ended."""
+    for run in all_runs(state)[:-keep]:
+        record = run.record()
+        if record["state"] in ("ended", "lost") and not (
+            record.get("left_running") and alive(record["owner"])
+        ):
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def resize(fd: int, size: list[int]) -> None:
+    """Set a terminal's [rows, columns]; the kernel tells the foreground program."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+
+
+def become_owner(run: Run, state: str, spec: Record, code_path: str) -> None:
+    """Fork the owner off: no terminal, no parent, none of the session's streams. Return in the session."""
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        log = os.open(
+            os.path.join(run.folder, "supervisor.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
+        )
+        for number, fd in ((0, null), (1, log), (2, log)):
+            os.dup2(fd, number)
+        os.closerange(3, 64)
+        for name in ("SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        Owner(run, state, spec, code_path).live()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)
+
+
+# Requests ---------------------------------------------------------------------------------------------------
+
+
+def start(params: Record) -> Run:
+    """Start a run, or find it where this very run was started before: asking twice starts it once."""
+    state = state_folder(params["code_path"])
+    run = Run(state, params["id"])
+    code_path = os.path.realpath(os.path.expanduser(params["code_path"]))
+    if os.path.isdir(run.folder):
+        return run
+    if not os.path.isdir(code_path):
+        raise Refusal("unavailable", "no folder {} on the host".format(params["code_path"]), "inv sync")
+    venv = params["spec"].get("venv_path")
+    if venv and not os.path.exists(os.path.join(os.path.expanduser(venv), "bin", "python")):
+        raise Refusal(
+            "unavailable",
+            f"no virtual environment at {venv} on the host",
+            "inv provision makes one; or correct venv_path",
+        )
+    part = "%s.%d.part" % (run.folder, os.getpid())
+    os.makedirs(part, mode=0o700)
+    spec = params["spec"]
+    record = {
+        "id": run.id,
+        "state": "starting",
+        "host": os.uname().nodename,
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "cwd": code_path,
+        "cache_dir": os.path.realpath(os.path.expanduser(spec["cache_dir"])),
+        "argv": spec.get("argv"),
+        "shell": spec.get("shell"),
+        "python": sys.version.split()[0],
+        "owner": [os.getpid(), born(os.getpid())],
+        "started": time.time(),
+    }
+    write_json(os.path.join(part, "run.json"), record)
+    try:
+        os.rename(part, run.folder)
+    except OSError:  # another session was quicker with the same run
+        shutil.rmtree(part, ignore_errors=True)
+        return run
+    become_owner(run, state, spec, code_path)
+    return run
+
+
+def send_frames(fd: int, offset: int) -> int:
+    """Send the whole frames that follow `offset` in a run's output, about 1 MB at most; return where they end."""
+    data = os.pread(fd, PIPE_BYTES, offset)
+    end = 0
+    while len(data) - end >= HEADER.size:
+        length = HEADER.size + HEADER.unpack_from(data, end)[1]
+        if len(data) - end < length:
+            break
+        end += length
+    write_all(1, memoryview(data)[:end])  # type: ignore[arg-type]
+    return offset + end
+
+
+def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
+    """Send a run's output from `offset` on, passing on signals, input and resizes; return the record at its end."""
+    while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
+        inbox.wait(IDLE_S)
+    fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
+    seen, record = 0, run.record()
+    looked = time.monotonic()
+    while True:
+        frame = inbox.take()
+        while frame is not None:
+            pass_on(run, *frame)
+            frame = inbox.take()
+        reached = send_frames(fd, offset)
+        moved, offset = reached != offset, reached
+        if not moved:
+            if record["state"] == "ended" and offset >= record["output_bytes"]:
+                return record
+            if record["state"] == "lost" or not follow:
+                return record
+            changed = os.stat(run.record_path).st_mtime_ns
+            if changed != seen or time.monotonic() - looked > 1:
+                seen, looked, record = changed, time.monotonic(), run.record()
+                continue
+        inbox.wait(0 if moved else IDLE_S)
+
+
+def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
+    """Give the run what its client sent: a signal, input, a new window size, a sign of life."""
+    if kind == b"K":
+        signal_run(run, int(payload))
+    elif kind == b"I":
+        fd = os.open(run.input_path, os.O_WRONLY)
+        try:
+            write_all(fd, payload)
+        finally:
+            os.close(fd)
+    elif kind == b"W":
+        fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY)
+        try:
+            resize(fd, [int(word) for word in payload.split()])
+        finally:
+            os.close(fd)
+    elif kind == b"P":
+        touch(run.lease_path)
+        send(b"P", b"")
+
+
+def touch(path: str) -> None:
+    """Renew a file's time, making the file where it is missing."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        os.utime(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
+def signal_run(run: Run, number: int) -> bool:
+    """Send a signal to the run's whole process group; False where nothing of it is left."""
+    record = run.record()
+    while record["state"] == "starting":
+        time.sleep(IDLE_S)
+        record = run.record()
+    pid = record.get("pid")
+    # The group outlives its leader where children are left; a leader of that number that is not ours does not count.
+    if pid is None or (born(pid) is not None and not alive(record["process"])):
+        return False
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> bool:
+    """Send the files themselves where they are small enough all together; tell whether they were sent."""
+    if sum(entry[1] for entry in outputs) > limit_bytes or len(outputs) > 1000:
+        return False
+    for name, _size, mtime_ns in outputs:
+        try:
+            with open(os.path.join(root, name), "rb") as file:
+                data = file.read(limit_bytes)
+        except OSError:
+            continue
+        send_json(b"F", {"path": name, "mtime_ns": mtime_ns, "size_bytes": len(data)})
+        send(b"D", data)
+    return True
+
+
+def end_reply(run: Run, record: Record, params: Record) -> Record:
+    """Compose what a client is told of a run, with its files where it asked for them and they are small."""
+    outputs = run.outputs()
+    sent = False
+    if params.get("inline_bytes") and record["state"] in ("ended", "lost"):
+        sent = send_files(record["cache_dir"], outputs, params["inline_bytes"])
+    return {"run": record, "outputs": outputs, "sent": sent, "rsync": rsync_for(outputs, sent, params)}
+
+
+def rsync_for(outputs: list[list[Any]], sent: bool, params: Record) -> Record | None:
+    """Return which rsync the client can fetch with, where it will need one."""
+    if sent or not outputs or not params.get("inline_bytes"):
+        return None
+    import replica
+
+    store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
+    found: Record = replica.rsync_here(store, "rsync")
+    return found
+
+
+def op_run(params: Record, inbox: Inbox) -> Record:
+    """Start a run where the pushed tree is the expected one, then stream it."""
+    state = state_folder(params["code_path"])
+    finished = None
+    if params.get("finish") is not None:
+        finished = replica_ops()["sync.finish"](located(params["finish"], params["code_path"]))
+        if "error" in finished:
+            return finished
+    expected = params.get("stamp")
+    if expected is not None and not os.path.isdir(os.path.join(state, "runs", params["id"])):
+        try:
+            with open(os.path.join(state, "stamp"), encoding="ascii") as file:
+                held = file.read().strip()
+        except OSError:
+            held = ""
+        if held != expected:
+            return {"stale": True}
+    run = start(params)
+    touch(run.lease_path)
+    send_json(b"R", {"started": run.id, "finish": finished})
+    if params.get("detach"):
+        return {"run": run.record(), "outputs": [], "sent": False, "rsync": None}
+    return end_reply(run, stream(run, params.get("offset", 0), inbox), params)
+
+
+def known_run(params: Record) -> Run:
+    """Return the run that an id names.
+
+    Raises:
+        Refusal: there is none.
+    """
+    run = Run(state_folder(params["code_path"]), params["id"])
+    if not os.path.exists(run.record_path):
+        raise Refusal("usage", "no run {} on the host".format(params["id"]), "inv runs.list")
+    return run
+
+
+def op_attach(params: Record, inbox: Inbox) -> Record:
+    """Stream a run that was started before, to its end or to what there is now."""
+    run = known_run(params)
+    send_json(b"R", {"started": run.id})
+    return end_reply(run, stream(run, params.get("offset", 0), inbox, params.get("follow", True)), params)
+
+
+def op_list(params: Record, _inbox: Inbox) -> Record:
+    """Return every run's record, oldest first."""
+    return {"runs": [run.record() for run in all_runs(state_folder(params["code_path"]))]}
+
+
+def op_signal(params: Record, _inbox: Inbox) -> Record:
+    """Send a signal to a run."""
+    return {"delivered": signal_run(known_run(params), params["signal"])}
+
+
+def op_outputs(params: Record, _inbox: Inbox) -> Record:
+    """Return what a run wrote, with the files where they are small."""
+    run = known_run(params)
+    return end_reply(run, run.record(), params)
+
+
+def op_cache(params: Record, _inbox: Inbox) -> Record:
+    """Return every file below the cache root, or one kernel's folder, and the files where they are small."""
+    root = os.path.realpath(os.path.expanduser(params["cache_dir"]))
+    below = os.path.join(root, params["kernel"]) if params.get("kernel") else root
+    if not os.path.isdir(below):
+        kernels = sorted(os.listdir(root)) if os.path.isdir(root) else []
+        raise Refusal(
+            "usage", f"no folder {below} on the host", "there are: %s" % (", ".join(kernels) or "none")
+        )
+    found = [
+        [os.path.relpath(path, root), info.st_size, info.st_mtime_ns]
+        for path, info in files_below(below)
+        if not os.path.basename(path).startswith(".remote-tools-mark-")
+    ]
+    found.sort()
+    sent = bool(params.get("inline_bytes")) and send_files(root, found, params["inline_bytes"])
+    return {"cache_dir": root, "outputs": found, "sent": sent, "rsync": rsync_for(found, sent, params)}
+
+
+def replica_ops() -> dict[str, Callable[[Record], Record]]:
+    """Return what the sync's half of this program answers; loaded only where it is asked for."""
+    import replica
+
+    ops: dict[str, Callable[[Record], Record]] = replica.OPS
+    return ops
+
+
+def located(params: Record, code_path: str) -> Record:
+    """Return a request with the places it is about."""
+    real = os.path.realpath(os.path.expanduser(code_path))
+    return {**params, "code_path": real, "state": state_folder(code_path)}
+
+
+OPS: dict[str, Callable[[Record, Inbox], Record]] = {
+    "run": op_run,
+    "attach": op_attach,
+    "list": op_list,
+    "signal": op_signal,
+    "outputs": op_outputs,
+    "cache": op_cache,
+}
+
+
+def answer(request: Record, inbox: Inbox) -> Record:
+    """Carry out one request; a failure becomes an error reply."""
+    op, params = request["op"], request["params"]
+    try:
+        if op in OPS:
+            return OPS[op](params, inbox)
+        return replica_ops()[op](located(params, params["code_path"]))
+    except Refusal as refusal:
+        return {"error": refusal.kind, "message": refusal.message, "hint": refusal.hint}
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        kind = "permission" if denied else "io"
+        return {"error": kind, "message": f"{error} on the host", "hint": "inv doctor"}
+
+
+def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
+    """Answer requests until the client goes away; `early` are frames that were read before."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    inbox = Inbox(early)
+    while True:
+        kind, payload = inbox.receive()
+        if kind == b"Q":
+            send_json(b"R", answer(json.loads(payload), inbox))
+        elif kind == b"P":
+            send(b"P", b"")
