@@ -1,0 +1,176 @@
+"""Fabric's Connection, over the user's own OpenSSH.
+
+Fabric's client is paramiko with a policy that accepts any host key (fabric#1804, #2071) and that never reads
+known_hosts. Here Fabric is the API and ssh is the transport: `run`, `sudo`, `shell`, `cd`, `prefix`, `local`,
+`get`, `put` and groups work as documented, over the shared master; paramiko is never opened.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NoReturn
+
+import fabric
+from fabric.runners import Result as RunResult
+from fabric.transfer import Result as TransferResult
+from invoke.runners import Local
+
+from remote_tools.errors import PermissionDenied, TransferError, UnavailableError
+from remote_tools.ssh import Destination, Master
+
+
+class Ssh(Local):
+    """Run a command on a Connection's host: a local `ssh` that has it as its last word."""
+
+    def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
+        """Start ssh; `env` reaches the host as `export`s, since sshd takes no others by default."""
+        exports = "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in env.items())
+        terminal = ["-tt"] if self.using_pty else ["-T"]
+        master = self.context.master
+        master.open()
+        words = [*master.words(), *terminal, "--", master.destination.alias, exports + command]
+        super().start("exec " + shlex.join(words), "/bin/sh", dict(os.environ))
+
+    def generate_env(self, env: dict[str, Any], replace_env: bool) -> dict[str, Any]:  # noqa: ARG002
+        """Return only what was asked for: this machine's environment stays here."""
+        return env
+
+    def generate_result(self, **kwargs: Any) -> RunResult:
+        """Name the Connection in the result, as Fabric does."""
+        return RunResult(connection=self.context, **kwargs)
+
+
+class Connection(fabric.Connection):
+    """A `fabric.Connection` whose transport is OpenSSH over a shared master.
+
+    Args:
+        host: what one would type after `ssh`: an alias, a name, `user@name`.
+        ssh_options: words for ssh's command line.
+        kwargs: as for `fabric.Connection`; a gateway or key belongs into ~/.ssh/config.
+    """
+
+    def __init__(self, host: str, ssh_options: tuple[str, ...] = (), **kwargs: Any) -> None:
+        """Name the host; nothing is connected."""
+        super().__init__(host, **kwargs)
+        shorthand = self.derive_shorthand(host)
+        user, port = kwargs.get("user") or shorthand["user"], kwargs.get("port") or shorthand["port"]
+        alias = f"{user}@{shorthand['host']}" if user else shorthand["host"]
+        options = (*ssh_options, "-p", str(port)) if port else ssh_options
+        self._take(Master(Destination(alias, options)))
+
+    @classmethod
+    def over(cls, master: Master) -> Connection:
+        """Make a Connection over a master that is there already."""
+        made = cls(master.destination.alias)
+        made._take(master)
+        return made
+
+    def _take(self, master: Master) -> None:
+        """Run over `master`; user and port are what ssh says they are, the host is the alias that ssh knows."""
+        resolved = master.resolved
+        self._set(master=master, host=master.destination.alias.rpartition("@")[2])
+        self._set(user=resolved.get("user", self.user), port=int(resolved.get("port", self.port)))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the shared master is open."""
+        return bool(self.master.is_open())
+
+    def open(self) -> None:
+        """Open the shared master where none is open."""
+        self.master.open()
+
+    def close(self) -> None:
+        """Leave the master open: it is shared, and ends by itself (`persist_s`)."""
+
+    def _remote_runner(self) -> Ssh:
+        return Ssh(self)
+
+    def shell(self, **kwargs: Any) -> RunResult:
+        """Open an interactive login shell."""
+        return self.run("exec $SHELL -l", pty=True, **kwargs)
+
+    def get(
+        self, remote: str, local: str | IO[bytes] | None = None, preserve_mode: bool = True
+    ) -> TransferResult:
+        """Copy one file from the host; the local file appears whole or not at all.
+
+        Raises:
+            TransferError: it could not be read there or written here.
+        """
+        path = self._there(remote)
+        if local is not None and not isinstance(local, str):
+            self._pipe(f"cat -- {path}", stdout=local)
+            return TransferResult(
+                local=local, orig_local=local, remote=remote, orig_remote=remote, connection=self
+            )
+        target = Path(local or PurePosixPath(remote).name)
+        if target.is_dir() or (local or "").endswith("/"):
+            target = target / PurePosixPath(remote).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
+            try:
+                self._pipe(f"cat -- {path}", stdout=part)
+                if preserve_mode:
+                    Path(part.name).chmod(int(self._ask(f"stat -c %a -- {path}"), 8))
+                Path(part.name).replace(target)
+            except BaseException:
+                Path(part.name).unlink()
+                raise
+        return TransferResult(
+            local=str(target), orig_local=local, remote=remote, orig_remote=remote, connection=self
+        )
+
+    def put(
+        self, local: str | IO[bytes], remote: str | None = None, preserve_mode: bool = True
+    ) -> TransferResult:
+        """Copy one file to the host; the file there appears whole or not at all.
+
+        Raises:
+            TransferError: it could not be read here or written there.
+        """
+        name = Path(local).name if isinstance(local, str) else PurePosixPath(remote or "").name
+        given = remote or name
+        folder_test = f"test -d {self._there(given)} && echo yes || echo no"
+        target = str(PurePosixPath(given) / name) if self._ask(folder_test) == "yes" else given
+        path, part = self._there(target), self._there(target + ".part")
+        write = f"cat > {part} && mv -f -- {part} {path}"
+        if isinstance(local, str):
+            mode = f"chmod {Path(local).stat().st_mode & 0o777:o} {part} && " if preserve_mode else ""
+            with Path(local).open("rb") as source:
+                self._pipe(write.replace("&& mv", f"&& {mode}mv"), stdin=source)
+        else:
+            self._pipe(write, stdin=local)
+        return TransferResult(
+            local=local, orig_local=local, remote=target, orig_remote=remote, connection=self
+        )
+
+    def _there(self, path: str) -> str:
+        """Quote a path for the host's shell, leaving a leading ~ to it."""
+        home, slash, rest = path.partition("/")
+        return home + slash + (shlex.quote(rest) if rest else "") if home == "~" else shlex.quote(path)
+
+    def _ask(self, command: str) -> str:
+        return str(self.run(command, hide=True, in_stream=False).stdout).strip()
+
+    def _pipe(self, command: str, stdin: Any = subprocess.DEVNULL, stdout: Any = subprocess.DEVNULL) -> None:
+        """Run a command with its bytes piped here, past Invoke's runner, which holds output in memory."""
+        self.master.open()
+        words = [*self.master.words(), "-T", "--", self.master.destination.alias, command]
+        done = subprocess.run(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            kind = PermissionDenied if "Permission denied" in said else TransferError
+            raise kind("copy", f"{self.master.destination.alias}: {said}")
+
+    def _not_over_openssh(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise UnavailableError(
+            "connect", "this needs paramiko, which is never opened here", "use ssh's own -L, -R or sftp"
+        )
+
+    create_session = forward_local = forward_remote = sftp = _not_over_openssh

@@ -1,0 +1,126 @@
+"""What this machine remembers of its runs: `.remote/runs/<id>/{run.json,diff.patch}`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remote_tools.errors import UsageError
+
+Record = dict[str, Any]
+
+
+def new_id(words: Sequence[str]) -> str:
+    """Make a run's id: sorts by time, names the target, is unique: `20261122-091530-gemm-7c1e`."""
+    stems = [
+        Path(word).stem for word in words if not word.startswith("-") and word not in ("python", "python3")
+    ]
+    slug = re.sub(r"[^A-Za-z0-9]+", "_", stems[0] if stems else "run")[:24].strip("_") or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{slug}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class Records:
+    """The local records of one workspace.
+
+    Args:
+        root: the workspace.
+    """
+
+    root: Path
+
+    def folder(self, run_id: str) -> Path:
+        """Return where a run's record lies."""
+        return self.root / ".remote" / "runs" / run_id
+
+    def write(self, record: Record) -> None:
+        """Write a record, whole or not at all."""
+        folder = self.folder(record["id"])
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"run.json.{os.getpid()}.part"
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")
+        part.replace(folder / "run.json")
+
+    def read(self, run_id: str) -> Record:
+        """Read a record; empty where there is none: another machine may have started the run."""
+        try:
+            found: Record = json.loads((self.folder(run_id) / "run.json").read_text(encoding="ascii"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return found
+
+    def ids(self) -> list[str]:
+        """Return the ids of all records, oldest first."""
+        folder = self.root / ".remote" / "runs"
+        return sorted(path.parent.name for path in folder.glob("*/run.json"))
+
+    def last(self, host: str) -> str:
+        """Return the newest run on a host.
+
+        Raises:
+            UsageError: none was started from here.
+        """
+        for run_id in reversed(self.ids()):
+            if self.read(run_id).get("host") == host:
+                return run_id
+        raise UsageError("runs", f"no run was started on {host} from here", "inv runs.list; inv fetch --all")
+
+
+def match(wanted: str, known: Sequence[str]) -> str:
+    """Return the one id that a unique part of it names: its beginning, or any part where no beginning fits.
+
+    Raises:
+        UsageError: none fits, or several do.
+    """
+    found = [run_id for run_id in known if run_id.startswith(wanted)] or [i for i in known if wanted in i]
+    if wanted in found or len(found) == 1:
+        return wanted if wanted in found else found[0]
+    if not found:
+        raise UsageError("runs", f"no run {wanted}", "inv runs.list")
+    raise UsageError("runs", f"{wanted} fits {len(found)} runs: {', '.join(found[-3:])}", "type more of it")
+
+
+class Source:
+    """What of the laptop's tree a run was started from: git's sha, whether it was dirty, and the difference.
+
+    git works while the network is waited for, and writes where its answer is wanted.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        """Start git."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._diff = folder / "diff.patch"
+        git = ["git", "-C", str(root)]
+        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            self._head = subprocess.Popen(
+                [*git, "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, **quiet
+            )
+            self._status = subprocess.Popen(
+                [*git, "status", "--porcelain", "-unormal"], stdout=subprocess.PIPE, text=True, **quiet
+            )
+            with self._diff.open("wb") as file:
+                self._changes = subprocess.Popen([*git, "diff", "--binary", "HEAD"], stdout=file, **quiet)
+            self._there = True
+        except FileNotFoundError:
+            self._there = False
+
+    def collect(self) -> Record:
+        """Return `git_sha` and `git_dirty`; None where this is no git work tree."""
+        if not self._there:
+            return {"git_sha": None, "git_dirty": None}
+        sha = self._head.communicate()[0].strip()
+        dirty = bool(self._status.communicate()[0].strip())
+        self._changes.wait()
+        if self._head.returncode != 0:
+            self._diff.unlink(missing_ok=True)
+            return {"git_sha": None, "git_dirty": None}
+        return {"git_sha": sha, "git_dirty": dirty}

@@ -1,0 +1,321 @@
+"""Start, attach to, signal and list runs: the client of the supervisor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any
+
+from remote_tools.errors import RemoteError, SoftwareError, TransferError
+from remote_tools.session import Controls, Link, Reply
+
+INLINE_BYTES = 1024 * 1024
+"""Results up to this size, all together, come back in the run's own session; larger ones by rsync."""
+
+SIGNALLED = 128
+"""A command that a signal ended exits with this plus the signal's number, as in a shell."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the host is to run, and how.
+
+    Args:
+        argv: the words; None where `shell` is given.
+        shell: a string for the login shell.
+        cache_dir: the cache root on the host.
+        venv_path: the virtual environment on the host.
+        pty: give the command a terminal.
+        size: that terminal's rows and columns.
+        term: its TERM.
+        on_disconnect: `keep` lets the run live without a client, `kill` ends it after `lease_s`.
+        lease_s: how long the run lives without a client; 0 with `kill` means as soon as the loss is noticed.
+        keep_runs: how many ended runs the host keeps.
+        env: more variables.
+    """
+
+    argv: tuple[str, ...] | None
+    cache_dir: str
+    shell: str | None = None
+    venv_path: str | None = None
+    pty: bool = False
+    size: tuple[int, int] | None = None
+    term: str | None = None
+    on_disconnect: str = "keep"
+    lease_s: float = 0
+    keep_runs: int = 20
+    env: dict[str, str] = field(default_factory=dict)
+
+
+FileTaker = Callable[[dict[str, Any], bytes], None]
+
+
+class Console:
+    """Pass a run's output on to our own streams as it comes, and its small files to `take_file`."""
+
+    def __init__(
+        self, take_file: FileTaker | None = None, finished: Callable[[Reply], None] = lambda _reply: None
+    ) -> None:
+        """Start at the beginning of the output."""
+        self._finished = finished
+        self.position = 0
+        self.run_id = ""
+        self._take_file = take_file
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def output(self, kind: bytes, data: bytes) -> None:
+        """Write output; a closed stdout (`| head`) raises BrokenPipeError."""
+        fd = 1 if kind == b"O" else 2
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def file(self, header: dict[str, Any], data: bytes) -> None:
+        """Take a small result file."""
+        if self._take_file is not None:
+            self._take_file(header, data)
+
+    def started(self, reply: dict[str, Any]) -> None:
+        """Remember that the run is there, and show what ending the push before it told."""
+        self.run_id = reply["started"]
+        if reply.get("finish") is not None:
+            self._finished(reply["finish"])
+
+
+class LetGo(RemoteError):
+    """The user let go of a run that goes on; ends as Ctrl-C does."""
+
+    exit_code = SIGNALLED + signal.SIGINT
+
+
+class Interrupts:
+    """Ctrl-C for a run: first SIGINT, then SIGTERM, then let go of it.
+
+    Args:
+        run_id: the run, for saying how to come back.
+        say: prints one line.
+    """
+
+    def __init__(self, run_id: str, say: Callable[[str], None]) -> None:
+        """Make the pipe through which a signal wakes the one who waits."""
+        self._run_id, self._say = run_id, say
+        self._count = self._told = 0
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that a Ctrl-C makes readable."""
+        return self._read
+
+    def pressed(self, _number: int, _frame: FrameType | None) -> None:
+        """Count one Ctrl-C; the handler of SIGINT."""
+        self._count += 1
+        os.write(self._write, b"!")
+
+    def frames(self) -> list[tuple[bytes, bytes]]:
+        """Return the signals to send.
+
+        Raises:
+            LetGo: at the third Ctrl-C.
+        """
+        with open(os.dup(self._read), "rb", buffering=0) as pipe:  # noqa: PTH123
+            pipe.read()
+        found = []
+        while self._told < self._count:
+            self._told += 1
+            if self._told > 2:
+                raise LetGo("exec", f"run {self._run_id} goes on", f"inv runs.attach {self._run_id}")
+            number = (signal.SIGINT, signal.SIGTERM)[self._told - 1]
+            self._say(
+                f"{number.name} sent to {self._run_id}"
+                + (", once more for SIGTERM" if self._told == 1 else ", once more to leave it running")
+            )
+            found.append((b"K", str(int(number)).encode()))
+        return found
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Keys:
+    """The local terminal for a run with one of its own: every key goes there, Ctrl-C too."""
+
+    def __init__(self) -> None:
+        """Note that the window may have changed since the run was asked for."""
+        self._resized = True
+
+    def fileno(self) -> int:
+        """Return the terminal."""
+        return 0
+
+    def resized(self, _number: int, _frame: FrameType | None) -> None:
+        """Remember a resize; the handler of SIGWINCH."""
+        self._resized = True
+
+    def frames(self) -> list[tuple[bytes, bytes]]:
+        """Return what was typed."""
+        found = [(b"W", b"%d %d" % terminal_size())] if self._resized else []
+        self._resized = False
+        data = os.read(0, 4096)
+        return [*found, (b"I", data)] if data else found
+
+
+def terminal_size() -> tuple[int, int]:
+    """Return the terminal's (rows, columns)."""
+    size = shutil.get_terminal_size()
+    return size.lines, size.columns
+
+
+@contextmanager
+def controls(spec_pty: bool, run_id: str, say: Callable[[str], None]) -> Iterator[Controls]:
+    """Take over Ctrl-C, or the whole terminal where the run has one, and give it back."""
+    if spec_pty and sys.stdin.isatty():
+        keys = Keys()
+        before = termios.tcgetattr(0)
+        resized = signal.signal(signal.SIGWINCH, keys.resized)
+        try:
+            tty.setraw(0)
+            yield keys
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            signal.signal(signal.SIGWINCH, resized)
+        return
+    interrupts = Interrupts(run_id, say)
+    previous = signal.signal(signal.SIGINT, interrupts.pressed)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        interrupts.close()
+
+
+def start(
+    link: Link,
+    run_id: str,
+    spec: Spec,
+    console: Console,
+    *,
+    stamp: str | None = None,
+    finish: dict[str, Any] | None = None,
+    detach: bool = False,
+    inline_bytes: int = 0,
+) -> Reply:
+    """Start a run and follow it to its end.
+
+    Args:
+        link: the host.
+        run_id: names the run; a second start of the same id attaches to the first.
+        spec: what to run.
+        console: takes the output.
+        stamp: the tree that must be there; the reply is {"stale": True} where it is not.
+        finish: a push to be completed first (`sync.finish`).
+        detach: return as soon as the run is there.
+        inline_bytes: results up to this size come back too.
+
+    Returns:
+        {"run": record, "outputs": [[path, size_bytes, mtime_ns], ...], "sent": bool} or {"stale": True}.
+    """
+    params = {
+        "id": run_id,
+        "spec": asdict(spec),
+        "stamp": stamp,
+        "finish": finish,
+        "detach": detach,
+        "inline_bytes": inline_bytes,
+    }
+    return _follow(link, "run", params, console, run_id, spec.pty)
+
+
+def attach(
+    link: Link,
+    run_id: str,
+    console: Console,
+    *,
+    pty: bool = False,
+    follow: bool = True,
+    inline_bytes: int = 0,
+) -> Reply:
+    """Show a run's output from its beginning, to its end or to what there is now."""
+    params = {"id": run_id, "follow": follow, "inline_bytes": inline_bytes}
+    return _follow(link, "attach", params, console, run_id, pty)
+
+
+def _follow(link: Link, op: str, params: dict[str, Any], console: Console, run_id: str, pty: bool) -> Reply:
+    try:
+        with controls(pty, run_id, link.say) as taken:
+            return link.stream(op, params, console, taken)
+    except BrokenPipeError:
+        # Who reads our output has gone: the run learns of it as it would in a local pipeline.
+        link.close()
+        link.call("signal", id=run_id, signal=int(signal.SIGPIPE))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise LetGoOfPipe("exec", "", "") from None
+
+
+class LetGoOfPipe(RemoteError):
+    """Nobody reads our output any more; ends as SIGPIPE does, without a word."""
+
+    exit_code = SIGNALLED + signal.SIGPIPE
+
+    def __init__(self, stage: str, message: str, hint: str) -> None:
+        """Say nothing: the pipeline was ended on purpose."""
+        super().__init__(stage, message, hint)
+        self.message = ""
+
+
+def exit_code(reply: Reply, say: Callable[[str], None]) -> int:
+    """Return the command's own exit code, and say what else happened to the run.
+
+    Raises:
+        SoftwareError: the run's owner on the host was killed, so nobody knows how the command ended.
+        TransferError: the command succeeded, but its output could not be recorded there.
+    """
+    record = reply["run"]
+    if record["state"] == "lost":
+        raise SoftwareError(
+            "exec",
+            f"run {record['id']}: its supervisor on the host was killed",
+            f"inv runs.log {record['id']}",
+        )
+    if record.get("left_running"):
+        say(
+            f"processes of {record['id']} still run on {record['host']}; inv runs.kill {record['id']} ends them"
+        )
+    if record.get("lease_ended"):
+        say(f"{record['id']} was ended there: no client for its lease")
+    code = int(record["exit"])
+    if record.get("fault"):
+        if code == 0:
+            raise TransferError("exec", f"{record['host']}: {record['fault']}", "free some disk there")
+        say(f"exec: {record['host']}: {record['fault']}")
+    return code
+
+
+def list_all(link: Link) -> list[dict[str, Any]]:
+    """Return the records of the workspace's runs on the host, oldest first."""
+    found: list[dict[str, Any]] = link.call("list")["runs"]
+    return found
+
+
+def send_signal(link: Link, run_id: str, number: int) -> bool:
+    """Send a signal to a run's process group; False where nothing of it is left."""
+    return bool(link.call("signal", id=run_id, signal=number)["delivered"])
+
+
+def words_of(record: dict[str, Any]) -> str:
+    """Return a run's command as one would type it."""
+    import shlex
+
+    argv: Sequence[str] | None = record.get("argv")
+    return str(record["shell"]) if record.get("shell") is not None else shlex.join(argv or [])

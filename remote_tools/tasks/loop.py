@@ -1,0 +1,152 @@
+"""The loop: dev, sync, exec, fetch, config."""
+
+from __future__ import annotations
+
+from invoke import Context
+from invoke.tasks import task
+
+from remote_tools.tasks._context import (
+    HOST,
+    JSON,
+    LOCAL_DIR,
+    RUN_HELP,
+    display,
+    end,
+    how,
+    print_json,
+    print_table,
+    settings_for,
+    words,
+)
+
+
+@task(
+    help={
+        **RUN_HELP,
+        "auto-fetch": "bring what the run wrote below the cache root, also after a failure",
+        "local-dir": LOCAL_DIR,
+        "verify": "compare the trees in full although they were equal after the last push",
+    }
+)
+def dev(
+    c: Context,
+    auto_fetch: bool = False,
+    local_dir: str | None = None,
+    host: str | None = None,
+    detach: bool = False,
+    pty: bool = False,
+    verify: bool = False,
+    on_disconnect: str = "keep",
+    lease_s: int = 0,
+) -> None:
+    """Push what changed, run TARGET on the host, bring back what it wrote: inv dev -- x.py ARGS."""
+    from remote_tools import steps
+
+    run_how = how(
+        auto_fetch=auto_fetch,
+        detach=detach,
+        pty=pty,
+        verify=verify,
+        on_disconnect=on_disconnect,
+        lease_s=lease_s,
+    )
+    end(steps.dev(settings_for(c, host=host, local_dir=local_dir), words(), run_how, display()))
+
+
+@task(
+    help={
+        "host": HOST,
+        "dry-run": "say what would be done, itemised, and touch nothing",
+        "force": "also where much would be deleted at once",
+        "no-delete": "leave on the host what is gone here",
+        "json": "print the plan as JSON",
+    }
+)
+def sync(
+    c: Context,
+    host: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    no_delete: bool = False,
+    json: bool = False,
+) -> None:
+    """Push the workspace to the host, comparing both sides in full."""
+    from remote_tools import steps
+
+    settings = settings_for(c, host=host, delete=False if no_delete else None)
+    options = steps.push_options(settings, force=force, dry_run=dry_run)
+    result = steps.sync(settings, options, display())
+    if json:
+        print_json(result.plan.to_json())
+    elif dry_run:
+        for line in result.plan.lines():
+            print(line)
+
+
+@task(
+    name="exec",
+    help={
+        **RUN_HELP,
+        "command": "one string for the login shell there, pipes and all, instead of words after --",
+    },
+)
+def exec_(
+    c: Context,
+    command: str | None = None,
+    host: str | None = None,
+    detach: bool = False,
+    pty: bool = False,
+    on_disconnect: str = "keep",
+    lease_s: int = 0,
+) -> None:
+    """Run words on the host, in the code path, with the venv active: inv exec -- WORDS."""
+    from remote_tools import steps
+    from remote_tools.errors import UsageError
+
+    typed = words()
+    if bool(typed) == (command is not None):
+        raise UsageError(
+            "exec", "type either words after --, or --command 'STRING'", "inv exec -- python --version"
+        )
+    run_how = how(detach=detach, pty=pty, on_disconnect=on_disconnect, lease_s=lease_s)
+    end(steps.execute(settings_for(c, host=host), typed or None, run_how, display(), shell=command))
+
+
+@task(
+    help={
+        "kernel": "bring this kernel's folder of the host's cache",
+        "all": "bring the host's whole cache",
+        "local-dir": LOCAL_DIR,
+        "host": HOST,
+    }
+)
+def fetch(
+    c: Context,
+    kernel: str | None = None,
+    all: bool = False,
+    local_dir: str | None = None,
+    host: str | None = None,
+) -> None:
+    """Bring results from the host: the last run's, one kernel's, or all."""
+    from remote_tools import steps
+    from remote_tools.records import Records
+
+    settings = settings_for(c, host=host, local_dir=local_dir)
+    if kernel or all:
+        steps.fetch_cache(settings, kernel, display())
+    else:
+        steps.fetch_run(settings, Records(settings.root).last(settings.host), display())
+
+
+@task(help={"host": HOST, "json": JSON})
+def config(c: Context, host: str | None = None, json: bool = False) -> None:
+    """Show every setting, its value, and the file, variable or flag that it came from."""
+    from remote_tools.settings import rows
+
+    settings = settings_for(c, required=(), host=host)
+    if json:
+        print_json(
+            [{"setting": name, "value": value, "source": source} for name, value, source in rows(settings)]
+        )
+        return
+    print_table("setting", "value", "from", rows=rows(settings), dim="default")

@@ -1,0 +1,202 @@
+"""Runs that were started: list, show, log, attach, kill, fetch, rerun."""
+
+from __future__ import annotations
+
+import itertools
+import signal as signals
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from invoke import Context
+from invoke.tasks import task
+
+from remote_tools.tasks._context import (
+    HOST,
+    JSON,
+    LOCAL_DIR,
+    display,
+    end,
+    how,
+    print_json,
+    print_table,
+    settings_for,
+)
+
+if TYPE_CHECKING:
+    from remote_tools.session import Link
+    from remote_tools.settings import Settings
+
+ID = "the run: its id, a part of it that fits no other, or last (the default)"
+
+
+def _id_after(name: str) -> list[str]:
+    """Return the positional parameters of a task: its id, where one was typed right after its name.
+
+    Invoke knows no optional positional parameter: one with a default never takes a bare word (parser.py:
+    missing_positional_args), and one without must be given.
+    """
+    ends = (name, name.removeprefix("runs"))
+    for word, following in itertools.pairwise([*sys.argv, "-"]):
+        if word.endswith(ends) and not following.startswith("-"):
+            return ["id"]
+    return []
+
+
+def _resolve(settings: Settings, link: Link, wanted: str | None) -> str:
+    """Return the run that was meant, among those started from here and those that the host knows."""
+    from remote_tools import runs
+    from remote_tools.records import Records, match
+
+    records = Records(settings.root)
+    if wanted is None or wanted == "last":
+        return records.last(settings.host)
+    known = records.ids()
+    if wanted in known:
+        return wanted
+    return match(wanted, sorted({*known, *(record["id"] for record in runs.list_all(link))}))
+
+
+def _clock(moment: float | None) -> str:
+    return time.strftime("%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""
+
+
+def _lasted(record: dict[str, Any]) -> str:
+    """Return how long a run took; nothing while it lasts, since the host's clock is not ours."""
+    if not record.get("ended"):
+        return ""
+    seconds = record["ended"] - record["started"]
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+@task(name="list", help={"host": HOST, "json": JSON})
+def list_(c: Context, host: str | None = None, json: bool = False) -> None:
+    """List the workspace's runs on the host, oldest first."""
+    from remote_tools import runs, steps
+
+    with steps.reached(settings_for(c, host=host), display()) as link:
+        found = runs.list_all(link)
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (
+            record["id"],
+            record["state"],
+            str(record.get("exit", "")),
+            _clock(record["started"]),
+            _lasted(record),
+            runs.words_of(record),
+        )
+        for record in found
+    ]
+    print_table("run", "state", "exit", "started", "took", "command", rows=rows)
+
+
+@task(positional=_id_after("runs.show"), help={"id": ID, "host": HOST, "json": JSON})
+def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
+    """Show all that is known of a run: what, where, from which sources, how it ended."""
+    from remote_tools import runs, steps
+    from remote_tools.records import Records
+
+    settings = settings_for(c, host=host)
+    with steps.reached(settings, display()) as link:
+        run_id = _resolve(settings, link, id)
+        there = next((record for record in runs.list_all(link) if record["id"] == run_id), {})
+    record = {**Records(settings.root).read(run_id), "there": there}
+    if json:
+        print_json(record)
+        return
+    flat = {**{name: value for name, value in record.items() if name != "there"}, **there}
+    print_table(
+        "", run_id, rows=[(name, _plain(name, value)) for name, value in flat.items() if value is not None]
+    )
+
+
+def _plain(name: str, value: Any) -> str:
+    if name in ("started", "ended"):
+        return _clock(value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}={text}" for key, text in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@task(positional=_id_after("runs.log"), help={"id": ID, "follow": "go on until the run ends", "host": HOST})
+def log(c: Context, id: str | None = None, follow: bool = False, host: str | None = None) -> None:
+    """Print what a run has printed so far."""
+    from remote_tools import runs, steps
+
+    settings = settings_for(c, host=host)
+    with steps.reached(settings, display()) as link:
+        runs.attach(link, _resolve(settings, link, id), runs.Console(), follow=follow)
+
+
+@task(
+    positional=_id_after("runs.attach"),
+    help={"id": ID, "host": HOST, "pty": "the run has a terminal: give it this one"},
+)
+def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool = False) -> None:
+    """Come back to a run: its output from the beginning, Ctrl-C, its exit code."""
+    from remote_tools import steps
+
+    settings = settings_for(c, host=host)
+    with steps.reached(settings, display()) as link:
+        end(steps.attach(settings, link, _resolve(settings, link, id), display(), pty=pty))
+
+
+@task(
+    positional=_id_after("runs.kill"),
+    help={"id": ID, "signal": "a name or number: TERM, INT, KILL, 9", "host": HOST},
+)
+def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | None = None) -> None:
+    """Send a signal to a run's whole process group."""
+    from remote_tools import runs, steps
+
+    number = _signal_number(signal)
+    settings = settings_for(c, host=host)
+    with steps.reached(settings, display()) as link:
+        run_id = _resolve(settings, link, id)
+        sent = runs.send_signal(link, run_id, number)
+    display().say(
+        f"{signals.Signals(number).name} sent to {run_id}" if sent else f"nothing of {run_id} runs any more"
+    )
+
+
+def _signal_number(name: str) -> int:
+    from remote_tools.errors import UsageError
+
+    word = name.upper().removeprefix("SIG")
+    try:
+        return int(signals.Signals(int(word)) if word.isdigit() else signals.Signals[f"SIG{word}"])
+    except (KeyError, ValueError):
+        raise UsageError("runs", f"no signal {name}", "TERM, INT, KILL, HUP, USR1, or a number") from None
+
+
+@task(positional=_id_after("runs.fetch"), help={"id": ID, "local-dir": LOCAL_DIR, "host": HOST})
+def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host: str | None = None) -> None:
+    """Bring what a run wrote below the cache root, whatever its exit code."""
+    from remote_tools import steps
+
+    settings = settings_for(c, host=host, local_dir=local_dir)
+    with steps.reached(settings, display()) as link:
+        run_id = _resolve(settings, link, id)
+    steps.fetch_run(settings, run_id, display())
+
+
+@task(positional=_id_after("runs.rerun"), help={"id": ID, "host": HOST})
+def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
+    """Push the workspace as it is now and run the same command again."""
+    from remote_tools import steps
+    from remote_tools.errors import UsageError
+    from remote_tools.records import Records
+
+    settings = settings_for(c, host=host)
+    with steps.reached(settings, display()) as link:
+        run_id = _resolve(settings, link, id)
+    record = Records(settings.root).read(run_id)
+    if not record:
+        raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")
+    if record["shell"] is not None:
+        end(steps.execute(settings, None, how(), display(), shell=record["shell"]))
+    else:
+        end(steps.dev(settings, record["words"], how(auto_fetch=record["auto_fetch"]), display()))

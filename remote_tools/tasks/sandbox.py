@@ -1,0 +1,68 @@
+"""The sandbox, and the demo that runs the whole loop against it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from invoke import Context, Exit
+from invoke.tasks import task
+
+from remote_tools.tasks._context import display, end, how, root, settings_for
+
+
+def _folder() -> Path:
+    return root() / ".remote" / "sandbox"
+
+
+@task
+def up(_c: Context) -> None:
+    """Start the sandbox: a real sshd on 127.0.0.1 with keys and files of its own."""
+    from remote_tools import sandbox
+
+    found = sandbox.up(_folder())
+    print(f"sandbox: sshd on 127.0.0.1:{found.port}, pid {found.pid}")
+    print(f"         {shlex.join(['ssh', '-F', str(found.ssh_config), found.host_alias])}")
+
+
+@task
+def down(_c: Context) -> None:
+    """Stop the sandbox and everything that runs in it."""
+    from remote_tools import sandbox
+
+    print("sandbox: stopped" if sandbox.down(_folder()) else "sandbox: was not running")
+
+
+@task
+def status(_c: Context) -> None:
+    """Say whether the sandbox runs; exit code 1 where it does not."""
+    from remote_tools import sandbox
+
+    found = sandbox.status(_folder())
+    print(f"sandbox: sshd on 127.0.0.1:{found.port}, pid {found.pid}" if found else "sandbox: not running")
+    if found is None:
+        raise Exit(code=1)
+
+
+@task(help={"budget": "how many configs to try for each shape"})
+def demo(c: Context, budget: int | None = None) -> None:
+    """Run the whole loop against the sandbox: push, tune the matrix product there, bring its results."""
+    from remote_tools import sandbox, steps
+
+    found = sandbox.up(_folder())
+    settings = settings_for(
+        c,
+        host=found.host_alias,
+        ssh_options=("-F", str(found.ssh_config)),
+        rsync_options=(),
+        code_path="~/workspace",
+        venv_path=sys.prefix,
+        cache_dir="~/.cache/autotune",
+    )
+    words = ["examples/gemm.py", "--mode", "both", *(["--budget", str(budget)] if budget else [])]
+    shown = display()
+    shown.say(f"inv dev --auto-fetch -- {shlex.join(words)}    (host: sshd on 127.0.0.1:{found.port})")
+    outcome = steps.dev(settings, words, how(auto_fetch=True), shown)
+    shown.say("The sandbox keeps running; inv sandbox.down stops it")
+    end(outcome)
