@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
@@ -27,7 +26,7 @@ from remote_tools.ssh import Destination, Master
 class Ssh(Local):
     """Run a command on a Connection's host: a local `ssh` that has it as its last word."""
 
-    def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
+    def start(self, command: str, shell: str, env: dict[str, Any]) -> None:  # noqa: ARG002
         """Start ssh; `env` reaches the host as `export`s, since sshd takes no others by default."""
         exports = "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in env.items())
         terminal = ["-tt"] if self.using_pty else ["-T"]
@@ -74,7 +73,7 @@ class Connection(fabric.Connection):
         """Run over `master`; user and port are what ssh says they are, the host is the alias that ssh knows."""
         resolved = master.resolved
         self._set(master=master, host=master.destination.alias.rpartition("@")[2])
-        self._set(user=resolved.get("user", self.user), port=int(resolved.get("port", self.port)))
+        self._set(user=resolved.get("user", self.user), port=int(resolved.get("port") or 22))
 
     @property
     def is_connected(self) -> bool:

@@ -6,12 +6,11 @@ from typing import Any
 
 from fabric.executor import Executor as FabricExecutor
 from fabric.tasks import ConnectionCall
-from invoke import Call
 
 from remote_tools.connection import Connection
 
 
-class OpenSshCall(ConnectionCall):  # type: ignore[misc]
+class OpenSshCall(ConnectionCall):
     """A call whose context is our Connection."""
 
     def make_context(self, config: Any) -> Connection:
@@ -19,7 +18,7 @@ class OpenSshCall(ConnectionCall):  # type: ignore[misc]
         return Connection(**{**self.init_kwargs, "config": config})
 
 
-class Executor(FabricExecutor):  # type: ignore[misc]
+class Executor(FabricExecutor):
     """Fabric's executor, less its reading of the words after `--` as a command of their own.
 
     Fabric runs them after the tasks on every host (executor.py: expand_calls), and looks for hosts while it
@@ -35,6 +34,6 @@ class Executor(FabricExecutor):  # type: ignore[misc]
         finally:
             core.remainder = words
 
-    def parameterize(self, call: Any, connection_init_kwargs: dict[str, Any]) -> Call:
+    def parameterize(self, call: Any, connection_init_kwargs: dict[str, Any]) -> Any:
         """Bind a call to a host."""
         return call.clone(into=OpenSshCall, with_={"init_kwargs": connection_init_kwargs})

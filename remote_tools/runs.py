@@ -224,7 +224,7 @@ def start(
         inline_bytes: results up to this size come back too.
 
     Returns:
-        {"run": record, "outputs": [[path, size_bytes, mtime_ns], ...], "sent": bool} or {"stale": True}.
+        {"run": record, "outputs": [[path, size_bytes, mtime_ns]], "sent": bool} or {"stale": True}.
     """
     params = {
         "id": run_id,

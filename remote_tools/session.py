@@ -31,7 +31,7 @@ PING_S = 5.0
 """Silence after which the host is asked for a sign of life; three lost ones end a run's lease there."""
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
 PATIENCE_S = 600.0
-"""How long a lost host is called again before the client lets go; a closed laptop counts only while awake."""
+"""How long a lost host is called again; a closed laptop counts only while it is awake."""
 FIRST_PATIENCE_S = 5.0
 """The same for a host that has not answered yet: it may not be there at all."""
 HOST_PROGRAM = ("supervisor.py", "replica.py")

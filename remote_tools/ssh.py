@@ -196,12 +196,11 @@ class Master:
 
     def is_open(self) -> bool:
         """Tell whether a master listens; a socket that nobody listens on is removed."""
-        path = str(self.control_path)
-        if not os.path.exists(path):
+        if not self.control_path.exists():
             return False
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(path)
+                probe.connect(str(self.control_path))
             except OSError:
                 self.control_path.unlink(missing_ok=True)
                 return False

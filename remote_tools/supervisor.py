@@ -134,7 +134,7 @@ class Inbox:
 
 def write_json(path: str, message: Any) -> None:
     """Replace a JSON file whole: a reader sees the old or the new one."""
-    part = "%s.%d.part" % (path, os.getpid())
+    part = f"{path}.{os.getpid()}.part"
     with open(part, "w", encoding="ascii") as file:
         json.dump(message, file)
     os.replace(part, path)
@@ -157,7 +157,7 @@ def state_folder(code_path: str) -> str:
 def born(pid: int) -> str | None:
     """Return when a process started, in kernel ticks: with its pid that names it for ever; None if gone."""
     try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -221,8 +221,8 @@ def all_runs(state: str) -> list[Run]:
 def mark(root: str, run_id: str) -> int | None:
     """Return a time, on the clock of the cache's own file system, that every later write there exceeds.
 
-    A file system's clock need not agree with the host's (NFS) and moves in ticks, so the mark is made there and
-    given back once the clock has gone past it. None where there is no root yet: all that appears is new.
+    A file system's clock need not agree with the host's (NFS) and moves in ticks, so the mark is made there
+    and given back once the clock has gone past it. None where there is no root yet: all is new then.
     """
     path = os.path.join(root, ".remote-tools-mark-" + run_id)
     try:
@@ -271,8 +271,8 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
 def find_outputs(run: Run, state: str, root: str, since_ns: int | None, started: float) -> list[list[Any]]:
     """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
 
-    Those are the files that it claimed, and those that changed after the mark and that no run of the same time
-    claimed.
+    Those are the files that it claimed, and those that changed after the mark and that no other run of the
+    same time claimed.
     """
     mine = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
     others: set = set()  # type: ignore[type-arg]
@@ -375,7 +375,7 @@ class Output:
             if error.errno not in FULL:
                 raise
             os.ftruncate(self._fd, self.size_bytes)
-            self.fault = "output after byte %d was not recorded: %s" % (self.size_bytes, error.strerror)
+            self.fault = f"output after byte {self.size_bytes} was not recorded: {error.strerror}"
 
 
 class Owner:
@@ -565,7 +565,7 @@ def become_owner(run: Run, state: str, spec: Record, code_path: str) -> None:
         for name in ("SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         Owner(run, state, spec, code_path).live()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a bug of ours: nobody is left to raise it to
         import traceback
 
         traceback.print_exc()
@@ -592,7 +592,7 @@ def start(params: Record) -> Run:
             f"no virtual environment at {venv} on the host",
             "inv provision makes one; or correct venv_path",
         )
-    part = "%s.%d.part" % (run.folder, os.getpid())
+    part = f"{run.folder}.{os.getpid()}.part"
     os.makedirs(part, mode=0o700)
     spec = params["spec"]
     record = {
@@ -619,7 +619,7 @@ def start(params: Record) -> Run:
 
 
 def send_frames(fd: int, offset: int) -> int:
-    """Send the whole frames that follow `offset` in a run's output, about 1 MB at most; return where they end."""
+    """Send the whole frames that follow `offset` in a run's output, 1 MB at most; return where they end."""
     data = os.pread(fd, PIPE_BYTES, offset)
     end = 0
     while len(data) - end >= HEADER.size:
@@ -632,7 +632,7 @@ def send_frames(fd: int, offset: int) -> int:
 
 
 def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
-    """Send a run's output from `offset` on, passing on signals, input and resizes; return the record at its end."""
+    """Send a run's output from `offset` on and pass on what the client does; return the record at its end."""
     while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
         inbox.wait(IDLE_S)
     fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
@@ -695,7 +695,7 @@ def signal_run(run: Run, number: int) -> bool:
         time.sleep(IDLE_S)
         record = run.record()
     pid = record.get("pid")
-    # The group outlives its leader where children are left; a leader of that number that is not ours does not count.
+    # The group outlives its leader where children are left; a leader of that number may be another's by now.
     if pid is None or (born(pid) is not None and not alive(record["process"])):
         return False
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def print_json(found: Any) -> None:
     print(json.dumps(found, indent=1))
 
 
-def print_table(*columns: str, rows: list[tuple[str, ...]], dim: str = "") -> None:
+def print_table(*columns: str, rows: Sequence[tuple[str, ...]], dim: str = "") -> None:
     """Print a table that fits the terminal; rows that hold the word `dim` are shown so, a `run` is never cut.
 
     Every cell is plain text: what comes from a host is never read as markup.
