@@ -182,16 +182,17 @@ def require(settings: Settings, names: Sequence[str]) -> None:
     Raises:
         ConfigError: says the ways to set it.
     """
-    host, of_host = settings.host, f" for {settings.host}" if settings.host else ""
+    host, root = settings.host, settings.root
     for name in names:
         if not getattr(settings, name):
-            ways = (
-                f"{dotenv_name(name)}=... in .remote_config (cp .remote_config.template .remote_config), or "
-            )
-            ways += f"`{name}:` under `remote:` in invoke.yaml"
+            template = (root / ".remote_config.template").exists()
+            ways = f"{dotenv_name(name)}=... in .remote_config"
+            ways += " (cp .remote_config.template .remote_config)" if template else ""
+            ways += f", or `{name}:` under `remote:` in invoke.yaml"
             if name == "host":
-                ways += ", or --host NAME; to try it without a host of your own: ./inv demo"
-            raise ConfigError("settings", f"no {name} is set{of_host}", ways)
+                door = "./inv" if (root / "inv").exists() else "inv"
+                ways += f", or --host NAME; to try it without a host of your own: {door} demo"
+            raise ConfigError("settings", f"no {name} is set" + (f" for {host}" if host else ""), ways)
     if settings.hosts.get(host, (host,)) != (host,):
         hint = f"name one host, or run a bench task with --hosts {host}"
         where = _place("host", settings.sources["host"])

@@ -110,3 +110,8 @@ def test_remote_sync_pushes_from_any_folder(project: Path, folder: str) -> None:
 def test_remote_exec_hands_over_the_string(project: Path, tmp_path: Path, string: str) -> None:
     expected = {"command": string, "words": None, "cwd": str(project)}
     assert expected == said(str(project / "remote_tools" / "remote_exec.sh"), string, cwd=tmp_path)
+
+
+def test_remote_exec_without_a_string_says_what_to_type(project: Path) -> None:
+    result = run("remote_tools/remote_exec.sh", cwd=project)
+    assert (64, "", "usage: remote_exec.sh 'STRING'\n") == (result.returncode, result.stdout, result.stderr)
