@@ -1,0 +1,41 @@
+"""What `inv` offers in this checkout: the tasks that any repository can import, and two for developers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from invoke import Collection, Context, Exit
+from invoke.tasks import task
+
+from remote_tools import ns as remote
+from remote_tools.argv import words_after_dashes
+
+
+@task(help={"long": "the long form of the suites that are shortened otherwise"})
+def test(_c: Context, long: bool = False) -> None:
+    """Run the tests, integration included; words after `--` go to pytest."""
+    chosen = [] if long else ["-m", "not long"]
+    _run("pytest", *chosen, *words_after_dashes(sys.argv))
+
+
+@task
+def check(_c: Context) -> None:
+    """Run ruff, mypy and the test that holds the direction of imports."""
+    _run("ruff", "check")
+    _run("ruff", "format", "--check")
+    _run("mypy")
+    _run("pytest", "-q", "tests/unit/test_imports.py")
+
+
+def _run(module: str, *words: str) -> None:
+    """Run a tool of this Python's at the root, on our own terminal; its failure is ours."""
+    command = [sys.executable, "-m", module, *words]
+    code = subprocess.run(command, cwd=Path(__file__).parent).returncode
+    if code:
+        raise Exit(code=code)
+
+
+ns = Collection(*remote.tasks.values(), *remote.collections.values(), test, check)
+ns.configure(remote.configuration())
