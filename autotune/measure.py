@@ -69,12 +69,12 @@ def median_interval(count: int) -> tuple[int, int]:
     to 100, normal beyond. Fewer than 6 samples cannot give 95 %: then it is all of them.
     """
     if count > 100:
-        below = math.floor((count - 1.96 * math.sqrt(count)) / 2)
-    else:
-        below, tail = 0, 1
-        while tail * 40 <= 2**count:
-            below += 1
-            tail += math.comb(count, below)
+        low = math.floor((count - 1 - 1.96 * math.sqrt(count)) / 2)
+        return low, count - 1 - low
+    below, tail = 0, 1
+    while tail * 40 <= 2**count:
+        below += 1
+        tail += math.comb(count, below)
     low = max(below - 1, 0)
     return low, count - 1 - low
 
@@ -131,10 +131,10 @@ def metrics(
     summary = summarize(samples_ms)
     gflops = flops / summary.median / 1e6
     gbytes_per_s = bytes_moved / summary.median / 1e6
-    intensity = flops / bytes_moved if bytes_moved else math.inf
+    intensity = flops / bytes_moved if bytes_moved else 0.0
     fraction = None
     if peak_gflops and bandwidth_gbytes_per_s:
-        roof = min(peak_gflops, intensity * bandwidth_gbytes_per_s)
+        roof = min(peak_gflops, intensity * bandwidth_gbytes_per_s or peak_gflops)
         fraction = gflops / roof if flops else gbytes_per_s / bandwidth_gbytes_per_s
     return Metrics(
         min_ms=summary.minimum,
@@ -170,7 +170,8 @@ def sample(run: Run, timing: Timing) -> Samples:
     once_ns = _warm_up(run, timing.warmup_s * 1e9)
     calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / once_ns))
     taken: list[int] = []
-    left_ns, want = timing.max_s * 1e9, timing.min_repeats
+    left_ns = timing.max_s * 1e9
+    want = max(1, min(timing.min_repeats, int(left_ns // (once_ns * calls))))
     while want > 0:
         taken += (block := run(calls, want, cold))
         left_ns -= sum(block)

@@ -97,8 +97,8 @@ class RunOutcome:
 class Workers:
     """The processes of one tuning run; a context manager, and nothing runs once it is closed.
 
-    `compile` may be called from any thread, and its futures end in a thread of ours; `measure`, `reference`
-    and `confirm` from one thread at a time.
+    `compile` may be called from any thread, and its futures end in a thread of ours; `measure` and
+    `reference` from one thread at a time.
 
     Args:
         kernel: its golden decides what is right.
@@ -139,7 +139,7 @@ class Workers:
             self._folder = scratch or self._private
             self._settings: Record = {
                 "backend": backend.name,
-                "runner": self._runner(),
+                "runner": backend.runner(),
                 "specs": {"inputs": [*map(asdict, inputs.specs)], "outputs": [*map(asdict, self._outputs)]},
                 "private": str(self._private),
                 "limits": asdict(self._limits),
@@ -222,27 +222,7 @@ class Workers:
             self._reference = self._stack.enter_context(_Peer(settings, load))
         return self._measure(self._reference, {"object": "", "entry": ""})
 
-    def confirm(self, artifacts: Sequence[Artifact], rounds: int) -> list[RunOutcome]:
-        """Measure finalists again, in turns: one fresh process for each in every round.
-
-        What a process got by luck (where its pages lie) and what the machine did at the time then falls on
-        all alike.
-        """
-        turns: list[list[RunOutcome]] = [[] for _ in artifacts]
-        for round_number in range(rounds):
-            order = list(enumerate(artifacts))
-            for place, artifact in order if round_number % 2 == 0 else reversed(order):
-                if not turns[place] or turns[place][-1].status is Status.OK:
-                    turns[place].append(self.measure(artifact))
-        return [_pooled(turn) for turn in turns]
-
     # -- inside
-
-    def _runner(self) -> tuple[str, ...]:
-        try:
-            return self._backend.runner(self._folder)
-        except OSError as error:
-            raise CacheError(f"cannot write below {self._folder}: {error.strerror}") from error
 
     def _settings_for(self, name: str) -> Record:
         folder = self._private / name
@@ -251,13 +231,15 @@ class Workers:
 
     def _measure(self, peer: _Peer, request: Record) -> RunOutcome:
         self._segment.poison()
-        send(peer.stage, request)
-        said = receive(peer.stage)
-        mismatch = None
-        if "called" in said:
-            mismatch = self._check()
-            send(peer.stage, {"go": mismatch is None})
-            said = receive(peer.stage)
+        try:
+            send(peer.stage, request)
+            said, mismatch = receive(peer.stage), None
+            if "called" in said:
+                mismatch = self._check()
+                send(peer.stage, {"go": mismatch is None})
+                said = receive(peer.stage)
+        except (EOFError, OSError):
+            raise AutotuneError("the keeper of the workers was killed: start again to continue") from None
         if said["status"] == "ok":
             mismatch = self._check()  # right at first and wrong later is wrong
         if mismatch:
@@ -285,14 +267,6 @@ def _compiled(said: Record, artifact: Artifact, head: str) -> CompileOutcome:
     status = Status(said["status"])
     made = artifact if status is Status.OK else None
     return CompileOutcome(status, made, said["message"], head + said["log"], said["seconds"])
-
-
-def _pooled(turn: Sequence[RunOutcome]) -> RunOutcome:
-    last = turn[-1]
-    if last.status is not Status.OK:
-        return last
-    samples = tuple(sample for each in turn for sample in each.samples_ms)
-    return RunOutcome(Status.OK, log=last.log, samples_ms=samples, calls=last.calls)
 
 
 def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> Load:

@@ -101,7 +101,7 @@ class Backend(Protocol):
         """
         ...
 
-    def runner(self, folder: Path) -> tuple[str, ...]:
+    def runner(self) -> tuple[str, ...]:
         """Return the command of the program that loads and calls candidates; empty for `autotune/runner.py`.
 
         Raises:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
-from autotune.errors import UnavailableError, UsageError
+from autotune.errors import UsageError
 from autotune.kernel import Specs
-from autotune.machine import cpu_name
+from autotune.machine import built_program, compiler_version, cpu_name, find_compiler
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 """No -ffast-math: it lets the compiler assume that NaN and Inf never occur, and they are compared exactly."""
-
-_COMPILERS = ("cc", "gcc", "clang")
 
 _RUNNER = Path(__file__).with_name("runner.c")
 MAX_TENSORS = 8
@@ -44,7 +39,7 @@ class CBackend:
         return {
             "backend": self.name,
             "compiler": path,
-            "version": _version(path),
+            "version": compiler_version(path),
             "flags": " ".join(self.flags),
             "cpu": cpu_name(),
         }
@@ -67,19 +62,9 @@ class CBackend:
         command = (self._path(), *self.flags, "-shared", "-fPIC", "-o", produces, str(text), "-lm")
         return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
 
-    def runner(self, folder: Path) -> tuple[str, ...]:
-        """Compile runner.c where that has not been done; return its path."""
-        compiler = self._path()
-        target = folder / "objects" / f"runner-{digest(_RUNNER.read_text(), compiler, _version(compiler))}"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = f"{target}.{os.getpid()}.part"
-            command = [compiler, "-O2", "-o", part, str(_RUNNER), "-ldl"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-            if done.returncode:
-                raise UnavailableError(f"the C compiler does not work: {' '.join(command)}\n{done.stderr}")
-            Path(part).replace(target)
-        return (str(target),)
+    def runner(self) -> tuple[str, ...]:
+        """Return the path of runner.c's program."""
+        return (str(built_program(_RUNNER, self._path(), ("-O2",))),)
 
     def load(self, artifact: Artifact, _addresses: Sequence[int]) -> Program:
         """Refuse: C candidates are loaded by runner.c.
@@ -91,25 +76,3 @@ class CBackend:
 
     def _path(self) -> str:
         return find_compiler(self.compiler or os.environ.get("CC", ""))
-
-
-@functools.lru_cache
-def find_compiler(wanted: str = "") -> str:
-    """Return the path of the compiler that is wanted, or of the first known one.
-
-    Raises:
-        UnavailableError: it is not there.
-    """
-    found = [path for name in ([wanted] if wanted else _COMPILERS) if (path := shutil.which(name))]
-    if not found:
-        looked = wanted or ", ".join(_COMPILERS)
-        raise UnavailableError(
-            f"no C compiler: looked for {looked} on PATH. Install one (Debian: apt install gcc) or set CC."
-        )
-    return found[0]
-
-
-@functools.lru_cache
-def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout.partition("\n")[0].strip()

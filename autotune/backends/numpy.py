@@ -54,7 +54,7 @@ class NumpyBackend:
         command = (sys.executable, "-I", "-S", "-c", _CHECK, str(text), produces)
         return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
 
-    def runner(self, _folder: Path) -> tuple[str, ...]:
+    def runner(self) -> tuple[str, ...]:
         """Return nothing: autotune/runner.py loads Python."""
         return ()
 

@@ -1,0 +1,82 @@
+/* What one core of this machine does at best: prints GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
+ *
+ * The peak is that of chains of fused multiply-adds, enough of them side by side to hide their latency. The bandwidth
+ * is the better of reading an array and of STREAM's triad, each far larger than the caches. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined __AVX512F__
+#define WIDTH 64
+#elif defined __AVX__
+#define WIDTH 32
+#else
+#define WIDTH 16
+#endif
+enum { CHAINS = 12, ROUNDS = 200000, ATTEMPTS = 12, LENGTH = 16 << 20 };
+
+static volatile double sink; /* results that nobody uses are never computed */
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+#define PEAK(type)                                                                        \
+    static double peak_##type(void) {                                                     \
+        typedef type vector __attribute__((vector_size(WIDTH)));                          \
+        enum { LANES = WIDTH / sizeof(type) };                                            \
+        vector sum[CHAINS] = {0}, factor, term;                                           \
+        double best = 0;                                                                  \
+        for (int i = 0; i < LANES; i++) factor[i] = (type)0.999, term[i] = (type)1;       \
+        for (int attempt = 0; attempt < ATTEMPTS; attempt++) {                            \
+            double begin = now();                                                         \
+            for (int i = 0; i < ROUNDS; i++)                                              \
+                for (int c = 0; c < CHAINS; c++) sum[c] = sum[c] * factor + term;         \
+            best = larger(best, 2.0 * ROUNDS * CHAINS * LANES / (now() - begin) / 1e9);   \
+        }                                                                                 \
+        for (int c = 0; c < CHAINS; c++) sink += sum[c][0];                               \
+        return best;                                                                      \
+    }
+PEAK(float)
+PEAK(double)
+
+static int64_t read_all(const float *array) {
+    typedef int64_t vector __attribute__((vector_size(WIDTH)));
+    enum { STEP = WIDTH / sizeof *array };
+    vector seen[4] = {0}, loaded;
+    for (int i = 0; i < LENGTH; i += 4 * STEP)
+        for (int k = 0; k < 4; k++) {
+            memcpy(&loaded, array + i + k * STEP, sizeof loaded);
+            seen[k] ^= loaded;
+        }
+    return seen[0][0] ^ seen[1][0] ^ seen[2][0] ^ seen[3][0];
+}
+
+static double bandwidth(void) {
+    float *a = malloc(LENGTH * sizeof *a), *b = malloc(LENGTH * sizeof *b), *c = malloc(LENGTH * sizeof *c);
+    if (!a || !b || !c) return 0;
+    for (int i = 0; i < LENGTH; i++) a[i] = b[i] = c[i] = 1;
+    double best = 0;
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        double begin = now();
+        sink += read_all(b);
+        double middle = now();
+        for (int i = 0; i < LENGTH; i++) a[i] = b[i] + 0.5f * c[i];
+        double end = now();
+        best = larger(best, LENGTH * sizeof *a / (middle - begin) / 1e9);
+        best = larger(best, 3.0 * LENGTH * sizeof *a / (end - middle) / 1e9);
+        sink += a[attempt];
+    }
+    return best;
+}
+
+int main(void) {
+    printf("%.3f %.3f %.3f\n", peak_float(), peak_double(), bandwidth());
+    return 0;
+}
