@@ -1,0 +1,169 @@
+"""Show how a transfer goes: a bar on a terminal, plain lines elsewhere, from what rsync prints."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+OUT_FORMAT = ":: %i %l %b"
+"""rsync's --out-format: what was done, and the file's size. A %b makes rsync print it once the file is sent
+(rsyncd.conf(5), "log format"); names are left out since nothing here needs them."""
+
+LINE_EVERY_S = 10.0
+"""How often a transfer says where it stands without a terminal."""
+
+_ITEM = re.compile(rb":: ([<>c.*h])(\S)\S* (\d+) \d+")
+_PROGRESS2 = re.compile(rb"\s*([\d.,]+)\s+\d+%\s")
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size for people, in powers of 1000."""
+    unit = 0
+    while size_bytes >= 999.5 and unit < len(_UNITS) - 1:
+        size_bytes, unit = size_bytes / 1000, unit + 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.3g} {_UNITS[unit]}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 file`, `2 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+class Display:
+    """Where messages and bars go.
+
+    Args:
+        stream: standard error unless told otherwise: standard output belongs to the command that runs.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Find out what the stream can show."""
+        self.stream = sys.stderr if stream is None else stream
+        self.terminal = self.stream.isatty()
+        self.emoji = (self.stream.encoding or "").lower().replace("-", "") == "utf8"
+
+    def say(self, text: str, icon: str = "") -> None:
+        """Print one line.
+
+        Args:
+            text: the line.
+            icon: an emoji before it, where the stream can show one.
+        """
+        line = f"{icon} {text}" if icon and self.emoji else text
+        print(
+            line.encode(self.stream.encoding or "ascii", "backslashreplace").decode(
+                self.stream.encoding or "ascii"
+            ),
+            file=self.stream,
+            flush=True,
+        )
+
+    def bar(self, verb: str, files: int, size_bytes: int, icon: str = "") -> Bar:
+        """Return a bar for a transfer of so many files and bytes, to be entered with `with`."""
+        return Bar(self, verb, files, size_bytes, icon)
+
+
+class Bar:
+    """One transfer's progress; every file weighs its bytes and one more, so that empty ones move it too."""
+
+    def __init__(self, display: Display, verb: str, files: int, size_bytes: int, icon: str) -> None:
+        """Start at nothing of `files` and `size_bytes`."""
+        self.files, self.size_bytes = files, size_bytes
+        self.files_done = self.bytes_done = 0
+        self._display, self._verb, self._icon = display, verb, icon
+        self._tqdm: Any = None
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        """Show the empty bar, or say how much there is to do."""
+        if not self._display.terminal:
+            amount = f"{count_text(self.files, 'file')}, {size_text(self.size_bytes)}"
+            self._display.say(f"{self._verb} {amount}", self._icon)
+            return self
+        from tqdm import tqdm  # behind the network: it takes 40 ms
+
+        icon = f"{self._icon} " if self._icon and self._display.emoji else ""
+        self._tqdm = tqdm(
+            total=self.files + self.size_bytes,
+            desc=f"{icon}{self._verb}",
+            file=self._display.stream,
+            ascii=not self._display.emoji,
+            dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
+        )
+        self._show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._tqdm is not None:
+            self._show()
+            self._tqdm.close()
+
+    def advance(self, files_done: int, bytes_done: int) -> None:
+        """Set how much is done; a transfer that begins anew does not go back."""
+        self.files_done = max(self.files_done, min(files_done, self.files))
+        self.bytes_done = max(self.bytes_done, min(bytes_done, self.size_bytes))
+        if self._tqdm is not None:
+            self._show()
+        elif time.monotonic() - self._said_at > LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            self._display.say(f"{self._verb}: {self._counts()}")
+
+    def grow(self, files: int, size_bytes: int) -> None:
+        """Add to what there is to do."""
+        self.files += files
+        self.size_bytes += size_bytes
+        if self._tqdm is not None:
+            self._tqdm.total = self.files + self.size_bytes
+            self._show()
+
+    def _counts(self) -> str:
+        return (
+            f"{self.files_done:,}/{count_text(self.files, 'file')}, "
+            f"{size_text(self.bytes_done)} of {size_text(self.size_bytes)}"
+        )
+
+    def _show(self) -> None:
+        rate = self._tqdm.format_dict["rate"]
+        rate = rate or self.bytes_done / max(self._tqdm.format_dict["elapsed"], 0.001)
+        self._tqdm.set_postfix_str(f"{self._counts()}, {size_text(rate)}/s", refresh=False)
+        self._tqdm.update(self.files_done + self.bytes_done - self._tqdm.n)
+
+
+class RsyncOutput:
+    """Reads rsync's standard output and moves a bar.
+
+    Args:
+        bar: what to move.
+        files, bytes_before: where the bar stood when this rsync began.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        """Start where the bar stands."""
+        self._bar = bar
+        self._files, self._bytes = bar.files_done, bar.bytes_done
+        self._within = self._bytes
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what was printed; a line ends with a newline, or with the return before its next version."""
+        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
+        for line in lines:
+            item = _ITEM.match(line)
+            if item is not None:
+                if item[2] in (b"f", b"L"):
+                    self._files += 1
+                if item[2] == b"f":
+                    self._bytes += int(item[3])
+                continue
+            total = _PROGRESS2.match(line)
+            if total is not None:
+                self._within = int(re.sub(rb"\D", b"", total[1]))
+        self._bar.advance(self._files, max(self._bytes, self._within))

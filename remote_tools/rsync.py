@@ -1,0 +1,329 @@
+"""Know rsync: which one is here and there, what both understand, how to start it and why it ended.
+
+rsync(1) and its NEWS say since when an option exists. openrsync (macOS, OpenBSD) speaks protocol 27 or 29 and
+calls itself compatible with 2.6.9; it is given the options of that version only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import selectors
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from remote_tools import options
+from remote_tools.errors import (
+    ConfigError,
+    PermissionDenied,
+    RemoteError,
+    TransferError,
+    UnavailableError,
+)
+from remote_tools.progress import OUT_FORMAT
+from remote_tools.replica import DISPLACED, join
+
+PARTIAL_DIR = ".remote-partial"
+"""Where half a file waits for its other half, in the folder of the file itself."""
+
+# fmt: off
+FILTERS = frozenset((
+    "--exclude", "--exclude-from", "--include", "--include-from", "--filter", "-f", "-F", "-C",
+    "--cvs-exclude", "--max-size", "--min-size",
+))
+# fmt: on
+"""Options by which rsync leaves out files that it was told to send."""
+
+# fmt: off
+ALTERING = frozenset((
+    "--chmod", "--no-perms", "--no-p", "--no-times", "--no-t", "-E", "--executability", "--no-links",
+    "--no-l", "-L", "--copy-links", "-k", "--copy-dirlinks", "--copy-unsafe-links", "--safe-links",
+    "--munge-links", "--fake-super", "--iconv", "-u", "--update", "--existing", "--ignore-existing",
+    "--ignore-non-existing", "-x",
+))
+# fmt: on
+"""Options by which what arrives differs from what is here, or does not arrive."""
+
+# fmt: off
+FETCHING = frozenset((
+    "-z", "--compress", "--zc", "--zl", "--bwlimit", "-4", "-6", "--ipv4", "--ipv6", "--rsync-path",
+    "--contimeout", "-T", "--temp-dir",
+))
+# fmt: on
+"""Options that apply to results too; the others say which files of the workspace are sent, and how."""
+
+STALLED = frozenset((10, 12, 30, 35, 255))
+"""rsync's exit codes where the connection gave out: socket, protocol, timeouts, and ssh's own 255."""
+
+VANISHED = 24
+PARTIAL = 23
+
+_INSTALLERS = (
+    ("debian ubuntu", "sudo apt-get install rsync"),
+    ("fedora rhel centos amzn rocky almalinux", "sudo dnf install rsync"),
+    ("alpine", "sudo apk add rsync"),
+    ("arch", "sudo pacman -S rsync"),
+    ("suse opensuse sles", "sudo zypper install rsync"),
+    ("macos", "brew install rsync"),
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """An rsync program: `number` is what it claims to be compatible with."""
+
+    openrsync: bool
+    number: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The rsync here and the one on the host."""
+
+    here: Version
+    there: Version
+
+    def has(self, *number: int) -> bool:
+        """Tell whether both are rsync itself, of this version or newer."""
+        return self.local_has(*number) and not self.there.openrsync and self.there.number >= number
+
+    def local_has(self, *number: int) -> bool:
+        """Tell whether the local one is rsync itself, of this version or newer."""
+        return not self.here.openrsync and self.here.number >= number
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How rsync ended: its exit code and the lines of its standard error."""
+
+    code: int
+    said: tuple[str, ...]
+
+
+class Stalled(Exception):
+    """The connection gave out; what has arrived stays, and the rest may be asked for again."""
+
+
+def parse_version(text: str) -> Version:
+    """Read `rsync --version`; what cannot be read counts as the oldest."""
+    found = re.search(r"rsync\s+version\s+v?(\d+(?:\.\d+)*)", text)
+    number = tuple(map(int, found[1].split("."))) if found else (2, 6, 9)
+    return Version("openrsync" in text, number)
+
+
+@functools.lru_cache
+def local_version() -> Version:
+    """Ask the local rsync for its version.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    try:
+        done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise UnavailableError("sync", "no rsync on this machine", _install_hint(_local_system())) from error
+    return parse_version((done.stdout + done.stderr).decode(errors="replace"))
+
+
+def pair_with(alias: str, there: dict[str, str]) -> Pair:
+    """Return what the rsync here and there can do.
+
+    Args:
+        alias: the host.
+        there: what `replica.rsync_here` found on it.
+
+    Raises:
+        UnavailableError: one is missing; says how to install it.
+    """
+    if there["path"] is None:
+        raise UnavailableError(
+            "sync", f"no rsync on {alias}", f"on {alias}: {_install_hint(there['system'])}"
+        )
+    return Pair(local_version(), parse_version(there["says"]))
+
+
+def _install_hint(system: str) -> str:
+    for names, command in _INSTALLERS:
+        if set(names.split()) & set(system.split()):
+            return command
+    return "install rsync with the system's package manager"
+
+
+def _local_system() -> str:
+    if sys.platform == "darwin":
+        return "macos"
+    with contextlib.suppress(OSError):
+        lines = Path("/etc/os-release").read_text(errors="replace").splitlines()
+        found = dict(line.partition("=")[::2] for line in lines)
+        return " ".join(found.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
+    return ""
+
+
+# Its command line -------------------------------------------------------------------------------------------
+
+
+def names_of(words: Sequence[str]) -> set[str]:
+    """Return the options among the words, without their values."""
+    return set(options.names(words, options.RSYNC))
+
+
+def push_words(
+    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, watch_bytes: bool
+) -> list[str]:
+    """Return the options of a push: what the user may change, the user's own, what must be as it is.
+
+    Args:
+        pair: what both sides understand.
+        words: RSYNC_OPTIONS.
+        timeout_s: how long the connection may be silent.
+        listing: file with the paths to send, separated by NUL.
+        watch_bytes: report progress inside of files, not only between them.
+    """
+    own = ["-l", "-I", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
+    own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}"]
+    if not pair.here.openrsync:
+        own += ["--no-recursive", "--no-implied-dirs"]
+    return [*_common(pair, timeout_s, watch_bytes), *words, *own]
+
+
+def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path) -> list[str]:
+    """Return the options of a fetch: plain files only, times kept, no owner or special mode taken over."""
+    own = ["-t", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
+    if not pair.here.openrsync:
+        own += ["--no-recursive", "--no-implied-dirs", "--no-links", "--no-devices", "--no-specials"]
+    if pair.has(3, 1, 0):
+        own += ["--ignore-missing-args"]
+    return [*_common(pair, timeout_s, True), *_fetching(words), *own]
+
+
+def _fetching(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of RSYNC_OPTIONS that apply to results too."""
+    rest = iter(words)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        valued = not equals and (name in options.RSYNC.long_with_value or name == "-T")
+        value = [next(rest)] if valued else []
+        if name in FETCHING:
+            yield from (word, *value)
+
+
+def _common(pair: Pair, timeout_s: float, watch_bytes: bool) -> list[str]:
+    words = [f"--timeout={max(1, round(timeout_s))}", f"--partial-dir={PARTIAL_DIR}"]
+    if pair.has(3, 0, 0):
+        words.append("-s")
+    if pair.local_has(3, 1, 0):
+        words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
+        words += ["--info=progress2"] if watch_bytes else []
+    return words
+
+
+def remote_path(pair: Pair, path: str) -> str:
+    """Return a path on the host as rsync must be given it: without -s the host's shell reads it once more."""
+    return path if pair.has(3, 0, 0) else shlex.quote(path)
+
+
+def rsh(words: Sequence[str]) -> str:
+    """Return ssh's words as rsync's --rsh reads them: spaces split, quotes hold, a doubled one is itself."""
+    plain = re.compile(r"[\w@%+=:,./-]+", re.ASCII).fullmatch
+    return " ".join(word if plain(word) else '"' + word.replace('"', '""') + '"' for word in words)
+
+
+@contextlib.contextmanager
+def listed(paths: Iterable[bytes]) -> Iterator[Path]:
+    """Write a listing for --files-from and --from0, and remove it afterwards."""
+    with tempfile.NamedTemporaryFile(prefix="remote-listing-") as file:
+        file.write(join(paths))
+        file.flush()
+        yield Path(file.name)
+
+
+def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[bytes]:
+    """Ask the local rsync which of the files its options leave out: only it knows what a filter means."""
+    if not paths or not names_of(words) & FILTERS:
+        return set()
+    with tempfile.TemporaryDirectory() as nowhere, listed(paths) as listing:
+        own = ["--dry-run", "-l", "-I", f"--files-from={listing}", "--from0", "--out-format=::%n"]
+        command = ["rsync", *words, *own, "--no-recursive", "--no-implied-dirs", f"{root}/", nowhere]
+        done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode not in (0, PARTIAL, VANISHED):
+        raise refused(done.stderr.decode(errors="replace").splitlines())
+    sent = {unescape(line[2:]) for line in done.stdout.splitlines() if line.startswith(b"::")}
+    return set(paths) - sent
+
+
+def unescape(name: bytes) -> bytes:
+    """Undo rsync's escapes of what is not printable: `\\#012` (rsync(1), --8-bit-output)."""
+    return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8)]), name)
+
+
+# Running it -------------------------------------------------------------------------------------------------
+
+
+def run(command: str | Sequence[str], take: Callable[[bytes], None]) -> Outcome:
+    """Run rsync to its end.
+
+    Args:
+        command: its words, or one string for the shell.
+        take: is given what it prints on standard output, as it comes.
+    """
+    process = subprocess.Popen(
+        command,
+        shell=isinstance(command, str),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = bytearray()
+    with process, selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, take)
+        selector.register(process.stderr, selectors.EVENT_READ, said.extend)
+        try:
+            while selector.get_map():
+                for key, _ in selector.select():
+                    data = os.read(key.fd, 1 << 16)
+                    if data:
+                        key.data(data)
+                    else:
+                        selector.unregister(key.fileobj)
+        except BaseException:
+            process.terminate()
+            raise
+    return Outcome(process.returncode, tuple(said.decode(errors="replace").splitlines()))
+
+
+def check(outcome: Outcome, alias: str, stage: str, timeout_s: float) -> None:
+    """Turn the way rsync ended into the error that it means.
+
+    Raises:
+        Stalled: the connection gave out.
+        RemoteError: anything else that is no success; files that vanished meanwhile are none.
+    """
+    if outcome.code in (0, VANISHED):
+        return
+    lines = [line for line in outcome.said if line.strip() and not line.startswith("rsync error:")]
+    first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
+    if outcome.code == 30:
+        raise Stalled(f"{alias}: nothing was heard for {timeout_s:g} s")
+    if outcome.code in STALLED or outcome.code < 0:
+        raise Stalled(f"{alias}: {first}")
+    if outcome.code in (1, 2, 4):
+        raise refused(list(outcome.said))
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
+    raise kind(stage, f"{alias}: {first}{more}", f"ssh {alias} df -h, or correct the file that it names")
+
+
+def refused(said: Sequence[str]) -> ConfigError:
+    """Return the error of a command line that rsync did not take."""
+    reason = said[0].strip() if said else "no reason given"
+    return ConfigError("sync", f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")

@@ -1,0 +1,356 @@
+"""Push the workspace and pull results: two phases, and a transfer that gave out goes on where it stopped.
+
+A push first finds out what differs, then sends just that.
+
+Phase one needs no rsync and one round trip. The scan gives a record of every local file; what differs from
+this checkout's last push goes to the host, which looks at every file that it should hold and answers with the
+paths to send, to delete and to keep (`plan`, `replica`). So both sides are compared in full each time, by the
+quick check of rsync(1) with times to the nanosecond, while what travels follows the change and not the tree.
+A host that knows nothing of that last push asks for the whole listing.
+
+Phase two is rsync, through patchwork, with exactly the paths of phase one, and -I since what to send is
+decided. Where phase one names nothing there is no phase two. What rsync overwrites it puts aside
+(--backup-dir) until `sync.finish` has seen that it was nobody's work; that closes the gap between looking and
+overwriting. Deleting comes last, there, and only of files that are still as they were pushed. `sync.finish`
+also writes the stamp; its parameters may ride along with the next request.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from remote_tools import rsync
+from remote_tools.errors import TemporaryError, UnavailableError
+from remote_tools.plan import Base, Link, Plan, PushOptions, check_deletes, make_plan
+from remote_tools.progress import Bar, Display, RsyncOutput, count_text
+from remote_tools.replica import pack, size_of, unpack
+from remote_tools.workspace import Workspace, look, shown
+
+SENDINGS = 3
+"""How often a file is sent that changes while it is sent, before it is left at that."""
+WATCHED_BYTES = 4_000_000
+"""Size of a file from which progress inside of it is worth reporting."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did.
+
+    Args:
+        plan: what phase one named.
+        stamp: of the tree that is there now.
+        sent: how many files were sent.
+        sent_bytes: their size.
+        warnings: what the user should know, a line each.
+        finish: parameters of `sync.finish`, which is still to be asked; None after a dry run.
+    """
+
+    plan: Plan
+    stamp: str
+    sent: int
+    sent_bytes: int
+    warnings: tuple[str, ...]
+    finish: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """What a pull brought.
+
+    Args:
+        files: how many of the files asked for are here.
+        size_bytes: their size.
+        missing: what was asked for and is not on the host any more.
+        refused: (name, why) of what must not be written here.
+    """
+
+    files: int
+    size_bytes: int
+    missing: tuple[bytes, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+def push(link: Link, workspace: Workspace, options: PushOptions, display: Display) -> PushResult:
+    """Make the host's folder hold the workspace, up to `sync.finish`.
+
+    Args:
+        link: the host.
+        workspace: a fresh scan.
+        options: how.
+        display: where progress is shown.
+
+    Raises:
+        DataError: much would be deleted at once.
+        TemporaryError: the connection gave out twice.
+        RemoteError: anything else that went wrong; says what.
+    """
+    return _twice(link, display, lambda: _push(link, workspace, options, display))
+
+
+def finish(link: Link, result: PushResult) -> list[str]:
+    """End a push, where nothing carries its parameters along; return what the user should know."""
+    return [] if result.finish is None else finish_lines(link.call("sync.finish", **result.finish))
+
+
+def finish_lines(reply: Mapping[str, Any]) -> list[str]:
+    """Return what the user should know of a finished push, from the host's reply."""
+    lines = [f"{shown(os.fsencode(path))} stays on the host: {why}" for path, why in reply["kept"]]
+    lines += [
+        f"{shown(os.fsencode(path))} on the host is kept as {shown(os.fsencode(name))}"
+        for path, name in reply["beside"]
+    ]
+    lines += [f"{shown(os.fsencode(path))} on the host is not as it was sent" for path in reply["differs"]]
+    return lines
+
+
+def _twice(link: Link, display: Display, attempt: Callable[[], T]) -> T:
+    """Try, and once more over a new connection where the first one gives out."""
+    try:
+        return attempt()
+    except rsync.Stalled as stall:
+        display.say(f"{stall}; connecting again")
+    # A new session must not wait for a master whose network is dead.
+    link.close()
+    link.master.close()
+    link.open()
+    try:
+        return attempt()
+    except rsync.Stalled as stall:
+        hint = "the same command goes on where it stopped"
+        raise TemporaryError("sync", f"{stall}, twice", hint) from stall
+
+
+def _push(link: Link, workspace: Workspace, options: PushOptions, display: Display) -> PushResult:
+    plan = make_plan(link, workspace, options)
+    if options.dry_run:
+        return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
+    check_deletes(plan, options.force)
+    end = _Ending(plan, dict(workspace.files))
+    if plan.blocked:
+        cleared = link.call(
+            "sync.clear", **plan.client, blocked=pack(plan.blocked), delete=pack(plan.delete), date=plan.date
+        )
+        end.removed.update(unpack(cleared["removed"]))
+    if plan.send:
+        with display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
+            _send_until_still(link, workspace.root, options, end, bar)
+    arrived = workspace.with_files(end.files)
+    Base(workspace.root, link.alias, options.code_path).save(arrived)
+    return PushResult(
+        plan,
+        arrived.stamp,
+        len(plan.send) - len(end.vanished),
+        sum(size_of(end.files[path]) for path in plan.send if path in end.files),
+        (*workspace.warnings, *plan.warnings(), *end.warnings),
+        end.params(arrived.stamp, options),
+    )
+
+
+@dataclass
+class _Ending:
+    """What `sync.finish` will be told: the files as they were really sent."""
+
+    plan: Plan
+    files: dict[bytes, bytes]
+    later: dict[bytes, bytes] = field(default_factory=dict)
+    vanished: set[bytes] = field(default_factory=set)
+    removed: set[bytes] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, top: bytes, paths: Iterable[bytes]) -> list[bytes]:
+        """Look at what was sent once more; return what changed meanwhile."""
+        changed = []
+        for path in paths:
+            now = look(top, path)
+            if now is None:
+                self.vanished.add(path)
+                self.files.pop(path, None)
+                self.warnings.append(f"{shown(path)} vanished while it was sent")
+            elif now != self.files.get(path):
+                self.files[path] = self.later[path] = now
+                changed.append(path)
+        return changed
+
+    def params(self, stamp: str, options: PushOptions) -> dict[str, Any]:
+        """Return the parameters of `sync.finish`."""
+        return {
+            **self.plan.client,
+            "stamp": stamp,
+            "date": self.plan.date,
+            "records": pack(self.later.values()),
+            "vanished": pack(self.vanished),
+            "absent": pack(self.plan.left_out),
+            "delete": pack(path for path in self.plan.delete if path not in self.removed),
+            "kept": pack(self.plan.staying),
+            "altering": bool(rsync.names_of(options.rsync_options) & rsync.ALTERING),
+        }
+
+
+def _send_until_still(link: Link, root: Path, options: PushOptions, end: _Ending, bar: Bar) -> None:
+    """Send what the plan names, and again what changes while it is sent."""
+    paths: Sequence[bytes] = end.plan.send
+    for _ in range(SENDINGS):
+        _send(link, root, options, end, paths, bar)
+        paths = end.note(os.fsencode(root), paths)
+        if not paths:
+            return
+        bar.grow(len(paths), sum(size_of(end.files[path]) for path in paths))
+    names = ", ".join(map(shown, paths[:3])) + (", ..." if len(paths) > 3 else "")
+    end.warnings.append(f"{count_text(len(paths), 'file')} changed each time it was sent: {names}")
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """What patchwork reads of a Connection.
+
+    A real Connection's host is the resolved name, with which all that ~/.ssh/config says of the alias is
+    lost, and its `local` holds all output in memory (invoke#1079).
+    """
+
+    user: str
+    host: str
+    port: str
+    local: Callable[[str], rsync.Outcome]
+    connect_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _send(
+    link: Link, root: Path, options: PushOptions, end: _Ending, paths: Sequence[bytes], bar: Bar
+) -> None:
+    """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
+    plan, files = end.plan, end.files
+    output = RsyncOutput(bar)
+    endpoint = _Endpoint(
+        shlex.quote(link.master.resolved["user"]),
+        shlex.quote(link.alias.rpartition("@")[2]),
+        link.master.resolved["port"],
+        lambda command: rsync.run(command, output.feed),
+    )
+    with rsync.listed(paths) as listing:
+        watch = any(size_of(files[path]) > WATCHED_BYTES for path in paths if path in files)
+        words = rsync.push_words(plan.pair, options.rsync_options, options.timeout_s, listing, watch)
+        outcome = _patchwork_rsync()(
+            endpoint,
+            shlex.quote(f"{root}/"),
+            shlex.quote(rsync.remote_path(plan.pair, f"{plan.root}/")),
+            rsync_opts=shlex.join(words),
+            ssh_opts=rsync.rsh(link.ssh_words()[1:]).replace("'", "'\\''"),
+        )
+    rsync.check(outcome, link.alias, "sync", options.timeout_s)
+
+
+def _patchwork_rsync() -> Callable[..., Any]:
+    """Return patchwork.transfers.rsync.
+
+    Its last release imports `six` through Invoke, which stopped shipping it in 2.0, and pins fabric<3, so
+    that no installer brings it along.
+
+    Raises:
+        UnavailableError: it is not installed.
+    """
+    try:
+        import six
+
+        sys.modules.setdefault("invoke.vendor.six", six)
+        from patchwork.transfers import rsync as patchwork_rsync
+    except ImportError as error:
+        hint = "pip install --no-deps patchwork==1.0.1"
+        raise UnavailableError("sync", f"{error.name or 'patchwork'} is not installed", hint) from error
+    found: Callable[..., Any] = patchwork_rsync
+    return found
+
+
+# Results ----------------------------------------------------------------------------------------------------
+
+
+def pull(
+    link: Link,
+    remote_root: str,
+    entries: Sequence[tuple[bytes, int]],
+    local_dir: Path,
+    options: PushOptions,
+    display: Display,
+    host_rsync: Mapping[str, Any],
+) -> PullResult:
+    """Bring exactly these files; each appears whole or not at all.
+
+    Args:
+        link: the host.
+        remote_root: the folder there, absolute.
+        entries: (path below it, size in bytes), as the host told them.
+        local_dir: the folder here.
+        options: rsync options and timeout.
+        display: where progress is shown.
+        host_rsync: which rsync the host has, see `replica.rsync_here`.
+
+    Raises:
+        TemporaryError: the connection gave out twice.
+        RemoteError: anything else that went wrong; says what.
+    """
+    pair = rsync.pair_with(link.alias, dict(host_rsync))
+    faults = {path: fault for path, _ in entries if (fault := unsafe(local_dir, path))}
+    wanted = {path: size for path, size in entries if path not in faults}
+    refused = tuple((shown(path), fault) for path, fault in faults.items())
+    if not wanted:
+        return PullResult(0, 0, (), refused)
+    local_dir.mkdir(parents=True, exist_ok=True)
+
+    def attempt() -> None:
+        _receive(link, pair, remote_root, wanted, local_dir, options, bar)
+
+    with display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
+        _twice(link, display, attempt)
+    top = os.fsencode(local_dir)
+    missing = tuple(path for path in wanted if look(top, path) is None)
+    sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]
+    return PullResult(len(sizes), sum(sizes), missing, refused)
+
+
+def _receive(
+    link: Link,
+    pair: rsync.Pair,
+    remote_root: str,
+    wanted: Mapping[bytes, int],
+    local_dir: Path,
+    options: PushOptions,
+    bar: Bar,
+) -> None:
+    """Run rsync for a pull: patchwork only pushes."""
+    user, at, host = link.alias.rpartition("@")
+    source = f"{user}{at}[{host}]" if ":" in host else link.alias
+    with rsync.listed(wanted) as listing:
+        words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing)
+        command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
+        path = rsync.remote_path(pair, remote_root + "/")
+        outcome = rsync.run([*command, f"{source}:{path}", f"{local_dir}/"], RsyncOutput(bar).feed)
+    rsync.check(outcome, link.alias, "fetch", options.timeout_s)
+
+
+def unsafe(local_dir: Path, path: bytes) -> str:
+    """Return why a path that the host named must not be written below a folder; nothing where it may."""
+    parts = path.split(b"/")
+    if path.startswith(b"/") or b".." in parts:
+        return "it leads out of the folder"
+    if b"" in parts or b"." in parts:
+        return "it is no plain path"
+    if any(byte < 32 or byte == 127 for byte in path):
+        return "its name holds control characters"
+    top = os.fsencode(local_dir)
+    for count in range(1, len(parts)):
+        folder = top + b"/" + b"/".join(parts[:count])
+        try:
+            mode = os.lstat(folder).st_mode
+        except FileNotFoundError:
+            return ""
+        if not stat.S_ISDIR(mode):
+            return f"{shown(folder)} is no folder" if not stat.S_ISLNK(mode) else f"{shown(folder)} is a link"
+    return ""

@@ -1,0 +1,328 @@
+"""Tell which local files belong to the workspace, and its stamp.
+
+In a git work tree these are exactly the files of `git ls-files -co --exclude-standard`, and its submodules'
+files; elsewhere every file. The `exclude` patterns take away from that and `include` patterns give back, also
+what git ignores. A pattern reads as in gitignore(5): without a slash it matches a name at any depth, with one
+it starts at the root; a slash at the end means folders; `*` and `?` stop at a slash, `**` does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from remote_tools.errors import ConfigError, TransferError, UnavailableError
+from remote_tools.replica import file_record, join, link_record, size_of
+
+NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
+"""What is not sent whatever `include` says: repositories, our own state, and the user's own settings."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The local tree at the moment it was scanned.
+
+    Args:
+        root: its folder.
+        files: a record for each path, see `replica`; in the order of the paths.
+        settings: what else decides what the host should hold.
+        warnings: what was left out or looks wrong, a line each.
+    """
+
+    root: Path
+    files: Mapping[bytes, bytes]
+    settings: bytes = b""
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def stamp(self) -> str:
+        """Digest of the records and the settings: equal only for equal trees."""
+        return hashlib.sha256(join(self.files.values()) + b"\0\0" + self.settings).hexdigest()
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Size of all the files."""
+        return sum(map(size_of, self.files.values()))
+
+    def with_files(self, files: Mapping[bytes, bytes]) -> Workspace:
+        """Return the workspace as it was sent, where files changed after the scan."""
+        return self if files == self.files else replace(self, files=dict(sorted(files.items())))
+
+
+def scan(
+    root: Path,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    never: Sequence[str] = (),
+    salt: Sequence[str] = (),
+) -> Workspace:
+    """List the workspace.
+
+    Args:
+        root: its folder.
+        exclude: patterns of what is left out.
+        include: patterns of what is sent although it is excluded, or ignored by git.
+        never: patterns of what is not sent even if included, such as the folder of fetched results.
+        salt: the other settings that decide what the host should hold; part of the stamp.
+
+    Raises:
+        UnavailableError: it is a git work tree, and git is not installed.
+        ConfigError: git refuses to list it.
+    """
+    rules = Rules(exclude, include, (*NEVER, *never))
+    warnings: list[str] = []
+    top = os.fsencode(root)
+    if not os.path.isdir(top):
+        raise ConfigError("sync", f"{root} is not a folder")
+    names = _git_names(top, b"", rules, warnings) if _in_git(root) else _walk(top, rules)
+    found = _records(top, names, rules, warnings)
+    settings = "\0".join(["", *exclude, "", *include, "", *never, "", *salt])
+    return Workspace(Path(root), dict(sorted(found.items())), os.fsencode(settings), tuple(warnings))
+
+
+def look(top: bytes, path: bytes) -> bytes | None:
+    """Return the record of one local file; None where it is gone, or is neither a file nor a link."""
+    full = top + b"/" + path
+    try:
+        info = os.lstat(full)
+        if stat.S_ISREG(info.st_mode):
+            return file_record(path, info)
+        return link_record(path, os.readlink(full)) if stat.S_ISLNK(info.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def client_id(root: Path) -> str:
+    """Return the random name under which the host keeps account of this checkout; make it if missing."""
+    path = root / ".remote" / "client-id"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("x") as file:
+            file.write(secrets.token_hex(8))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise TransferError(
+            "sync", f"cannot write {path}: {error.strerror}", f"ls -ld {path.parent}"
+        ) from error
+    return path.read_text().strip()
+
+
+def shown(path: bytes) -> str:
+    """Return a path as one printable line."""
+    text = path.decode(errors="surrogateescape")
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+# Patterns ---------------------------------------------------------------------------------------------------
+
+
+class Rules:
+    """Decide by name what is left out; decisions about folders are remembered."""
+
+    def __init__(self, exclude: Sequence[str], include: Sequence[str], never: Sequence[str]) -> None:
+        """Compile the patterns."""
+        self._exclude, self._include, self._never = map(compile_patterns, (exclude, include, never))
+        self.including = bool(include)
+        self._folders: dict[bytes, tuple[bool, bool, bool]] = {b"": (False, False, False)}
+
+    def folder(self, path: bytes) -> tuple[bool, bool, bool]:
+        """Tell whether a folder is never sent, included, excluded: by its own name or by one above it."""
+        known = self._folders.get(path)
+        if known is None:
+            never, include, exclude = self.folder(path.rpartition(b"/")[0])
+            known = self._folders[path] = (
+                never or self._never(path, True),
+                include or self._include(path, True),
+                exclude or self._exclude(path, True),
+            )
+        return known
+
+    def drops(self, path: bytes) -> bool:
+        """Tell whether a file is left out."""
+        never, include, exclude = self.folder(path.rpartition(b"/")[0])
+        if never or self._never(path, False):
+            return True
+        if self.including and (include or self._include(path, False)):
+            return False
+        return exclude or self._exclude(path, False)
+
+    def adds(self, path: bytes) -> bool:
+        """Tell whether a file is sent although git ignores it."""
+        never, include, _ = self.folder(path.rpartition(b"/")[0])
+        return not never and not self._never(path, False) and (include or self._include(path, False))
+
+    def prunes(self, folder: bytes) -> bool:
+        """Tell whether nothing below a folder can be sent."""
+        never, _, exclude = self.folder(folder)
+        return never or (exclude and not self.including)
+
+
+def compile_patterns(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
+    """Return a test of (path, is a folder) that says whether any of the patterns names just that path."""
+    sources: dict[tuple[bool, bool], list[str]] = {}
+    for pattern in patterns:
+        body = pattern.rstrip("/")
+        if body:
+            kind = ("/" in body, pattern.endswith("/"))
+            sources.setdefault(kind, []).append(_regex(body.lstrip("/")))
+    by_path, by_name = _any_of(sources.get((True, False))), _any_of(sources.get((False, False)))
+    folder_by_path, folder_by_name = _any_of(sources.get((True, True))), _any_of(sources.get((False, True)))
+
+    def matches(path: bytes, is_folder: bool) -> bool:
+        name = path.rpartition(b"/")[2]
+        if by_name(name) or by_path(path):
+            return True
+        return is_folder and bool(folder_by_name(name) or folder_by_path(path))
+
+    return matches
+
+
+def _any_of(sources: Sequence[str] | None) -> Callable[[bytes], object]:
+    if not sources:
+        return lambda _: None
+    return re.compile(os.fsencode("|".join(f"(?:{source})" for source in sources)), re.DOTALL).fullmatch
+
+
+def _regex(pattern: str) -> str:
+    """Translate a glob of gitignore(5) into a regular expression."""
+    out, i = "", 0
+    while i < len(pattern):
+        rest = pattern[i:]
+        bracket = re.match(r"\[([!^]?)(\]?[^\]]*)\]", rest, re.DOTALL)
+        if rest.startswith("**/"):
+            out, i = out + "(?:.*/)?", i + 3
+        elif rest.startswith("**"):
+            out, i = out + ".*", i + 2
+        elif rest[0] in "*?":
+            out, i = out + ("[^/]*" if rest[0] == "*" else "[^/]"), i + 1
+        elif bracket:
+            inside = bracket[2].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
+            out, i = out + f"[{'^' if bracket[1] else ''}{inside}]", i + len(bracket[0])
+        elif rest[0] == "\\" and len(rest) > 1:
+            out, i = out + re.escape(rest[1]), i + 2
+        else:
+            out, i = out + re.escape(rest[0]), i + 1
+    return out
+
+
+# Names ------------------------------------------------------------------------------------------------------
+
+
+def _in_git(root: Path) -> bool:
+    """Tell whether the root lies in a git work tree, and is no ignored folder of it."""
+    top = root.resolve()
+    if (top / ".git").exists():
+        return True
+    if not any((above / ".git").exists() for above in top.parents):
+        return False
+    question = [*_git(os.fsencode(top)), b"check-ignore", b"-q", b"."]
+    return subprocess.run(question, check=False).returncode != 0
+
+
+def _git(top: bytes) -> list[bytes]:
+    return [b"git", b"-C", top]
+
+
+def _start(top: bytes, *words: bytes) -> subprocess.Popen[bytes]:
+    try:
+        command = [*_git(top), b"ls-files", b"-z", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        message = f"{os.fsdecode(top)} is a git work tree, and git is not installed here"
+        raise UnavailableError("sync", message, "install git") from error
+
+
+def _read(process: subprocess.Popen[bytes], top: bytes) -> list[bytes]:
+    out, said = process.communicate()
+    if process.returncode != 0:
+        reason = said.decode(errors="replace").strip().splitlines()[:1]
+        message = f"git cannot list {os.fsdecode(top)}: {''.join(reason)}"
+        raise ConfigError("sync", message, f"git -C {os.fsdecode(top)} status")
+    return out.split(b"\0")[:-1]
+
+
+def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> Iterator[tuple[bytes, bool]]:
+    """Yield (path, whether git tracks it) as `git ls-files -co --exclude-standard` lists them."""
+    cached = _start(top, b"-c")
+    other = _start(top, b"-o", b"--exclude-standard")
+    ignored = _start(top, b"-o", b"-i", b"--exclude-standard") if rules.including else None
+    for name in dict.fromkeys(_read(cached, top)):
+        yield below + name, True
+    for name in _read(other, top):
+        if name.endswith(b"/"):
+            if not rules.drops(below + name[:-1]):
+                warnings.append(
+                    f"{shown(below + name)} is a git repository of its own, no submodule: not sent"
+                )
+        else:
+            yield below + name, False
+    for name in _read(ignored, top) if ignored else ():
+        if not name.endswith(b"/") and rules.adds(below + name):
+            yield below + name, False
+
+
+def _walk(top: bytes, rules: Rules) -> Iterator[tuple[bytes, bool]]:
+    """Yield every path below a folder that is no folder itself."""
+    folders = [b""]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(top + b"/" + folder))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            path = folder + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                yield path, False
+            elif not rules.prunes(path):
+                folders.append(path + b"/")
+
+
+def _records(
+    top: bytes, names: Iterable[tuple[bytes, bool]], rules: Rules, warnings: list[str]
+) -> dict[bytes, bytes]:
+    """Look at every file: S_IFMT's types by their number, since this loop is the cost of a scan."""
+    found: dict[bytes, bytes] = {}
+    lstat, drops, prefix = os.lstat, rules.drops, top + b"/"
+    for path, tracked in names:
+        if drops(path):
+            continue
+        try:
+            info = lstat(prefix + path)
+            kind = info.st_mode & 0o170000
+            if kind == stat.S_IFREG:
+                found[path] = file_record(path, info)
+            elif kind == stat.S_IFLNK:
+                target = os.readlink(prefix + path)
+                found[path] = link_record(path, target)
+                if _leaves(path, target):
+                    warnings.append(f"{shown(path)} leads out of the tree: {shown(target)}")
+            elif kind == stat.S_IFDIR:
+                if os.path.exists(prefix + path + b"/.git"):
+                    names_below = _git_names(prefix + path, path + b"/", rules, warnings)
+                    found.update(_records(top, names_below, rules, warnings))
+            else:
+                warnings.append(f"{shown(path)} is neither a file nor a link: not sent")
+        except (FileNotFoundError, NotADirectoryError):
+            if not tracked:  # a tracked file may be deleted and not yet committed so
+                warnings.append(f"{shown(path)} vanished while it was scanned")
+        except OSError as error:
+            warnings.append(f"{shown(path)} cannot be read: {error.strerror}")
+    return found
+
+
+def _leaves(path: bytes, target: bytes) -> bool:
+    """Tell whether a link leads out of the tree, by its words alone."""
+    if target.startswith(b"/"):
+        return True
+    reached = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return reached == b".." or reached.startswith(b"../")
