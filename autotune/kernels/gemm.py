@@ -66,16 +66,17 @@ def _packing(elements: int, dtype: str) -> tuple[bool, ...]:
 
 
 def _register_tiles(product: Product, vector_bytes: int) -> tuple[str, ...]:
-    """Return the register tiles that fill this machine's registers without spilling, one for each width.
+    """Return the register tiles that fill the registers without spilling, one for each width.
 
-    Rows are balanced: 129 rows in tiles of at most 14 become nine of 13 and one of 12.
+    Rows are balanced: 129 rows in tiles of at most 14 become nine of 13 and one of 12. One vector a row is for
+    products that have no more: every broadcast of A should serve more than one multiplication.
     """
     width = lanes(product.dtype, vector_bytes)
+    widths = [vectors for vectors in (2, 3, 4) if (vectors - 1) * width < product.n] or [1]
     tiles = []
-    for vectors in (1, 2, 3, 4):
+    for vectors in widths:
         most = min(14, (host_registers() - 1 - vectors) // vectors)
-        if (vectors - 1) * width < product.n:
-            tiles.append(f"{-(-product.m // -(-product.m // most))}x{vectors}")
+        tiles.append(f"{-(-product.m // -(-product.m // most))}x{vectors}")
     return tuple(tiles)
 
 

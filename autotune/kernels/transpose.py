@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from autotune.kernels.c_source import (
     indent,
     lanes,
     prelude,
+    round_up,
 )
 from autotune.space import Config, SearchSpace
 
@@ -31,34 +33,52 @@ _SHUFFLE = """\
 #endif
 """
 
-_TILES = """\
-enum {{ ROWS = {rows}, COLUMNS = {columns}, BLOCK_ROWS = {block_rows}, BLOCK_COLUMNS = {block_columns} }};
+_BLOCKS = """\
 enum {{ IN_ROW = {in_row}, IN_COLUMN = {in_column}, OUT_ROW = {out_row}, OUT_COLUMN = {out_column} }};
+enum {{ BLOCK_ROWS = {block_rows}, BLOCK_COLUMNS = {block_columns} }};
 
-INLINE void block(const T *in, T *out, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1) {{
-    ptrdiff_t i = i0;
-    for (; i + TILE <= i1; i += TILE) {{
-        ptrdiff_t j = j0;
-        for (; j + TILE <= j1; j += TILE)
+static void block(const T *in, T *out, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1) {{
+{inner}
             tile(in + i * IN_ROW + j * IN_COLUMN, out + j * OUT_ROW + i * OUT_COLUMN);
-        for (; j < j1; j++)
-            for (ptrdiff_t u = i; u < i + TILE; u++)
-                out[j * OUT_ROW + u * OUT_COLUMN] = in[u * IN_ROW + j * IN_COLUMN];
-    }}
-    for (; i < i1; i++)
-        for (ptrdiff_t j = j0; j < j1; j++)
-            out[j * OUT_ROW + i * OUT_COLUMN] = in[i * IN_ROW + j * IN_COLUMN];
 }}
 
+{edge}
 static void share(ptrdiff_t thread, const T *in, T *out) {{
-    const ptrdiff_t first = ROWS * thread / {threads} / TILE * TILE;
-    const ptrdiff_t last = thread + 1 == {threads} ? ROWS : ROWS * (thread + 1) / {threads} / TILE * TILE;
-{loops}
-}}
+    const ptrdiff_t first = {tiles} * thread / {threads} * TILE;
+    const ptrdiff_t last = {tiles} * (thread + 1) / {threads} * TILE;
+{outer}
+            block(in, out, i, MIN(i + BLOCK_ROWS, last), j, MIN(j + BLOCK_COLUMNS, {whole_columns}));
+{edges}}}
 """
 
+_EDGE = """\
+static void edge(const T *in, T *out, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1) {
+    for (ptrdiff_t j = j0; j < j1; j++)
+        for (ptrdiff_t i = i0; i < i1; i++)
+            out[j * OUT_ROW + i * OUT_COLUMN] = in[i * IN_ROW + j * IN_COLUMN];
+}
+"""
+
+_TILE_LOOPS = {
+    "rows": ("for (ptrdiff_t i = i0; i < i1; i += TILE)", "for (ptrdiff_t j = j0; j < j1; j += TILE)"),
+    "columns": (
+        "for (ptrdiff_t j = j0; j < j1; j += TILE)",
+        "for (ptrdiff_t i = i0; i < i1; i += TILE)",
+    ),
+}
+_BLOCK_LOOPS = {
+    "rows": (
+        "for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)",
+        "for (ptrdiff_t j = 0; j < {columns}; j += BLOCK_COLUMNS)",
+    ),
+    "columns": (
+        "for (ptrdiff_t j = 0; j < {columns}; j += BLOCK_COLUMNS)",
+        "for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)",
+    ),
+}
+
 _IN_PLACE = """\
-enum {{ SIDE = {rows}, BLOCK = {block_rows} }};
+enum {{ SIDE = {side}, BLOCK = {block} }};
 
 /* Exchange the tile at (i, j) with that at (j, i), both transposed; on the diagonal they are one. */
 INLINE void exchange(T *square, ptrdiff_t i, ptrdiff_t j) {{
@@ -87,7 +107,7 @@ void transpose_in_place(T *square) {{
 }}
 
 static void share(ptrdiff_t thread, const T *in, T *out) {{
-    (void)thread;
+    if (thread != 0) return;
     for (ptrdiff_t i = 0; i < SIDE; i++) memcpy(out + i * SIDE, in + i * SIDE, sizeof(T) * SIDE);
     transpose_in_place(out);
 }}
@@ -130,45 +150,54 @@ INLINE void tile(const T *in, T *out) {
 }
 """
 
-_BLOCK_LOOPS = {
-    "rows": """\
-for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)
-    for (ptrdiff_t j = 0; j < COLUMNS; j += BLOCK_COLUMNS)
-        block(in, out, i, MIN(i + BLOCK_ROWS, last), j, MIN(j + BLOCK_COLUMNS, COLUMNS));""",
-    "columns": """\
-for (ptrdiff_t j = 0; j < COLUMNS; j += BLOCK_COLUMNS)
-    for (ptrdiff_t i = first; i < last; i += BLOCK_ROWS)
-        block(in, out, i, MIN(i + BLOCK_ROWS, last), j, MIN(j + BLOCK_COLUMNS, COLUMNS));""",
-}
-
 
 def source(config: Config, inputs: Specs, outputs: Specs) -> str:
     """Return the C source of one candidate; shuffles need neighbours in memory along both rows."""
     x, y = inputs[0], outputs[0]
     (in_row, in_column), (out_row, out_column) = x.element_strides, y.element_strides
-    threads = int(config["threads"])
     parts = [prelude(x.dtype, int(config["vector_bytes"]))]
     if config["method"] != "plain" and in_column == out_column == 1:
         parts.append(_tile_function(x.dtype, int(config["vector_bytes"])))
         parts.append(f"#define tile(in, out) transpose_tile(in, {in_row}, out, {out_row})\n")
     else:
         parts.append(_PLAIN_TILE % (out_row, out_column, in_row, in_column))
-    template = _IN_PLACE if config["method"] == "in_place" else _TILES
-    parts.append(
-        template.format(
-            rows=x.shape[0],
-            columns=x.shape[1],
-            block_rows=config["block_rows"],
-            block_columns=config["block_columns"],
-            in_row=in_row,
-            in_column=in_column,
-            out_row=out_row,
-            out_column=out_column,
-            threads=threads,
-            loops=indent(_BLOCK_LOOPS[str(config["outer"])], 1),
-        )
+    if config["method"] == "in_place":
+        parts.append(_IN_PLACE.format(side=x.shape[0], block=config["block_rows"]))
+    else:
+        strides = {"in_row": in_row, "in_column": in_column, "out_row": out_row, "out_column": out_column}
+        parts.append(_out_of_place(config, x, strides))
+    return "\n".join([*parts, entry_point(ENTRY, ["in"], ["out"], int(config["threads"]))])
+
+
+def _out_of_place(config: Config, x: TensorSpec, strides: Mapping[str, int]) -> str:
+    """Return the loops over blocks and tiles, and what is left over at the right and at the bottom."""
+    rows, columns = x.shape
+    width, threads = lanes(x.dtype, int(config["vector_bytes"])), int(config["threads"])
+    whole_rows, whole_columns = rows // width * width, columns // width * width
+    edges = []
+    if whole_columns < columns:
+        edges.append(f"edge(in, out, first, last, {whole_columns}, {columns});")
+    if whole_rows < rows:
+        edges.append(f"if (thread == {threads - 1}) edge(in, out, {whole_rows}, {rows}, 0, {columns});")
+    outer, inner = (
+        _nest(loops[str(config[name])]) for name, loops in (("outer", _BLOCK_LOOPS), ("inner", _TILE_LOOPS))
     )
-    return "\n".join([*parts, entry_point(ENTRY, ["in"], ["out"], threads)])
+    return _BLOCKS.format(
+        **strides,
+        block_rows=round_up(int(config["block_rows"]), width),
+        block_columns=round_up(int(config["block_columns"]), width),
+        tiles=rows // width,
+        threads=threads,
+        whole_columns=whole_columns,
+        outer=outer.format(columns=whole_columns),
+        inner=inner,
+        edge=_EDGE if edges else "",
+        edges="".join(f"    {call}\n" for call in edges),
+    )
+
+
+def _nest(loops: tuple[str, str]) -> str:
+    return f"    {loops[0]}\n        {loops[1]}"
 
 
 def numpy_source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001
@@ -195,16 +224,17 @@ def space(specs: Specs) -> SearchSpace:
     parameters: dict[str, Any] = {
         "method": ("plain", "shuffle", "in_place"),
         "vector_bytes": tuple(width for width in (16, 32, 64) if width <= vector_bytes),
-        "block_rows": (16, 32, 64, 128, 256),
-        "block_columns": (16, 32, 64, 128, 256),
+        "block_rows": (32, 64, 128, 256),
+        "block_columns": (32, 64, 128, 256),
         "outer": ("rows", "columns"),
+        "inner": ("rows", "columns"),
         "threads": tuple(sorted({1, os.cpu_count() or 1})),
     }
 
     def in_place_has_one_form(config: Config) -> bool:
         """Refuse `in_place` for what is not square, and its repeats: its blocks are square, on one thread."""
         square = config["block_rows"] == config["block_columns"]
-        fixed = config["outer"] == "rows" and config["threads"] == 1
+        fixed = config["outer"] == config["inner"] == "rows" and config["threads"] == 1
         return config["method"] != "in_place" or (rows == columns and square and fixed)
 
     return SearchSpace(parameters, (in_place_has_one_form,))

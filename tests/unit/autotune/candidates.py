@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def run(kernel: Kernel, config: Config, arrays: list[Array], folder: Path, out: 
         out = np.empty(expected.shape, expected.dtype)
     out[...] = np.nan
     artifact = compiled(kernel, config, arrays, folder, out)
-    backends.get("c").load(artifact, [array.ctypes.data for array in (*arrays, out)])(1)
+    call = getattr(ctypes.CDLL(artifact.files[0]), artifact.entry)
+    call(*(ctypes.c_void_p(array.ctypes.data) for array in (*arrays, out)))
     return out
 
 

@@ -1,0 +1,91 @@
+"""What the example scripts share: their flags, and the way from workloads to a printed table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autotune import Budget, report, tune
+from autotune.backends import NAMES
+from autotune.cache import METRICS
+from autotune.errors import AutotuneError
+from autotune.kernel import Inputs, Kernel
+from autotune.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kernel on one set of tensors.
+
+    Args:
+        kernel: what to tune.
+        inputs: its tensors.
+        spaces: backend -> search space, for the backends whose space is not the kernel's default.
+    """
+
+    kernel: Kernel
+    inputs: Inputs
+    spaces: Mapping[str, SearchSpace] = field(default_factory=dict)
+
+
+def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every example has.
+
+    Args:
+        description: one line for `--help`.
+        budget: how many configs to try for each workload unless told otherwise.
+    """
+    flags = argparse.ArgumentParser(description=description)
+    add = flags.add_argument
+    add("--backend", default="c", help=f"kind of candidates: {', '.join(NAMES)} (default: %(default)s)")
+    add(
+        "--budget",
+        type=_count,
+        default=budget,
+        metavar="N",
+        help="configs to try per workload; 0: all (%(default)s)",
+    )
+    add("--cache-dir", type=Path, metavar="DIR", help="where results go (default: $AUTOTUNE_CACHE_DIR)")
+    add(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="element type (default: %(default)s)",
+    )
+    return flags
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError("is 0 or more")
+    return count
+
+
+def main(flags: argparse.Namespace, workloads: Sequence[Workload]) -> int:
+    """Tune every workload, print the table of the best configs, return the exit code.
+
+    0 where every workload has a best config; 1 where one has none; else the code of the error that is printed.
+    """
+    budget = Budget(trials=flags.budget or None)
+    try:
+        results = [
+            tune(
+                workload.kernel,
+                workload.inputs,
+                space=workload.spaces.get(flags.backend),
+                backend=flags.backend,
+                budget=budget,
+                cache_dir=flags.cache_dir,
+                live=report.Live,
+            )
+            for workload in workloads
+        ]
+        report.print_table([report.load(result.folder / METRICS) for result in results])
+    except AutotuneError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0 if all(result.best for result in results) else 1
