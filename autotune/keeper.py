@@ -13,7 +13,6 @@ import fcntl
 import itertools
 import mmap
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -27,7 +26,7 @@ from typing import NoReturn
 from autotune.backends import Artifact, Program, get
 from autotune.compilers import Compilers
 from autotune.measure import Timing, sample
-from autotune.processes import Family, ending, filled, first_to_go, kill, out_of_memory, signal_name, spawn
+from autotune.processes import Family, ending, first_to_go, kill, out_of_memory, signal_name, spawn
 from autotune.runner import REFUSED_MEMORY, Load, serve
 from autotune.wire import Record, receive, send, wait
 
@@ -72,7 +71,7 @@ class Keeper:
         fcntl.fcntl(
             self._log, fcntl.F_SETFL, os.O_APPEND
         )  # emptied between candidates, which share the offset
-        self._scratch = os.open(settings["scratch"], os.O_RDONLY)
+        os.chdir(settings["scratch"])  # where all that we start finds itself
         self._alarm, self._wakeup = socket.socketpair()
         for end in (self._alarm, self._wakeup):
             end.setblocking(False)
@@ -210,13 +209,13 @@ class Keeper:
                 sources.remove(candidate.sock)  # closed: its death, if it died, is on its way
             if self._alarm in ready:
                 self._alarm.recv(4096)
-            pid, status, usage = os.wait4(candidate.pid, os.WNOHANG | os.WUNTRACED)
+            pid, status = os.waitpid(candidate.pid, os.WNOHANG | os.WUNTRACED)
             if pid:
                 candidate.buried = not os.WIFSTOPPED(status)
-                raise _Ended(self._how(status, usage))
+                raise _Ended(self._how(status))
         raise _Ended(ending("timeout", f"did not return within {limit_s:g} s"))
 
-    def _how(self, status: int, usage: resource.struct_rusage) -> Record:
+    def _how(self, status: int) -> Record:
         memory_bytes, output_bytes = self._limits["memory_bytes"], self._limits["output_bytes"]
         if os.WIFSTOPPED(status):
             return ending("crash", f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
@@ -228,7 +227,7 @@ class Keeper:
             return ending("error", f"wrote more than {output_bytes} bytes of output")
         if number == signal.SIGKILL:  # not by us: by the kernel, out of memory
             return ending("out_of_memory", "killed by the system, which ran out of memory")
-        if self._errno_at_death[0] == errno.ENOMEM or filled(usage, memory_bytes):
+        if self._errno_at_death[0] == errno.ENOMEM:
             return out_of_memory(memory_bytes)
         return ending("crash", f"killed by {signal_name(number)}")
 
@@ -239,7 +238,7 @@ class Keeper:
             os.waitpid(candidate.pid, 0)
         candidate.sock.close()
         self._kill_strays()
-        for name in os.listdir(self._scratch):  # noqa: PTH208  a descriptor: most often there is nothing
+        for name in os.listdir(self._settings["scratch"]):  # noqa: PTH208  most often there is nothing
             left = Path(self._settings["scratch"]) / name
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)

@@ -89,11 +89,12 @@ def _confine(limits: dict[str, Any], tensors_bytes: int) -> None:
 
 def _be_candidate(sock: socket.socket, load: Callable[[], Program]) -> None:
     os.setsid()
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with _Exit(sock):
         program, sweep_buffer = None, None
         while command := sock.recv(24):
-            program = program or load()
+            if not program:
+                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # only by now is the keeper our parent
+                program = load()
             calls, samples, sweep = struct.unpack("=3q", command)
             taken = []
             for _ in range(samples):

@@ -136,7 +136,7 @@ class Workers:
             undo.callback(self._stack.close)
             self._private = Path(tempfile.mkdtemp(prefix="autotune-"))
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._folder = scratch or self._private
+            self._folder = (scratch or self._private).resolve()
             self._settings: Record = {
                 "backend": backend.name,
                 "runner": backend.runner(),
