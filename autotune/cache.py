@@ -94,7 +94,10 @@ def write_file(path: Path, data: bytes) -> None:
     fresh = path.with_name(f"{_UNFINISHED}{secrets.token_hex(6)}")
     with _told(path):
         try:
-            fresh.write_bytes(data)
+            with fresh.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the new name without its content
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)

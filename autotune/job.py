@@ -80,13 +80,21 @@ class Workload:
         first = next(iter(self.kernel.generators))
         return "" if self.backend == first else f"backend={self.backend},"
 
+    def source(self, config: Config) -> str:
+        """Generate a config's source.
+
+        Raises:
+            GENERATOR_FAULTS: from the generator.
+        """
+        return self._generator(config, self.inputs.specs, self.outputs)
+
     def job(self, config: Config) -> Job:
         """Generate a config's source and name it.
 
         Raises:
             GENERATOR_FAULTS: from the generator.
         """
-        source = self._generator(config, self.inputs.specs, self.outputs)
+        source = self.source(config)
         return Job(dict(config), source, self.identity(config, source), self.path(config))
 
     def identity(self, config: Config, source: str) -> str:

@@ -6,13 +6,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autotune import cache, journal
 from autotune.errors import DataError
-from autotune.job import GENERATOR_FAULTS, Context, Job, Workload, differences, workload_label
+from autotune.job import GENERATOR_FAULTS, Context, Workload, differences, digest, workload_label
+from autotune.recorder import Recorder
 from autotune.trial import Metrics, Status, Trial
 from autotune.workers import Limits
 
@@ -32,6 +33,7 @@ class Known:
         rounds: the identities that were confirmed together, one set for each round.
         references: context digest -> the latest reading of the reference.
         notes: what a user should hear: torn records.
+        count: how many records were merged.
     """
 
     trials: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Known:
     rounds: list[frozenset[str]] = field(default_factory=list)
     references: dict[str, Metrics] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    count: int = 0
 
     def trial(self, identity: str, limits: Limits) -> Trial | None:
         """Return what is known of an identity; None where it has to be measured, or measured once more.
@@ -51,7 +54,7 @@ class Known:
         if record is None:
             return None
         if identity in self.failures and (
-            self.failures[identity] < _ATTEMPTS or record["limits"] != asdict(limits)
+            self.failures[identity] < _ATTEMPTS or record.get("limits") != asdict(limits)
         ):
             return None
         return self.told(record)
@@ -59,11 +62,11 @@ class Known:
     def told(self, record: Mapping[str, Any]) -> Trial:
         """Return the trial of a record, with its confirmed reading."""
         trial = record["trial"]
-        return replace(Trial.from_dict(trial), order=-1, confirmed=self.confirmed.get(trial["identity"]))
+        return Trial.from_dict(trial, order=-1, confirmed=self.confirmed.get(trial["identity"]))
 
-    def source_bytes(self) -> dict[str, int]:
-        """Return identity -> length of its source."""
-        return {identity: record["source_bytes"] for identity, record in self.trials.items()}
+    def source_bytes(self, identity: str) -> int:
+        """Return the length of a source; 0 where no source was made."""
+        return int(self.trials[identity]["source_bytes"]) if identity in self.trials else 0
 
     def of_backend(self, backend: str) -> dict[str, dict[str, Any]]:
         """Return path -> the latest record of it, in whatever context, for one backend."""
@@ -97,6 +100,7 @@ def merge(journals: list[journal.Journal], label: str) -> Known:
 
 def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
     kind = record["record"]
+    known.count += 1
     if kind == "context":
         if record["workload"] == label:
             known.contexts.pop(record["digest"], None)  # the latest stands last
@@ -141,6 +145,7 @@ class Ledger:
         self._limits = limits
         cache.prepare(self.folder)
         self._writer = cache.journal_writer(self._index)
+        self._recorder = Recorder()
         self._introduced = False
         self._read()
 
@@ -149,29 +154,30 @@ class Ledger:
         self.known = merge(journal.read_all(self._index), self.folder.name)
         self.recalled, self._stale = self._recall()
 
-    def _recall(self) -> tuple[dict[str, Trial], list[tuple[Job, Context]]]:
+    def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
         """Sort the records of this backend into those that hold now, and those that do not."""
         holding: dict[str, Trial] = {}
-        stale: list[tuple[Job, Context]] = []
+        stale: list[Context] = []
         there = {
             entry.name for entry in os.scandir(self.folder)
         }  # who deletes a folder wants it measured again
         for path, record in self.known.of_backend(self._workload.backend).items():
+            config = record["trial"]["config"]
             try:
-                job = self._workload.job(record["trial"]["config"])
+                identity = self._workload.identity(config, self._workload.source(config))
             except GENERATOR_FAULTS:
                 continue  # the generator takes no such config any more
-            trial = self.known.trial(job.identity, self._limits)
+            trial = self.known.trial(identity, self._limits)
             if trial is not None and path in there:
                 holding[path] = trial
-            elif job.identity not in self.known.trials:
-                stale.append((job, self.known.contexts[record["context"]]))
+            elif identity not in self.known.trials:
+                stale.append(self.known.contexts[record["context"]])
         return holding, stale
 
     def why_not(self) -> Counter[str]:
         """Say why earlier records of configs do not hold now: reason -> of how many configs."""
         reasons: Counter[str] = Counter()
-        for _job, context in self._stale:
+        for context in self._stale:
             changes = "; ".join(differences(context, self._workload.context))
             reasons[changes or "the generator writes another source"] += 1
         return reasons
@@ -181,8 +187,17 @@ class Ledger:
         paths = self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ()
         return {path.name: path.stat().st_size for path in paths if path != self._writer.path}
 
+    def state(self) -> str:
+        """Return a digest of what is recorded: equal states, equal summaries."""
+        return digest([self._workload.digest, self.known.count, sorted(self.known.trials)])
+
     def refresh(self) -> dict[str, int]:
-        """Read the journals again where other writers have appended; return the stamp."""
+        """Write what is left, read the journals again where others have appended, and return the stamp.
+
+        Raises:
+            CacheError: something could not be written.
+        """
+        self._recorder.drain()
         if self.stamp() != self._seen:
             self._read()
         return self._seen
@@ -201,9 +216,10 @@ class Ledger:
         """
         plain = trial.to_dict()
         result = {"schema": cache.SCHEMA, "context": self._workload.context, "trial": plain}
-        cache.write_trial(self.folder / trial.path, result, compilation, execution)
-        limits = asdict(self._limits)
-        self._append({"record": "trial", "source_bytes": len(source), "limits": limits, "trial": plain})
+        folder = self.folder / trial.path
+        self._recorder.submit(lambda: cache.write_trial(folder, result, compilation, execution))
+        limits = {"limits": asdict(self._limits)} if trial.status.transient else {}
+        self._append({"record": "trial", "source_bytes": len(source), **limits, "trial": plain})
 
     def record_confirmation(self, readings: Mapping[str, Metrics]) -> None:
         """Record the readings of finalists that were measured together, by identity."""
@@ -215,16 +231,24 @@ class Ledger:
         self._append({"record": "reference", "metrics": dict(vars(metrics))})
 
     def _append(self, record: dict[str, Any]) -> None:
-        digest, label = self._workload.digest, self.folder.name
-        records = [{**record, "context": digest}]
+        label = self.folder.name
+        records = [{**record, "context": self._workload.digest}]
         if not self._introduced:
-            context = {"workload": label, "digest": digest, "context": self._workload.context}
+            context = {"workload": label, "digest": self._workload.digest, "context": self._workload.context}
             records.insert(0, {"record": "context", **context})
-        self._writer.append(map(_encode, records))
+        lines = [_encode(each) for each in records]
+        self._recorder.submit(lambda: self._writer.append(lines))
         self._introduced = True
         for each in records:
             _merge_record(self.known, each, label)
 
     def close(self) -> None:
-        """Finish the journal."""
-        self._writer.close()
+        """Write what is left, and finish the journal.
+
+        Raises:
+            CacheError: something could not be written; what was recorded before it stands.
+        """
+        try:
+            self._recorder.close()
+        finally:
+            self._writer.close()

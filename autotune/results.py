@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,23 @@ def median_ms(trial: Trial) -> float:
     return reading.median_ms
 
 
-def choose(trials: Iterable[Trial], source_bytes: Mapping[str, int]) -> tuple[Trial | None, list[Trial]]:
-    """Return the trial to use and those that tie with it.
+@dataclass(frozen=True)
+class Ranking:
+    """Trials in the order that counts.
+
+    Attributes:
+        trials: best first, then the others by rank.
+        best: the trial to use; None where none ended ok.
+        ties: those that cannot be told from the winner, the best left out.
+    """
+
+    trials: list[Trial]
+    best: Trial | None
+    ties: list[Trial]
+
+
+def ranking(trials: Iterable[Trial], source_bytes: Callable[[str], int]) -> Ranking:
+    """Order trials, and choose the one to use.
 
     The winner has the least confirmed median; a first reading counts only where nothing is confirmed, since
     the least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it,
@@ -76,31 +91,24 @@ def choose(trials: Iterable[Trial], source_bytes: Mapping[str, int]) -> tuple[Tr
         trials: any trials.
         source_bytes: identity -> length of its source.
     """
-    good = sorted((trial for trial in trials if trial.status is Status.OK), key=rank)
-    if not good:
-        return None, []
-    winner = good[0]
-    if winner.confirmed is None:
-        return winner, []
-    high = winner.confirmed.ci95_high_ms
-    tied = [trial for trial in good if trial.confirmed and trial.confirmed.ci95_low_ms <= high]
-    best = min(tied, key=lambda trial: (source_bytes.get(trial.identity, 0), median_ms(trial)))
-    return best, [trial for trial in tied if trial is not best]
-
-
-def rank(trial: Trial) -> tuple[bool, bool, float]:
-    """Order trials: confirmed, then unconfirmed, each by median; then failures."""
-    if trial.status is not Status.OK:
-        return (True, True, 0.0)
-    return (False, trial.confirmed is None, median_ms(trial))
-
-
-def in_order(trials: Iterable[Trial], best: Trial | None) -> list[Trial]:
-    """Return the trials best first."""
     ordered = sorted(trials, key=rank)
-    if best is not None:
-        ordered.sort(key=lambda trial: trial is not best)
-    return ordered
+    if not ordered or ordered[0].status is not Status.OK:
+        return Ranking(ordered, None, [])
+    winner = ordered[0].confirmed
+    if winner is None:
+        return Ranking(ordered, ordered[0], [])
+    high = winner.ci95_high_ms
+    tied = [trial for trial in ordered if trial.confirmed and trial.confirmed.ci95_low_ms <= high]
+    best = min(tied, key=lambda trial: source_bytes(trial.identity))  # of equally long ones the fastest
+    ties = [trial for trial in tied if trial is not best]
+    return Ranking([best, *(trial for trial in ordered if trial is not best)], best, ties)
+
+
+def rank(trial: Trial) -> tuple[int, float]:
+    """Order trials: confirmed, then unconfirmed, each by median; then failures."""
+    if trial.confirmed is not None:
+        return 0, trial.confirmed.median_ms
+    return (1, trial.metrics.median_ms) if trial.metrics is not None else (2, 0.0)
 
 
 def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:

@@ -6,6 +6,8 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import numpy as np
 from autotune import __version__, cache
 from autotune.job import Workload
 from autotune.ledger import Ledger
-from autotune.results import choose, in_order
+from autotune.machine import Roofline
+from autotune.results import ranking
 from autotune.trial import Trial
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -25,7 +28,7 @@ def write(
     ledger: Ledger,
     trials: Iterable[Trial],
     search: Mapping[str, Any],
-    roofline: Mapping[str, float] | None,
+    roofline: Roofline | None,
 ) -> None:
     """Write a workload's summary: this search's trials, and what else is known of the workload.
 
@@ -35,15 +38,20 @@ def write(
     Raises:
         CacheError: it could not be written; the old one stands.
     """
+    path = ledger.folder / cache.METRICS
     ours = {trial.path: trial for trial in trials}
     for _attempt in range(_ATTEMPTS):
         seen = ledger.refresh()
+        state = ledger.state()
+        if _tells(path, state) and all(trial.identity in ledger.known.trials for trial in ours.values()):
+            cache.note_outputs(path)  # this run's result all the same
+            return
         others = {trial.path: trial for trial in ledger.known.of_other_backends(work.backend)}
-        everything = {**others, **ledger.recalled, **ours}
-        best, ties = choose(everything.values(), ledger.known.source_bytes())
+        ranked = ranking({**others, **ledger.recalled, **ours}.values(), ledger.known.source_bytes)
         reference = ledger.known.references.get(work.digest)
         head = {
             "schema": cache.SCHEMA,
+            "state": state,
             "kernel": work.kernel.name,
             "shapes": ledger.folder.name,
             "backend": work.backend,
@@ -51,17 +59,28 @@ def write(
             "outputs": work.context["outputs"],
             "work": work.context["work"],
             "environment": environment(work),
-            "roofline": roofline,
+            "roofline": roofline and asdict(roofline),
             "timing": work.context["timing"],
             "search": search,
             "reference": reference and {"name": "numpy", "metrics": dict(vars(reference))},
-            "best": best and best.path,
-            "ties": [trial.path for trial in ties],
+            "best": ranked.best and ranked.best.path,
+            "ties": [trial.path for trial in ranked.ties],
         }
-        data = _text(head, in_order(everything.values(), best))
-        cache.write_file(ledger.folder / cache.METRICS, data)
+        cache.write_file(path, _text(head, ranked.trials))
         if ledger.stamp() == seen:
             return
+
+
+def _tells(path: Path, state: str) -> bool:
+    """Whether the summary is whole and of this state, by its first and last lines."""
+    begin, end = _text({"schema": cache.SCHEMA, "state": state}, []).split(b' "trials": [\n')
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(begin)) == begin
+            file.seek(-len(end), os.SEEK_END)
+            return begins and file.read() == end
+    except OSError:
+        return False
 
 
 def environment(work: Workload) -> dict[str, Any]:

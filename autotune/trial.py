@@ -95,8 +95,8 @@ class Trial:
         return plain
 
     @staticmethod
-    def from_dict(plain: Mapping[str, Any]) -> Trial:
-        """Make the trial that `to_dict` described.
+    def from_dict(plain: Mapping[str, Any], **changes: Any) -> Trial:
+        """Make the trial that `to_dict` described, with some fields changed.
 
         Raises:
             TypeError, ValueError, KeyError: it describes none.
@@ -109,5 +109,6 @@ class Trial:
                 "metrics": metrics and Metrics(**metrics),
                 "confirmed": confirmed and Metrics(**confirmed),
                 "samples_ms": tuple(plain["samples_ms"]),
+                **changes,
             }
         )

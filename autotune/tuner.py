@@ -26,8 +26,9 @@ from autotune.finalists import TURNS, confirm
 from autotune.job import GENERATOR_FAULTS, Job, Workload, workload
 from autotune.kernel import Inputs, Kernel, Specs
 from autotune.ledger import Ledger
+from autotune.machine import roofline
 from autotune.measure import Timing, metrics
-from autotune.results import Results, choose, in_order
+from autotune.results import Results, ranking
 from autotune.search._base import Observation, Strategy
 from autotune.search.exhaustive import Exhaustive
 from autotune.space import Config, SearchSpace
@@ -35,6 +36,7 @@ from autotune.trial import Status, Trial
 from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
+_COUNTABLE = 1 << 20  # a product up to this size is listed in about a second
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,19 @@ def tune(
             method = replace(timing, max_s=timing.max_s / TURNS) if brief else timing
             return Workers(kernel, inputs, maker, method, budget.limits, objects)
 
-        size = sum(1 for _ in space)
+        size = len(space) if space.product <= _COUNTABLE else None
         name = f"{kernel.name} {ledger.folder.name}"
-        hear = stack.enter_context(live(name, min(size, budget.trials or size), budget.seconds)).trial
+        hear = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds)).trial
         search = _Search(work, ledger, space, size, hear)
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
         with _summarized(search, strategy, budget, started):
             search.run(strategy, budget, started, workers)
             notes += search.confirm(functools.partial(workers, brief=True))
         return search.results(notes, time.monotonic() - started)
+
+
+def _smaller(*counts: int | None) -> int | None:
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _stale(reason: tuple[str, int]) -> str:
@@ -186,7 +192,7 @@ def _checked(kernel: Kernel, specs: Specs, space: SearchSpace | None) -> SearchS
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(own.parameters)
             raise UsageError(f"kernel {kernel.name}: no parameter {name!r}{hint} Known: {known}.")
-    if next(iter(space), None) is None:
+    if not space:
         raise UsageError(
             f"kernel {kernel.name}: the search space is empty: a parameter has no values, or the constraints "
             "refuse every config"
@@ -202,14 +208,14 @@ class _Search:
         work: Workload,
         ledger: Ledger,
         space: SearchSpace,
-        space_size: int,
+        space_size: int | None,
         hear: Callable[[Trial], None],
     ) -> None:
         self.work = work
         self.ledger = ledger
         self.trials: dict[str, Trial] = {}
         self.space_size = space_size
-        self.roofline: dict[str, float] | None = None
+        self.roofline = roofline(self.work.outputs[0].dtype)
         self._space = space
         self._hear = hear
         self._measured = 0
@@ -218,9 +224,11 @@ class _Search:
             metrics,
             flops=work.context["work"]["flops"],
             bytes_moved=work.context["work"]["bytes"],
+            peak_gflops=self.roofline.peak_gflops if self.roofline else None,
+            bandwidth_gbytes_per_s=self.roofline.bandwidth_gbytes_per_s if self.roofline else None,
         )
         for trial in ledger.recalled.values():
-            if _admits(space, trial.config):
+            if trial.config in space:
                 self._history.append(Observation(trial.config, _cost(trial)))
                 self._conclude(trial)
 
@@ -301,14 +309,14 @@ class _Search:
 
     def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
         """Return what was found, in order."""
-        best, ties = choose(self.trials.values(), self.ledger.known.source_bytes())
+        ranked = ranking(self.trials.values(), self.ledger.known.source_bytes)
         return Results(
             kernel=self.work.kernel.name,
             shapes=self.ledger.folder.name,
             backend=self.work.backend,
-            trials=tuple(in_order(self.trials.values(), best)),
-            best=best,
-            ties=tuple(ties),
+            trials=tuple(ranked.trials),
+            best=ranked.best,
+            ties=tuple(ranked.ties),
             reference=self.ledger.known.references.get(self.work.digest),
             folder=self.ledger.folder,
             measured=self._measured,
@@ -319,12 +327,3 @@ class _Search:
 
 def _cost(trial: Trial) -> float | None:
     return trial.metrics.median_ms if trial.metrics else None
-
-
-def _admits(space: SearchSpace, config: Config) -> bool:
-    """Whether a config is one of the space's."""
-    return (
-        config.keys() == space.parameters.keys()
-        and all(config[name] in values for name, values in space.parameters.items())
-        and all(allows(config) for allows in space.constraints)
-    )
