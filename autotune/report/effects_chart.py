@@ -38,7 +38,13 @@ def effects_chart(every: list[Effect], best: Config, best_ms: float) -> Scene:
         for row, value in enumerate(values):
             y = top + 22 + _PITCH * (row + 0.5)
             marks.extend(_row(effect, value, best_ms, scale, y))
-            marks.extend(_name(value, best.get(effect.name) == value, scale, y))
+            room = 66 if value in effect.failures else _GUTTER - 16
+            chosen = best.get(effect.name) == value
+            marks.append(
+                Label(8, y + 4, fit(str(value), room, 11), "best" if chosen else "ink", 11, bold=chosen)
+            )
+            if chosen:
+                marks.append(Point(scale(1), y, "best", 4.5, title="the best config's value"))
         top = bands[-1][1] + 6
     marks.append(Label(0, top + 10, "time over best's", "muted", 10.5))
     if len(shown) < len(every):
@@ -69,12 +75,6 @@ def _row(effect: Effect, value: Value, best_ms: float, scale: Scale, y: float) -
     if value in effect.failures:
         yield Label(_GUTTER - 8, y + 4, f"{effect.failures[value]} failed", "failed", 9.5, "end")
     yield from spread_row([time / best_ms for time in effect.groups[value]], scale, y)
-
-
-def _name(value: Value, chosen: bool, scale: Scale, y: float) -> Iterator[Mark]:
-    yield Label(8, y + 4, fit(str(value), 66, 11), "best" if chosen else "ink", 11, bold=chosen)
-    if chosen:
-        yield Point(scale(1), y, "best", 4.5, title="the best config's value")
 
 
 def _natural_order(values: list[Value]) -> list[Value]:

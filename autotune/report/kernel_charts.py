@@ -85,8 +85,10 @@ def spreads(workloads: Sequence[Workload]) -> Scene:
             marks.append(Point(scale(workload.speedup), top + 25, "reference", 5.5, "diamond", title))
         marks.append(Point(scale(1), top + 25, "best", 4.5))
     bottom = len(workloads) * pitch + 38
-    entries = [("best", "circle", "best"), ("reference", "diamond", "reference")]
-    marks.extend(legend(bottom, [*entries, ("spread", "circle", "half of all configs")]))
+    entries = [("best", "circle", "best"), ("spread", "circle", "half of all configs")]
+    if references:
+        entries.append(("reference", "diamond", "reference"))
+    marks.extend(legend(bottom, entries))
     return Scene(WIDTH, bottom + 8, "Spread: time over the best's", tuple(marks))
 
 

@@ -42,7 +42,7 @@ class Live:
         self._best_ms: float | None = None
         self._started = self._told = time.monotonic()
         self._closed = False
-        self._bar = self._new_bar() if self._stream.isatty() else None
+        self._bar = self._new_bar() if _is_window(self._stream) else None
 
     def __enter__(self) -> Live:
         """Return itself: `with Live(...) as live`."""
@@ -120,3 +120,8 @@ class Live:
 
     def _encodable(self, text: str) -> str:
         return encodable(text, self._stream.encoding or "utf-8")
+
+
+def _is_window(stream: TextIO) -> bool:
+    """Say whether a line can be rewritten there: not on a terminal without a size (`ssh -tt` in a job)."""
+    return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0

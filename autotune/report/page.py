@@ -11,7 +11,7 @@ from autotune.report.markup import Markup, element
 from autotune.report.palette import stylesheet
 from autotune.report.records import Workload, log_tail, statuses
 from autotune.report.scene import Scene, to_svg
-from autotune.report.summary import COLUMNS, NOTHING, Column, best_config, endings
+from autotune.report.summary import COLUMNS, Column, best_config, endings, telling
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
 from autotune.trial import Status, Trial
@@ -60,7 +60,7 @@ def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator
         f"{spent} of search · {made_at}",
         class_="note",
     )
-    shown = [column for column in COLUMNS if column.heading != "best config"]
+    shown = telling([column for column in COLUMNS if column.heading != "best config"], workloads)
     table = element(
         "table",
         element("thead", element("tr", *(_heading(column.heading, column.numeric) for column in shown))),
@@ -125,7 +125,7 @@ def _workload(workload: Workload) -> Iterator[Markup]:
 
 
 def _best_table(workload: Workload) -> Markup:
-    headings = ("median", "95 % CI", "rate", "speed-up")
+    headings = ("median", "95 % CI", "rate", *(("speed-up",) if workload.reference else ()))
     head = element(
         "thead", element("tr", _heading("config", False), *(_heading(name, True) for name in headings))
     )
@@ -142,12 +142,12 @@ def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
     reading = trial.best_reading
     assert reading is not None, "a measured trial has a reading"
     rate, unit = throughput(reading)
-    return (
+    cells = (
         duration(reading.median_ms),
         interval(reading.ci95_low_ms, reading.ci95_high_ms),
         f"{figures(rate)} {unit}",
-        ratio(workload.reference.median_ms / reading.median_ms) if workload.reference else NOTHING,
     )
+    return (*cells, ratio(workload.reference.median_ms / reading.median_ms)) if workload.reference else cells
 
 
 def _failures(workload: Workload) -> Iterator[Markup]:

@@ -25,7 +25,7 @@ ROLES = {
     "page": Colour("#f6f7f9", "#0f141b"),
     "card": Colour("#ffffff", "#171e28"),
     "best": Colour("#0068a8", "#56b4e9"),
-    "reference": Colour("#b85c00", "#f0a43c"),
+    "reference": Colour("#ac5400", "#f0a43c"),
     "trial": Colour("#6b7a8d", "#8b9bb0", 0.45),
     "spread": Colour("#c3d5e4", "#2c4a63"),
     "failed": Colour("#a3326b", "#e58ab8"),

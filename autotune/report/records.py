@@ -95,7 +95,7 @@ class Workload:
     def host(self) -> str:
         """Where it was measured, as one phrase."""
         return " · ".join(
-            visible(self.environment[key]) for key in ("host", "cpu", "compiler") if self.environment.get(key)
+            visible(self.environment[key]) for key in ("host", "cpu", "version") if self.environment.get(key)
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from autotune.report.records import Workload, statuses
@@ -75,6 +75,11 @@ COLUMNS = (
     Column("ok trials", _trials, numeric=True),
     Column("spent", lambda workload: elapsed(workload.elapsed_s), numeric=True),
 )
+
+
+def telling(columns: Sequence[Column], workloads: Sequence[Workload]) -> list[Column]:
+    """Return the columns in which at least one workload has something to say."""
+    return [column for column in columns if any(column.cell(workload) != NOTHING for workload in workloads)]
 
 
 def endings(workload: Workload) -> str:

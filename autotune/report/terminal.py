@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.report.records import Workload
-from autotune.report.summary import COLUMNS, NOTHING, Column, best_config, endings, headline
+from autotune.report.summary import COLUMNS, best_config, endings, headline, telling
 from autotune.report.visible import encodable, visible
 
 _UNBOUND = 10_000
 """Columns of a pipe: a row is one line there, for grep and awk to find whole."""
 _STYLES = {"kernel": "bold", "best config": "cyan", "reference": "dim"}
-_LEFT_TO_ENDINGS = {"ok trials", "spent"}
+_BELOW = {"ok trials", "spent"}
+"""What the lines below the table tell."""
 
 
 def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | None = None) -> None:
@@ -47,7 +48,7 @@ def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | 
 
 def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown = [column for column in COLUMNS if _is_telling(column, workloads)]
+    shown = telling([column for column in COLUMNS if column.heading not in _BELOW], workloads)
     for column in shown:
         folds = column.heading == "best config"
         table.add_column(
@@ -71,13 +72,6 @@ def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
 def _style(workload: Workload) -> str:
     """Return the style of a speed-up: green is only what beats the reference."""
     return "yellow" if workload.speedup is not None and workload.speedup < 1 else "bold green"
-
-
-def _is_telling(column: Column, workloads: Sequence[Workload]) -> bool:
-    """Say whether a column belongs in the table: how trials ended stands below it."""
-    return column.heading not in _LEFT_TO_ENDINGS and any(
-        column.cell(workload) != NOTHING for workload in workloads
-    )
 
 
 def _cards(workloads: Sequence[Workload], encoding: str) -> RenderableType:

@@ -74,7 +74,7 @@ def progress(workload: Workload) -> Scene:
     times = [trial.metrics.median_ms for _, trial in moments if trial.metrics]
     reference = [workload.reference.median_ms] if workload.reference else []
     x = Scale(0, max([1e-3, *(at for at, _ in moments)]) * 1.02, LEFT, WIDTH - 6)
-    y = spanning([*times, *reference], HEIGHT, 38, log=True)
+    y = spanning([*times, *reference], HEIGHT, 38 if workload.failed else 24, log=True)
     marks: list[Mark] = list(axes(x, y, unit, "median time, ms"))
     if workload.reference:
         level = y(workload.reference.median_ms)

@@ -18,8 +18,9 @@ ENVIRONMENT = {
     "cpu": "AMD EPYC 7R13",
     "cores": 2,
     "system": "Linux 6.1",
-    "compiler": "gcc 12.2.0",
-    "flags": ["-O3", "-march=native"],
+    "compiler": "/usr/bin/cc",
+    "version": "cc (Debian) 12.2.0",
+    "flags": "-O3 -march=native",
     "python": "3.11.7",
 }
 GCC_LOG = """candidate.c: In function 'gemm':
@@ -40,6 +41,10 @@ GEMM = {
     "NUM_BLOCK_N": [1, 2, 4],
     "NUM_BLOCK_K": [1, 2, 4],
 }
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07<script>owned = 1</script><img src=x onerror='owned = 1'>"
+    "\r\n\u202egnp.\"'&$x^2$\ud800\x9b31m"
+)
 
 
 def write_cache(root: Path) -> Path:
@@ -160,3 +165,23 @@ def metrics(median_ms: float, work: Mapping[str, float]) -> dict[str, Any]:
         "roofline_fraction": gflops / attainable if flops else gbytes / BANDWIDTH,
         "mfu": None,
     }
+
+
+def make_hostile(path: Path) -> Path:
+    """Put hostile text in every text of a perf_metrics.json that a host may choose, and in the logs."""
+    record = json.loads(path.read_text())
+    record |= {"kernel": HOSTILE, "shapes": HOSTILE, "backend": HOSTILE}
+    record["environment"] = {HOSTILE: HOSTILE, "host": HOSTILE}
+    record["search"][HOSTILE] = HOSTILE
+    record["timing"][HOSTILE] = HOSTILE
+    record["reference"]["name"] = HOSTILE
+    for trial in record["trials"]:
+        trial["config"] = {
+            HOSTILE: HOSTILE,
+            **{name: f"{value}{HOSTILE}" for name, value in trial["config"].items()},
+        }
+        trial["message"] = HOSTILE
+    path.write_text(json.dumps(record))
+    for log in path.parent.glob("*/*.log"):
+        log.write_bytes(HOSTILE.encode(errors="surrogatepass") * 9)
+    return path

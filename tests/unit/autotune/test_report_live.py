@@ -99,7 +99,6 @@ def test_a_terminal_gets_one_line_that_ends_with_the_result(tmp_path: Path, loca
         withexitstatus=True,
         env=env,
         timeout=60,
-        extra_args=None,
         encoding="utf-8",
     )  # a pty of 80 columns
 
@@ -110,3 +109,16 @@ def test_a_terminal_gets_one_line_that_ends_with_the_result(tmp_path: Path, loca
     assert "best 0.500 ms, 1 failed" in last
     assert max(map(len, output.replace("\r\n", "").split("\r"))) <= 80
     assert (locale == "C") == last.isascii()
+
+
+def test_a_terminal_without_a_size_gets_plain_lines(tmp_path: Path) -> None:
+    program = tmp_path / "search.py"
+    program.write_text(SEARCH)
+    root = str(Path(live.__file__).parents[2])
+
+    child = pexpect.spawn(
+        sys.executable, [str(program), root], dimensions=(0, 0), encoding="utf-8", timeout=60
+    )
+    child.expect(pexpect.EOF)
+
+    assert child.before.startswith("gemm 8x8: 3/3 trials, best 0.500 ms, 1 failed, ")
