@@ -18,7 +18,7 @@ from remote_tools.errors import DataError, TransferError
 from remote_tools.progress import count_text, size_text
 from remote_tools.replica import digest_of, join, pack, path_of, size_of, split, unpack
 from remote_tools.ssh import Master
-from remote_tools.workspace import Workspace, client_id, shown
+from remote_tools.workspace import Workspace, client_id, look, shown
 
 MANY_DELETES = 20
 MANY_DELETES_SHARE = 0.1
@@ -232,13 +232,13 @@ def _sort_deletes(
     """Tell what is gone here from what is only excluded now; below a file or a link nothing exists."""
     gone: list[bytes] = []
     staying: list[bytes] = []
-    top = os.fsencode(workspace.root) + b"/"
+    top = os.fsencode(workspace.root)
     for path in candidates:
         above, under = path, False
         while b"/" in above and not under:
             above = above.rpartition(b"/")[0]
             under = above in workspace.files
-        exists = not under and os.path.lexists(top + path)
+        exists = not under and look(top, path) is not None
         (staying if exists or not delete else gone).append(path)
     return gone, staying
 

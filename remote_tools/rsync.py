@@ -237,9 +237,12 @@ def rsh(words: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def listed(paths: Iterable[bytes]) -> Iterator[Path]:
-    """Write a listing for --files-from and --from0, and remove it afterwards."""
+    """Write a listing for --files-from and --from0, and remove it afterwards.
+
+    A name that begins with # or ; would be a comment there (rsync's exclude.c, RL_DUMP_COMMENTS).
+    """
     with tempfile.NamedTemporaryFile(prefix="remote-listing-") as file:
-        file.write(join(paths))
+        file.write(join(b"./" + path for path in paths))
         file.flush()
         yield Path(file.name)
 
