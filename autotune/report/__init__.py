@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from autotune import cache
-from autotune.errors import AutotuneError, DataError, UnavailableError, UsageError
+from autotune.errors import AutotuneError, CacheError, DataError, UnavailableError, UsageError
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
@@ -29,11 +29,11 @@ from autotune.report.workload_charts import workload_charts
 __all__ = ["Live", "Workload", "load", "load_all", "main", "print_table", "write_page", "write_plots"]
 
 
-def load_all(cache_root: Path) -> tuple[list[Workload], list[DataError]]:
+def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
     """Read every workload of a cache; what cannot be read is told beside it.
 
     Raises:
-        CacheError: there is no such folder, or a file of it cannot be opened.
+        CacheError: there is no such folder.
         UsageError: nothing was tuned there.
     """
     paths = cache.summaries(cache_root)
@@ -41,11 +41,12 @@ def load_all(cache_root: Path) -> tuple[list[Workload], list[DataError]]:
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
         )
-    workloads, faults = [], []
+    workloads: list[Workload] = []
+    faults: list[AutotuneError] = []
     for path in paths:
         try:
             workloads.append(load(path))
-        except DataError as fault:
+        except (DataError, CacheError) as fault:
             faults.append(fault)
     return workloads, faults
 
@@ -105,12 +106,12 @@ def main(argv: Sequence[str]) -> int:
     """Run `python -m autotune report CACHE [--out DIR] [--no-html]`.
 
     Returns:
-        0; 65 where a part of the cache could not be read: the rest is shown all the same.
+        0; the first fault's code where a part of the cache could not be read: the rest is shown all the same.
 
     Raises:
         AutotuneError: there is nothing to show, or it cannot be written.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="autotune report", description="Print the best configs; write report.html and the plots."
     )
     parser.add_argument(
@@ -129,17 +130,30 @@ def main(argv: Sequence[str]) -> int:
             _write_files(workloads, cache_root, options.out or cache_root / "plots")
     for fault in faults:
         _complain(fault)
-    return DataError.exit_code if faults else 0
+    return faults[0].exit_code if faults else 0
 
 
 def _write_files(workloads: Sequence[Workload], cache_root: Path, out: Path) -> None:
-    print(f"\nreport: {write_page(workloads, cache_root, out)}")
+    _say(f"\nreport: {write_page(workloads, cache_root, out)}")
     try:
         plots = write_plots(workloads, out)
-        print(f"plots:  {out} ({len(plots)} PNG)")
+        _say(f"plots:  {out} ({len(plots)} PNG)")
     except UnavailableError as fault:
         _complain(fault)
 
 
+def _say(text: str) -> None:
+    print(encodable(visible(text, keep="\n"), sys.stdout.encoding or "ascii"))
+
+
 def _complain(fault: AutotuneError) -> None:
-    print(encodable(f"autotune report: {visible(str(fault))}", sys.stderr.encoding), file=sys.stderr)
+    print(
+        encodable(f"autotune report: {visible(str(fault))}", sys.stderr.encoding or "ascii"), file=sys.stderr
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with EX_USAGE, as every fault of usage does."""
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")

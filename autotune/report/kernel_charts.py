@@ -55,7 +55,7 @@ def comparison(workloads: Sequence[Workload]) -> Scene:
     entries += [("reference", "diamond", f"{fit(name, 150)} (reference)") for name in names[:1]]
     height = len(workloads) * ROW + 18
     marks.extend(legend(height, entries))
-    return Scene(WIDTH, height + 8, "Best against reference", tuple(marks))
+    return Scene(WIDTH, height + 8, "Best against reference" if names else "Best of each shape", tuple(marks))
 
 
 def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:

@@ -106,9 +106,10 @@ def _moments(workload: Workload) -> tuple[list[tuple[float, Trial]], str]:
         ]
     except (ValueError, OverflowError):
         starts = []
-    if not starts or max(starts) == min(starts):
+    first = min(starts, default=0.0)
+    if not starts or max(starts) == first:
         return [(float(index), trial) for index, trial in enumerate(here, 1)], "trials"
-    since = (start - min(starts) for start in starts)
+    since = (start - first for start in starts)
     return sorted(zip(since, here, strict=True), key=lambda moment: moment[0]), "seconds"
 
 

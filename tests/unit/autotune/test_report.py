@@ -331,6 +331,14 @@ def test_a_cache_without_results_says_what_to_name_instead(tmp_path: Path) -> No
         report.main([str(tmp_path / "absent")])
 
 
+def test_a_fault_of_usage_ends_with_ex_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report.main(["--sunny"])
+
+    assert 64 == ended.value.code
+    assert "unrecognized arguments: --sunny" in capsys.readouterr().err
+
+
 def test_without_matplotlib_there_is_a_table_a_page_and_advice(small: Path) -> None:
     program = (
         "import sys; sys.modules['matplotlib'] = None; from autotune import report; report.main(sys.argv[1:])"
