@@ -68,7 +68,7 @@ def _count(text: str) -> int:
 def main(flags: argparse.Namespace, workloads: Sequence[Workload]) -> int:
     """Tune every workload, print the table of the best configs, return the exit code.
 
-    0 where every workload has a best config; 1 where one has none; else the code of the error that is printed.
+    0 where every workload has a best config, 1 where one has none, else the code of the printed error.
     """
     budget = Budget(trials=flags.budget or None)
     try:

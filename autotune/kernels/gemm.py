@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels import gemm_c, gemm_numpy
-from autotune.kernels.c_source import ITEM_BYTES, host_registers, host_vector_bytes, lanes
+from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
 from autotune.kernels.gemm_c import Blocking, Product, Schedule
+from autotune.kernels.register_tile import register_tiles
 from autotune.space import Config, SearchSpace
 
 Arrays = tuple[NDArray[Any], ...]
@@ -37,7 +38,7 @@ def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
         "pack_lhs": _packing(product.m * product.k, product.dtype),
         "pack_rhs": _packing(product.k * product.n, product.dtype) if whole_columns else (True,),
         "vector_bytes": (vector_bytes,),
-        "register_tile": _register_tiles(product, vector_bytes),
+        "register_tile": register_tiles(product.m, product.n, product.dtype, vector_bytes),
         "unroll_k": (4,),
         "threads": tuple(sorted({1, os.cpu_count() or 1})),
     }
@@ -63,21 +64,6 @@ def _loops(m: int, n: int, k: int) -> dict[str, Any]:
 def _packing(elements: int, dtype: str) -> tuple[bool, ...]:
     """Return whether to pack: always, unless the operand is small enough for most L2 caches."""
     return (False, True) if elements * ITEM_BYTES[dtype] <= 512 * 1024 else (True,)
-
-
-def _register_tiles(product: Product, vector_bytes: int) -> tuple[str, ...]:
-    """Return the register tiles that fill the registers without spilling, one for each width.
-
-    Rows are balanced: 129 rows in tiles of at most 14 become nine of 13 and one of 12. One vector a row is for
-    products that have no more: every broadcast of A should serve more than one multiplication.
-    """
-    width = lanes(product.dtype, vector_bytes)
-    widths = [vectors for vectors in (2, 3, 4) if (vectors - 1) * width < product.n] or [1]
-    tiles = []
-    for vectors in widths:
-        most = min(14, (host_registers() - 1 - vectors) // vectors)
-        tiles.append(f"{-(-product.m // -(-product.m // most))}x{vectors}")
-    return tuple(tiles)
 
 
 def loops_are_canonical(config: Config) -> bool:

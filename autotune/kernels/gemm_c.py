@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from autotune.kernel import Specs
 from autotune.kernels.c_source import entry_point, indent, lanes, offset, prelude, round_up
-from autotune.kernels.register_tile import RegisterTile
+from autotune.kernels.register_tile import RegisterTile, with_edges
 from autotune.space import Config
 
 ENTRY = "gemm"
@@ -264,7 +264,7 @@ def source(config: Config, inputs: Specs, outputs: Specs, lhs_transposed: bool) 
     return "\n".join(
         [
             prelude(product.dtype, schedule.vector_bytes),
-            *tiles,
+            tiles,
             *(operand.pack_function() for operand in packed),
             *buffers,
             "",
@@ -274,32 +274,23 @@ def source(config: Config, inputs: Specs, outputs: Specs, lhs_transposed: bool) 
     )
 
 
-def _tiles(blocking: Blocking, lhs: Operand, rhs: Operand) -> tuple[list[str], str]:
-    """Return the register tiles that this product needs, and the statement that picks one."""
+def _tiles(blocking: Blocking, lhs: Operand, rhs: Operand) -> tuple[str, str]:
+    """Return the register tiles that this product needs, and the statement that calls the right one."""
     product, schedule = blocking.product, blocking.schedule
-    width = lanes(product.dtype, schedule.vector_bytes)
-    rows = [r for r in (blocking.tile_m, product.m % blocking.tile_m) if 0 < r <= product.m]
-    columns = [c for c in (blocking.tile_n, product.n % blocking.tile_n) if 0 < c <= product.n]
-    tiles = {}
-    for r in rows:
-        for c in columns:
-            tiles[r, c] = RegisterTile(
-                f"tile_{r}x{c}", r, -(-c // width), c, lhs.strides, rhs.strides[1], product.out, width,
-                schedule.unroll_k, schedule.prefetch,
-            )  # fmt: skip
+    tile = RegisterTile(
+        rows=blocking.tile_m,
+        vectors=schedule.tile_shape[1],
+        columns=blocking.tile_n,
+        lhs_strides=lhs.strides,
+        rhs_stride=rhs.strides[1],
+        out_strides=product.out,
+        lanes=lanes(product.dtype, schedule.vector_bytes),
+        unroll_k=schedule.unroll_k,
+        prefetch=schedule.prefetch,
+    )
+    fits = (f"i + {blocking.tile_m} <= {product.m}", f"j + {blocking.tile_n} <= {product.n}")
     depth = f"MIN({blocking.block('K')}, {product.k} - k)"
-    call = {key: f"{tile.name}(a, b, c, {depth}, k > 0)" for key, tile in tiles.items()}
-
-    def pick_rows(c: int) -> str:
-        if len(rows) == 1:
-            return call[rows[0], c] + ";"
-        return f"if (i + {blocking.tile_m} <= {product.m}) {call[rows[0], c]}; else {call[rows[1], c]};"
-
-    dispatch = pick_rows(columns[0])
-    if len(columns) == 2:
-        edge = pick_rows(columns[1])
-        dispatch = f"if (j + {blocking.tile_n} <= {product.n}) {{ {dispatch} }}\nelse {{ {edge} }}"
-    return [tile.source() for tile in tiles.values()], dispatch
+    return with_edges(tile, (product.m, product.n), fits, f"a, b, c, {depth}, k > 0")
 
 
 def _share(blocking: Blocking, lhs: Operand, rhs: Operand, dispatch: str) -> str:

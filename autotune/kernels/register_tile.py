@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from autotune.kernels.c_source import host_registers, lanes
 
 
 @dataclass(frozen=True)
@@ -10,7 +12,6 @@ class RegisterTile:
     """C source of one tile: `rows` x `vectors` accumulators, each fed by a broadcast of A and a vector of B.
 
     Args:
-        name: the C function.
         rows: rows of C.
         vectors: vectors in a row of C.
         columns: columns of C that exist; fewer than `vectors` hold at the right edge.
@@ -21,9 +22,9 @@ class RegisterTile:
         unroll_k: steps of K written out in the loop's body.
         prefetch: steps of K that B is fetched ahead of its use; 0 leaves it to the hardware.
         row_scale: whether each row is multiplied by `scale[row]` before it is stored.
+        name: the C function.
     """
 
-    name: str
     rows: int
     vectors: int
     columns: int
@@ -34,6 +35,7 @@ class RegisterTile:
     unroll_k: int
     prefetch: int = 0
     row_scale: bool = False
+    name: str = "tile"
 
     def source(self) -> str:
         """Return the function: `name(a, b, c, depth, accumulate[, scale])`."""
@@ -98,3 +100,49 @@ class RegisterTile:
             lines.append(f"    else {loop} {target} = row[j];")
             lines.append(f"    c += {row_stride};")
         return "\n".join(lines)
+
+
+def with_edges(
+    tile: RegisterTile, extent: tuple[int, int], fits: tuple[str, str], arguments: str
+) -> tuple[str, str]:
+    """Return C for a tile and its remainders at the edges, and the statement that calls the one that fits.
+
+    Args:
+        tile: the whole tile.
+        extent: rows and columns of C.
+        fits: C conditions: whether a whole tile's rows fit here, and its columns.
+        arguments: what each tile is called with.
+    """
+    rows = [count for count in (tile.rows, extent[0] % tile.rows) if 0 < count <= extent[0]]
+    columns = [count for count in (tile.columns, extent[1] % tile.columns) if 0 < count <= extent[1]]
+    sources = []
+
+    def call(i: int, j: int) -> str:
+        name = f"tile_{rows[i]}x{columns[j]}"
+        vectors = -(-columns[j] // tile.lanes)
+        edge = replace(tile, name=name, rows=rows[i], vectors=vectors, columns=columns[j])
+        sources.append(edge.source())
+        return f"{name}({arguments});"
+
+    def pick_rows(j: int) -> str:
+        return call(0, j) if len(rows) == 1 else f"if ({fits[0]}) {call(0, j)} else {call(1, j)}"
+
+    statement = pick_rows(0)
+    if len(columns) == 2:
+        statement = f"if ({fits[1]}) {{ {statement} }}\nelse {{ {pick_rows(1)} }}"
+    return "\n".join(sources), statement
+
+
+def register_tiles(rows: int, columns: int, dtype: str, vector_bytes: int) -> tuple[str, ...]:
+    """Return the tiles ("rows x vectors") that fill the registers without spilling, one for each width.
+
+    Rows are balanced: 129 in tiles of at most 14 become nine of 13 and one of 12. One vector a row is for
+    products that have no more: every broadcast of A should serve more than one multiplication.
+    """
+    width = lanes(dtype, vector_bytes)
+    widths = [vectors for vectors in (2, 3, 4) if (vectors - 1) * width < columns] or [1]
+    tiles = []
+    for vectors in widths:
+        most = min(14, (host_registers() - 1 - vectors) // vectors)
+        tiles.append(f"{-(-rows // -(-rows // most))}x{vectors}")
+    return tuple(tiles)

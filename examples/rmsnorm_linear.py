@@ -1,0 +1,27 @@
+"""Tune a root-mean-square norm and the linear map behind it against NumPy's, narrow and wide."""
+
+from __future__ import annotations
+
+import sys
+
+from autotune import script
+from autotune.kernels import rmsnorm_linear
+
+SHAPES = ((4096, 512, 8), (2048, 1024, 16), (257, 509, 31))
+"""(rows, depth, columns): the gates of a mixture of experts are this narrow."""
+
+
+def main() -> int:
+    """Read the flags and tune."""
+    flags = script.parser("Tune rmsnorm and linear.", budget=24).parse_args()
+    inputs = [rmsnorm_linear.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
+    spaces = [{"numpy": rmsnorm_linear.numpy_space(each.specs)} for each in inputs]
+    workloads = [
+        script.Workload(rmsnorm_linear.kernel, each, space)
+        for each, space in zip(inputs, spaces, strict=True)
+    ]
+    return script.main(flags, workloads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
