@@ -1,0 +1,179 @@
+"""`python -m autotune`: read, check and tidy any cache, of this machine or fetched from another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from autotune import cache, report
+from autotune.clean import clean
+from autotune.errors import AutotuneError, DataError, UsageError
+from autotune.report.records import log_tail
+from autotune.report.units import config_text, duration, interval, throughput
+from autotune.report.visible import encodable, visible
+from autotune.space import nearest
+from autotune.trial import Trial
+from autotune.verify import verify
+
+_SHOWN = 20
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with EX_USAGE, as every fault of usage here does."""
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="autotune", description="Read, check and tidy a cache of tuning results.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, *words: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        for word in words:
+            added.add_argument(word)
+        where = "the cache (default: $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune)"
+        added.add_argument("--cache-dir", type=Path, metavar="DIR", help=where)
+        return added
+
+    command("list", "Print the best config of every workload.")
+    show = command("show", "Print a workload's trials, or one trial with its logs.", "workload")
+    show.add_argument("config", nargs="?", help="a config's folder name, or the start of it")
+    best = command("best", "Print best configs as JSON, one workload a line.")
+    best.add_argument("workload", nargs="?", help="KERNEL or KERNEL/SHAPES; default: all")
+    command("verify", "Check that everything is whole, and say what would be measured again here and why.")
+    command("clean", "Remove what killed tuners left, and merge journals.")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; return its exit code."""
+    if argv[:1] == ["report"]:
+        return report.main(argv[1:])
+    options = _parser().parse_args(argv)
+    root = cache.root(options.cache_dir)
+    if options.command == "list":
+        return report.main([str(root), "--no-html"])
+    if options.command == "show":
+        return _show(root, options.workload, options.config)
+    if options.command == "best":
+        return _best(root, options.workload)
+    if options.command == "verify":
+        return _verify(root)
+    for line in clean(root):
+        _say(line)
+    return 0
+
+
+def _workloads(root: Path, name: str | None) -> list[report.Workload]:
+    """Return the workloads of a name: KERNEL, KERNEL/SHAPES, or all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    paths = {f"{path.parent.parent.name}/{path.parent.name}": path for path in cache.summaries(root)}
+    chosen = [path for key, path in paths.items() if name is None or name in {key, key.split("/")[0]}]
+    if not chosen:
+        what = "nothing was tuned there" if not paths else f"no workload {name!r}{nearest(name, paths)}"
+        raise UsageError(f"cache {root}: {what}")
+    return [report.load(path) for path in chosen]
+
+
+def _show(root: Path, name: str, config: str | None) -> int:
+    for workload in _workloads(root, name):
+        if config is None:
+            _show_workload(workload)
+            continue
+        found = [trial for trial in workload.trials if trial.path.startswith(config)]
+        if not found:
+            paths = (trial.path for trial in workload.trials)
+            raise UsageError(f"{workload.folder}: no config {config!r}{nearest(config, paths)}")
+        _show_trial(workload, found[0])
+    return 0
+
+
+def _show_workload(workload: report.Workload) -> None:
+    _say(f"{workload.kernel} {workload.shapes}")
+    for title, facts in (
+        ("environment", workload.environment),
+        ("timing", workload.timing),
+        ("search", workload.search),
+    ):
+        _say(f"  {title}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    if workload.reference:
+        _say(f"  reference: {duration(workload.reference.median_ms)}")
+    ties = {trial.path for trial in workload.ties}
+    for trial in workload.trials[:_SHOWN]:
+        mark = "*" if trial == workload.best else "=" if trial.path in ties else " "
+        _say(f"{mark} {_line(trial)}")
+    if len(workload.trials) > _SHOWN:
+        _say(f"  ... and {len(workload.trials) - _SHOWN} more")
+    statuses = Counter(trial.status.value for trial in workload.trials)
+    _say("  " + ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
+
+
+def _line(trial: Trial) -> str:
+    reading = trial.best_reading
+    if reading is None:
+        return f"{trial.status.value:>24}  {trial.path}: {trial.message}"
+    rate, unit = throughput(reading)
+    times = f"{duration(reading.median_ms)} ({interval(reading.ci95_low_ms, reading.ci95_high_ms)})"
+    return f"{times:>32}  {rate:8.3g} {unit}  {'confirmed' if trial.confirmed else '         '}  {trial.path}"
+
+
+def _show_trial(workload: report.Workload, trial: Trial) -> None:
+    _say(f"{workload.kernel} {workload.shapes}: {config_text(trial.config)}")
+    _say(_line(trial))
+    for name, value in trial.to_dict().items():
+        if name not in {"config", "samples_ms"}:
+            _say(f"  {name}: {json.dumps(value)}")
+    for line in log_tail(workload, trial).splitlines():
+        _say(f"  | {line}")
+
+
+def _best(root: Path, name: str | None) -> int:
+    workloads = _workloads(root, name)
+    for workload in workloads:
+        if workload.best and workload.best_reading:
+            record = {
+                "kernel": workload.kernel,
+                "shapes": workload.shapes,
+                "config": dict(workload.best.config),
+                "median_ms": workload.best_reading.median_ms,
+                "confirmed": workload.best.confirmed is not None,
+                "ties": [trial.path for trial in workload.ties],
+            }
+            print(json.dumps(record))
+    return 0 if all(workload.best for workload in workloads) else 1
+
+
+def _verify(root: Path) -> int:
+    count, findings = verify(root)
+    for finding in findings:
+        _say(f"{finding.kind}: {finding.where}: {finding.message}")
+    kinds = Counter(finding.kind for finding in findings)
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "all whole, all good here"
+    _say(f"{count} trials read: {told}")
+    return DataError.exit_code if kinds["damaged"] else 0
+
+
+def _say(line: str) -> None:
+    print(encodable(visible(line), sys.stdout.encoding))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except AutotuneError as error:
+        print(f"autotune: {visible(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
