@@ -9,8 +9,12 @@ from pathlib import Path
 from invoke import Collection, Context, Exit
 from invoke.tasks import task
 
+# Invoke forbids .pyc files; in a checkout that would compile every module again at every command.
+sys.dont_write_bytecode = False
+
 from remote_tools import ns as remote
 from remote_tools.argv import words_after_dashes
+from remote_tools.bench import bench_task
 
 
 @task(help={"long": "the long form of the suites that are shortened otherwise"})
@@ -37,5 +41,12 @@ def _run(module: str, *words: str) -> None:
         raise Exit(code=code)
 
 
-ns = Collection(*remote.tasks.values(), *remote.collections.values(), test, check)
+bench = Collection(
+    "bench",
+    bench_task("gemm", "examples/gemm.py", ["--mode", "both"]),
+    bench_task("softmax", "examples/softmax.py"),
+    bench_task("transpose", "examples/transpose.py"),
+    bench_task("rmsnorm_linear", "examples/rmsnorm_linear.py"),
+)
+ns = Collection(*remote.tasks.values(), *remote.collections.values(), bench, test, check)
 ns.configure(remote.configuration())

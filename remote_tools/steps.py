@@ -21,6 +21,7 @@ from remote_tools.errors import RemoteError
 from remote_tools.plan import Base, PushOptions
 from remote_tools.progress import Display, count_text, size_text
 from remote_tools.records import Records, Source, new_id
+from remote_tools.reporting import write_report
 from remote_tools.results import Results
 from remote_tools.session import Link, Reply
 from remote_tools.settings import Settings
@@ -285,6 +286,7 @@ def _conclude(
         results.complete(link, reply, there["cache_dir"], push_options(settings), display)
         fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
         record["fetched"] = fetched
+        write_report(settings.local_dir, fetched, display)
     return Outcome(there["id"], runs.exit_code(reply, display.say), fetched)
 
 

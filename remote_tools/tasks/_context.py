@@ -48,8 +48,27 @@ def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), 
     """
     from remote_tools import settings
 
-    fab_host = getattr(c, "original_host", None) if hasattr(type(c), "derive_shorthand") else None
-    return settings.load(c.config, root(), flags=flags, fab_host=fab_host, required=required)
+    return settings.load(c.config, root(), flags=flags, fab_host=_fab_host(c), required=required)
+
+
+def _fab_host(c: Context) -> str | None:
+    """Return the host that `fab -H` named, with its user; None under `inv`, whose contexts have no host.
+
+    Raises:
+        UsageError: a port was named: ssh and rsync take none in that place.
+    """
+    from remote_tools.errors import UsageError
+
+    if not hasattr(type(c), "derive_shorthand"):
+        return None
+    if not hasattr(c, "master"):  # a fabfile without our executor
+        return str(c.original_host)
+    destination = c.master.destination
+    if destination.options:
+        raise UsageError(
+            "settings", f"fab -H takes no port: {destination.alias}", "set Port in ~/.ssh/config"
+        )
+    return str(destination.alias)
 
 
 def root() -> Path:

@@ -150,3 +150,5 @@ def config(c: Context, host: str | None = None, json: bool = False) -> None:
         )
         return
     print_table("setting", "value", "from", rows=rows(settings), dim="default")
+    for note in settings.layers.notes:
+        display().say(note)

@@ -1,0 +1,5 @@
+"""`fab` entry: the same tasks as `inv`; `fab -H trn1 bench.gemm` takes the host from -H."""
+
+from tasks import ns
+
+__all__ = ["ns"]
