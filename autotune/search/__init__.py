@@ -1,0 +1,37 @@
+"""Strategies: which configs to try next. `get` makes one by name; `DEFAULT` is the one that wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotune.errors import UsageError
+from autotune.search._base import Observation, Strategy
+from autotune.search.bayesian import Bayesian
+from autotune.search.exhaustive import Exhaustive
+from autotune.search.random import Random
+from autotune.space import nearest
+
+DEFAULT = "bayesian"  # `benchmarks/search.py` shows why
+STRATEGIES: dict[str, Callable[[int], Strategy]] = {
+    "bayesian": Bayesian,
+    "exhaustive": Exhaustive,
+    "random": Random,
+}
+
+
+def get(name: str = DEFAULT, seed: int = 0) -> Strategy:
+    """Make the strategy of a name, for one search.
+
+    Args:
+        name: `bayesian`, `exhaustive` or `random`.
+        seed: decides all that chance decides in it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"search: no strategy {name!r}{nearest(name, STRATEGIES)}")
+    return STRATEGIES[name](seed)
+
+
+__all__ = ["DEFAULT", "STRATEGIES", "Bayesian", "Exhaustive", "Observation", "Random", "Strategy", "get"]

@@ -27,8 +27,10 @@ class Observation:
 class Strategy(Protocol):
     """(space, history) -> the next configs.
 
-    A strategy is made anew for each search, is deterministic under its seed, never proposes a config that is in
-    `history` or outside `space`, and returns fewer than `count` configs (at last none) only when the space is exhausted.
+    A strategy is made anew for each search, is deterministic under its seed, never proposes a config that it
+    proposed before, that is in `history`, or that is outside `space`, and returns fewer than `count` configs
+    (at last none) only when the space is exhausted. From call to call the history only grows, and its pending
+    entries settle where they stand.
     """
 
     def propose(

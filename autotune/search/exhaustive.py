@@ -6,20 +6,23 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from autotune.search._base import Observation
+from autotune.search._history import Tried
 from autotune.space import SearchSpace, Value
 
 
 class Exhaustive:
     """Propose every config of the space, in its order; made anew for each search."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed  # decides nothing here: every strategy is made the same way
+        self._tried = Tried()
         self._rest: Iterator[dict[str, Value]] | None = None
 
     def propose(
         self, space: SearchSpace, history: Sequence[Observation], count: int
     ) -> list[dict[str, Value]]:
-        """Return the next `count` configs that were not known when the search began."""
-        if self._rest is None:
-            known = {tuple(seen.config[name] for name in space.parameters) for seen in history}
-            self._rest = (config for config in space if tuple(config.values()) not in known)
-        return list(itertools.islice(self._rest, count))
+        """Return the next `count` configs that were not tried."""
+        self._rest = self._rest or iter(space)
+        self._tried.read(space, history)
+        new = (config for config in self._rest if self._tried.claim(space, config))
+        return list(itertools.islice(new, count))

@@ -1,0 +1,37 @@
+"""Random search: configs drawn evenly, none twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+from autotune.search._base import Observation
+from autotune.search._history import Tried
+from autotune.space import SearchSpace, Value
+
+_DRAWN_AT_ONCE = 10_000  # where a space is too large to be put in random order whole
+
+
+class Random:
+    """Propose configs in an order that the seed decides; made anew for each search."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._tried = Tried()
+        self._order: Iterator[dict[str, Value]] | None = None
+
+    def propose(
+        self, space: SearchSpace, history: Sequence[Observation], count: int
+    ) -> list[dict[str, Value]]:
+        """Return the next `count` configs that were not tried."""
+        if self._order is None:
+            self._order = self._shuffled(space)
+        self._tried.read(space, history)
+        new = (config for config in self._order if self._tried.claim(space, config))
+        return list(islice(new, count))
+
+    def _shuffled(self, space: SearchSpace) -> Iterator[dict[str, Value]]:
+        """Yield samples, and at last what no sample held."""
+        drawn = space.sample(random.Random(self.seed), _DRAWN_AT_ONCE)
+        return chain(drawn, space)
