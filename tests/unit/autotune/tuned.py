@@ -52,7 +52,8 @@ def run(cache_dir, searched=None, **options):
     options.setdefault("timing", BRIEF)
     made = options.pop("kernel", None) or kernel()
     inputs = options.pop("inputs", INPUTS)
-    return tune(made, inputs, space=searched or space("good", "slow"), cache_dir=cache_dir, **options)
+    searched = space("good", "slow") if searched is None else searched
+    return tune(made, inputs, space=searched, cache_dir=cache_dir, **options)
 
 
 __all__ = ["BRIEF", "CANDIDATES", "INPUTS", "Budget", "kernel", "run", "space"]
