@@ -32,12 +32,12 @@ class Compilers:
     """The compilations that wait and those that run.
 
     Args:
-        settings: limits, compile_jobs and the folder for temporary files, as `workers.py` writes them.
+        settings: limits, compile_jobs and folder, as `workers.py` writes them.
     """
 
     def __init__(self, settings: Record) -> None:
         self._limits, self._jobs = settings["limits"], settings["compile_jobs"]
-        self._environment = {**os.environ, "TMPDIR": settings["private"]}  # a killed cc leaves files there
+        self._environment = {**os.environ, "TMPDIR": settings["folder"]}  # a killed cc leaves files there
         self._waiting: deque[Record] = deque()
         self._running: dict[int, _Job] = {}
 

@@ -58,7 +58,7 @@ class Keeper:
     Args:
         control: socket to the tuner, for compiles.
         stage: socket to the tuner, for the one candidate that is measured.
-        settings: limits, timing, tensors, runner and folders, as `workers.py` writes them.
+        settings: limits, timing, tensors, runner and folder, as `workers.py` writes them.
         load: how candidates are loaded where the settings name no runner.
     """
 
@@ -71,7 +71,9 @@ class Keeper:
         fcntl.fcntl(
             self._log, fcntl.F_SETFL, os.O_APPEND
         )  # emptied between candidates, which share the offset
-        os.chdir(settings["scratch"])  # where all that we start finds itself
+        self._scratch = Path(settings["folder"]) / "scratch"  # where all that we start finds itself
+        self._scratch.mkdir()
+        os.chdir(self._scratch)
         self._alarm, self._wakeup = socket.socketpair()
         for end in (self._alarm, self._wakeup):
             end.setblocking(False)
@@ -92,7 +94,10 @@ class Keeper:
             self._family.kill_all_but(())
             for part in parts:
                 part.unlink(missing_ok=True)
-            shutil.rmtree(self._settings["private"], ignore_errors=True)
+            folder = Path(self._settings["folder"])
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the other keeper of this tuner still needs it
+                folder.parent.rmdir()
 
     def _turn(self) -> None:
         ready = wait([self._control, self._stage, self._alarm], self._compilers.patience_s)
@@ -201,7 +206,7 @@ class Keeper:
         deadline = time.monotonic() + limit_s
         sources = [candidate.sock, self._alarm]
         while (left_s := deadline - time.monotonic()) > 0:
-            ready = wait(sources, left_s)
+            ready = wait(sources, left_s, peer=self._control)
             if candidate.sock in ready:
                 with contextlib.suppress(ConnectionResetError):
                     if reply := candidate.sock.recv(_LARGEST_REPLY):
@@ -238,8 +243,8 @@ class Keeper:
             os.waitpid(candidate.pid, 0)
         candidate.sock.close()
         self._kill_strays()
-        for name in os.listdir(self._settings["scratch"]):  # noqa: PTH208  most often there is nothing
-            left = Path(self._settings["scratch"]) / name
+        for name in os.listdir(self._scratch):  # noqa: PTH208  most often there is nothing
+            left = self._scratch / name
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -82,9 +82,9 @@ def signal_name(number: int) -> str:
 def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
     """Whether a process that failed held so much memory that the limit is what ended it.
 
-    A third: a table that grows by doubling fails when the old one and the new one do not fit together.
+    Half: what grows by doubling fails well before all of it is in use.
     """
-    return bool(usage.ru_maxrss * 1024 * 3 >= memory_bytes)
+    return bool(usage.ru_maxrss * 1024 * 2 >= memory_bytes)
 
 
 def out_of_memory(memory_bytes: int) -> Record:

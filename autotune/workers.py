@@ -136,12 +136,11 @@ class Workers:
             undo.callback(self._stack.close)
             self._private = Path(tempfile.mkdtemp(prefix="autotune-"))
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._folder = (scratch or self._private).resolve()
+            self._folder = (scratch or self._private / "run").resolve()
             self._settings: Record = {
                 "backend": backend.name,
                 "runner": backend.runner(),
                 "specs": {"inputs": [*map(asdict, inputs.specs)], "outputs": [*map(asdict, self._outputs)]},
-                "private": str(self._private),
                 "limits": asdict(self._limits),
                 "timing": self._timing.to_dict(),
                 "segment": self._segment.file,
@@ -227,7 +226,7 @@ class Workers:
     def _settings_for(self, name: str) -> Record:
         folder = self._private / name
         folder.mkdir()
-        return {**self._settings, "scratch": str(folder)}
+        return {**self._settings, "folder": str(folder)}
 
     def _measure(self, peer: _Peer, request: Record) -> RunOutcome:
         self._segment.poison()

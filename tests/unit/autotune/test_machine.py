@@ -1,0 +1,77 @@
+"""What is known of the machine, and what is kept for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from autotune.errors import UnavailableError
+from autotune.machine import Roofline, built_program, cpu_name, find_compiler, roofline, user_cache
+
+HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty user cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "xdg" / "autotune"
+
+
+def test_the_cpu_is_named_with_its_architecture() -> None:
+    assert cpu_name().split()[0] == platform.machine()
+
+
+def test_the_user_cache_is_where_the_xdg_specification_says(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache == user_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert Path("/home/ada/.cache/autotune") == user_cache()
+
+
+def test_a_program_of_ours_is_compiled_once_for_each_set_of_flags(cache: Path, tmp_path: Path) -> None:
+    text = tmp_path / "hello.c"
+    text.write_text(HELLO)
+    first, again = (built_program(text, find_compiler(), ("-O1",)) for _ in range(2))
+    other = built_program(text, find_compiler(), ("-O2",))
+    assert (first, 2, cache / "programs") == (again, len(list(first.parent.iterdir())), other.parent)
+
+
+def test_where_the_cache_cannot_be_written_the_temporary_folder_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xdg").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    text = tmp_path / "hello.c"
+    text.write_text(HELLO)
+    assert tmp_path / f"autotune-{os.getuid()}" == built_program(text, find_compiler(), ()).parent
+
+
+def test_a_compiler_that_does_not_work_is_shown_with_what_it_said(cache: Path, tmp_path: Path) -> None:
+    text = tmp_path / "broken.c"
+    text.write_text("int main(void) { return nothing; }\n")
+    with pytest.raises(UnavailableError, match=r"the C compiler does not work: (?s:.*)nothing"):
+        built_program(text, find_compiler(), ())
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_the_roofline_is_measured_once_and_kept(cache: Path) -> None:
+    single, double = roofline(), roofline("float64")
+    assert single is not None
+    assert double is not None
+    assert single.peak_gflops > double.peak_gflops > 0.1
+    assert single.bandwidth_gbytes_per_s == double.bandwidth_gbytes_per_s > 0.1
+    (kept,) = cache.rglob("roofline-*.txt")
+    kept.write_text("100.0 50.0 20.0\n")
+    assert (Roofline(100.0, 20.0), Roofline(50.0, 20.0)) == (roofline(), roofline("float64"))
+
+
+def test_without_a_compiler_there_is_no_roofline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-cc")
+    assert (None, False) == (roofline(), cache.exists())

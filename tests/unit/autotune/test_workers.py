@@ -1,0 +1,408 @@
+"""Candidates compiled, checked and timed in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from vector_add import GOOD, INPUTS, KERNEL, LENGTH, LOOP, body
+
+from autotune import backends
+from autotune.backends.c import CBackend
+from autotune.errors import AutotuneError, CacheError, DataError, UsageError
+from autotune.kernel import Inputs, TensorSpec
+from autotune.measure import Timing
+from autotune.trial import Status
+from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
+
+BRIEF = Timing(warmup_s=0, min_repeats=6, max_repeats=6, min_sample_ns=1)
+TIGHT = Limits(compile_s=30, run_s=1.5, memory_bytes=96 << 20, output_bytes=10_000)
+
+
+class Glutton(CBackend):
+    """A compiler of its own for candidates, the system's for the runner."""
+
+    def runner(self) -> tuple[str, ...]:
+        """Return the runner of the backend with an honest compiler."""
+        return CBackend().runner()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Workers for `add`, with limits that are soon reached."""
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path_factory.mktemp("objects")) as made:
+        yield made
+
+
+def run(workers: Workers, source: str) -> RunOutcome:
+    """Compile, which must succeed, and measure."""
+    compiled = workers.compile(source).result()
+    assert compiled.artifact is not None, compiled.log
+    return workers.measure(compiled.artifact)
+
+
+def said(outcome: RunOutcome | CompileOutcome) -> tuple[str, str]:
+    """Return what is told of an outcome."""
+    return outcome.status.value, outcome.message
+
+
+def processes_below() -> set[int]:
+    """Return all descendants of this process, zombies included."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def eventually_gone(pids: set[int]) -> bool:
+    """Wait a little for processes to end."""
+    deadline = time.monotonic() + 10
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(map(psutil.pid_exists, pids))
+
+
+# -- what goes well
+
+
+def test_a_right_candidate_is_timed(workers: Workers) -> None:
+    outcome = run(workers, GOOD)
+    assert (Status.OK, "", "", 6, 1, None) == (
+        outcome.status,
+        outcome.message,
+        outcome.log,
+        len(outcome.samples_ms),
+        outcome.calls,
+        outcome.mismatch,
+    )
+    assert all(sample > 0 for sample in outcome.samples_ms)
+
+
+def test_the_reference_is_measured_the_same_way(workers: Workers) -> None:
+    outcome = workers.reference()
+    assert (Status.OK, 6) == (outcome.status, len(outcome.samples_ms))
+    assert workers.reference().status is Status.OK
+
+
+def test_a_kernel_without_reference_says_so(tmp_path: Path) -> None:
+    with (
+        Workers(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF, scratch=tmp_path) as workers,
+        pytest.raises(UsageError, match="kernel 'add' has no reference"),
+    ):
+        workers.reference()
+
+
+def test_what_a_candidate_prints_is_kept(workers: Workers) -> None:
+    outcome = run(
+        workers,
+        body(f'static int once; if (!once++) printf("tile 4\\n"); {LOOP} out[i] = a[i] + b[i];', "stdio"),
+    )
+    assert (Status.OK, "tile 4\n") == (outcome.status, outcome.log)
+    assert "" == run(workers, GOOD).log
+
+
+def test_what_was_printed_before_a_crash_is_kept(workers: Workers) -> None:
+    outcome = run(workers, body('printf("so far\\n"); *(volatile int *)0 = 1;', "stdio"))
+    assert (Status.CRASH, "so far\n") == (outcome.status, outcome.log)
+
+
+def test_an_object_is_compiled_once(workers: Workers) -> None:
+    first, again = (workers.compile(GOOD).result() for _ in range(2))
+    assert (first.artifact, 0.0, True) == (again.artifact, again.seconds, "(built before)" in again.log)
+
+
+def test_the_log_of_a_compilation_holds_command_version_and_messages(workers: Workers) -> None:
+    outcome = workers.compile("#warning look here\n" + GOOD).result()
+    command, version, *rest = outcome.log.splitlines()
+    assert outcome.artifact is not None
+    assert command.startswith("$ /") and f"-o {outcome.artifact.files[0]} " in command
+    assert CBackend().fingerprint()["version"] == version
+    assert "look here" in "\n".join(rest)
+
+
+def test_many_compile_at_once(workers: Workers) -> None:
+    futures = [workers.compile(f"/* {i} */ {GOOD}") for i in range(6)]
+    assert {Status.OK} == {workers.measure(future.result().artifact).status for future in futures}  # type: ignore[arg-type]
+
+
+def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say(tmp_path: Path) -> None:
+    specs = tuple(TensorSpec(name, (3, 4), "float64", (1, 5)) for name in "ab")
+    kernel = replace(KERNEL, outputs=lambda _specs: (TensorSpec("out", (3, 4), "float64", (8, 2)),))
+    source = (
+        "void add(const double *a, const double *b, double *out) {\n"
+        "for (int i = 0; i < 3; i++) for (int j = 0; j < 4; j++)\n"
+        "out[i * 8 + j * 2] = a[i + j * 5] + b[i + j * 5]; SPILL }\n"
+    )
+    with Workers(kernel, Inputs(specs), CBackend(), BRIEF, scratch=tmp_path) as workers:
+        assert Status.OK is run(workers, source.replace("SPILL", "")).status
+        spilled = run(workers, source.replace("SPILL", "out[1] = 0;"))
+    assert ("wrong_output", "out: wrote 8 bytes outside the tensor") == said(spilled)
+
+
+def test_the_numpy_backend_measures_and_survives_its_candidates(tmp_path: Path) -> None:
+    numpy = backends.get("numpy")
+    with Workers(KERNEL, INPUTS, numpy, BRIEF, TIGHT, tmp_path) as workers:
+        head = "import numpy as np, os, sys\n"
+        ended = {
+            text: said(run(workers, head + f"def add(a, b, out):\n    {text}\n"))
+            for text in (
+                "np.add(a, b, out=out)",
+                "out[:] = a",
+                "raise SystemExit(3)",
+                "os.kill(os.getpid(), 11)",
+                "x = [bytearray(1 << 20) for _ in range(10**6)]",
+                "1 / 0",
+            )
+        }
+        broken = workers.compile("def add(:\n").result()
+    wrong = ended.pop("out[:] = a")
+    assert ("wrong_output", "out: 1000 of 1000 elements wrong") == (wrong[0], wrong[1].partition(";")[0])
+    assert {
+        "np.add(a, b, out=out)": ("ok", ""),
+        "raise SystemExit(3)": ("error", "ended the process with exit code 3 before it returned"),
+        "os.kill(os.getpid(), 11)": ("crash", "killed by SIGSEGV"),
+        "x = [bytearray(1 << 20) for _ in range(10**6)]": (
+            "out_of_memory",
+            "needed more than 96 MiB of memory",
+        ),
+        "1 / 0": ("error", "ZeroDivisionError: division by zero"),
+    } == ended
+    assert ("compile_error", True) == (broken.status.value, "SyntaxError" in broken.log)
+
+
+# -- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (body("*(volatile int *)0 = 1;"), ("crash", "killed by SIGSEGV")),
+        (body("abort();", "stdlib"), ("crash", "killed by SIGABRT")),
+        (body("raise(SIGFPE);", "signal"), ("crash", "killed by SIGFPE")),
+        (body("__builtin_trap();"), ("crash", "killed by SIGILL")),
+        (
+            body("raise(SIGKILL);", "signal"),
+            ("out_of_memory", "killed by the system, which ran out of memory"),
+        ),
+        (body("raise(SIGSTOP);", "signal"), ("crash", "stopped itself with SIGSTOP")),
+        (body("exit(0);", "stdlib"), ("error", "ended the process with exit code 0 before it returned")),
+        (body("exit(9);", "stdlib"), ("error", "ended the process with exit code 9 before it returned")),
+        (body("volatile int on = 1; while (on) ;"), ("timeout", "did not return within 1.5 s")),
+        (body("pause();", "unistd"), ("timeout", "did not return within 1.5 s")),
+        (
+            body("close(3); for (int i = 4; i < 64; i++) close(i); pause();", "unistd"),
+            ("timeout", "did not return within 1.5 s"),
+        ),
+        (
+            body("for (;;) { char *p = malloc(1 << 20); memset(p, 1, 1 << 20); }", "stdlib", "string"),
+            ("out_of_memory", "needed more than 96 MiB of memory"),
+        ),
+        (
+            body("*(volatile char *)malloc(1ul << 40) = 1;", "stdlib"),
+            ("out_of_memory", "needed more than 96 MiB of memory"),
+        ),
+        (body('for (;;) puts("0123456789");', "stdio"), ("error", "wrote more than 10000 bytes of output")),
+        (body("((float *)a)[0] = 1;"), ("crash", "killed by SIGSEGV")),
+        (body("out[100000] = 1;"), ("crash", "killed by SIGSEGV")),
+        (
+            body(f"{LOOP} out[i] = a[i] + b[i]; out[{LENGTH}] = 1;"),
+            ("wrong_output", "out: wrote 4 bytes outside the tensor"),
+        ),
+        (
+            body(f"{LOOP} out[i] = a[i] + b[i]; out[-2] = out[-1] = 1;"),
+            ("wrong_output", "out: wrote 8 bytes outside the tensor"),
+        ),
+        (
+            body(f"static int n; n++; {LOOP} out[i] = a[i] + b[i]; if (n > 3) out[0] = 77;"),
+            ("wrong_output", "out: 1 of 1000 elements wrong"),
+        ),
+        (
+            body(f"{LOOP} if (i < 900) out[i] = a[i] + b[i];"),
+            ("wrong_output", "out: 100 of 1000 elements wrong, 100 never written"),
+        ),
+        (
+            body("recurse:; volatile char deep[1 << 23]; deep[0] = 1; out[0] = deep[0]; goto recurse;"),
+            ("crash", "killed by SIGSEGV"),
+        ),
+    ],
+)
+def test_each_way_to_fail_has_its_status(workers: Workers, source: str, expected: tuple[str, str]) -> None:
+    outcome = run(workers, source)
+    assert expected == (outcome.status.value, outcome.message.partition(";")[0])
+    assert () == outcome.samples_ms
+    assert Status.OK is run(workers, GOOD).status
+
+
+def test_a_candidate_that_does_not_load_says_what_is_missing(workers: Workers) -> None:
+    undefined = run(workers, "void nowhere(void); " + body("nowhere();"))
+    nameless = run(workers, "void other(void) {}")
+    assert (Status.ERROR, True) == (undefined.status, undefined.message.endswith("undefined symbol: nowhere"))
+    assert (Status.ERROR, True) == (nameless.status, nameless.message.endswith("undefined symbol: add"))
+
+
+def test_a_source_that_does_not_compile_says_why(workers: Workers) -> None:
+    outcome = workers.compile("void add( {").result()
+    assert (Status.COMPILE_ERROR, None, "the compiler ended with exit code 1") == (
+        outcome.status,
+        outcome.artifact,
+        outcome.message,
+    )
+    assert "error:" in outcome.log
+
+
+def test_a_compiler_that_never_ends_is_killed(tmp_path: Path) -> None:
+    bomb = (
+        "".join(f"#define A{i} A{i + 1} A{i + 1}\n" for i in range(30))
+        + "#define A30 1,\nint x[] = { A0 };\n"
+    )
+    limits = replace(TIGHT, compile_s=0.5, memory_bytes=4 << 30)
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits, tmp_path) as workers:
+        assert ("compile_timeout", "the compiler took more than 0.5 s") == said(
+            workers.compile(bomb).result()
+        )
+    assert [] == [path.name for path in tmp_path.rglob("*.part")]
+
+
+def test_a_compiler_that_eats_memory_is_stopped(tmp_path: Path) -> None:
+    glutton = tmp_path / "glutton"
+    glutton.write_text(
+        f"#!{sys.executable}\nimport sys\nif sys.argv[1:] != ['--version']:\n"
+        "    [bytearray(1 << 20) for _ in range(10**6)]\n"
+    )
+    glutton.chmod(0o755)
+    backend = Glutton(str(glutton))
+    with Workers(KERNEL, INPUTS, backend, BRIEF, TIGHT, tmp_path) as workers:
+        outcome = workers.compile(GOOD).result()
+    assert ("out_of_memory", "needed more than 96 MiB of memory") == said(outcome)
+
+
+# -- what is left
+
+
+def test_children_die_with_their_candidate_in_whatever_session(workers: Workers, tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    note.touch()
+    source = body(
+        f'static int once; if (!once++) {{ FILE *f = fopen("{note}", "a");'
+        ' fprintf(f, "%d\\n", getpid()); fflush(f);'
+        "for (int k = 0; k < 3; k++) if (!fork()) { if (k) setsid(); if (k > 1 && fork()) _exit(0);"
+        ' fprintf(f, "%d\\n", getpid()); fflush(f); pause(); _exit(0); } usleep(200000); }'
+        f"{LOOP} out[i] = a[i] + b[i];",
+        "stdio",
+        "unistd",
+    )
+    assert Status.OK is run(workers, source).status
+    pids = set(map(int, note.read_text().split()))
+    assert (4, set()) == (len(pids), {pid for pid in pids if psutil.pid_exists(pid)})
+
+
+def test_files_a_candidate_leaves_are_removed(workers: Workers) -> None:
+    source = body(
+        'static int once; if (!once++) { mkdir("left", 0700); fclose(fopen("left/over", "w"));'
+        f" char here[4096]; puts(getcwd(here, 4096)); }} {LOOP} out[i] = a[i] + b[i];",
+        "stdio",
+        "unistd",
+        "sys/stat",
+    )
+    outcome = run(workers, source)
+    assert (Status.OK, []) == (outcome.status, list(Path(outcome.log.strip()).iterdir()))
+
+
+def test_nothing_is_left_once_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    before = processes_below()
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        run(workers, GOOD)
+        workers.reference()
+        started = processes_below() - before
+        slow = workers.compile("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000)))
+    assert (set(), []) == (processes_below() - before, list(temporary.iterdir()))
+    assert len(started) >= 4
+    with pytest.raises(AutotuneError, match="workers were closed"):
+        slow.result()
+
+
+TUNER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from autotune.backends.c import CBackend
+from autotune.workers import Workers
+from vector_add import *
+
+with Workers(KERNEL, INPUTS, CBackend(), scratch=Path({scratch!r})) as workers:
+    forks = body("if (!fork()) {{ setsid(); pause(); }} pause();", "unistd")
+    artifact = workers.compile(forks).result().artifact
+    workers.reference()
+    workers.compile("".join("int f%d(int x) {{ return x * %d; }}\\n" % (i, i) for i in range(50000)))
+    print("measuring", flush=True)
+    workers.measure(artifact)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_tuner_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    temporary, scratch = tmp_path / "tmp", tmp_path / "objects"
+    temporary.mkdir()
+    code = TUNER.format(tests=str(Path(__file__).parent), scratch=str(scratch))
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    ) as tuner:
+        assert tuner.stdout is not None
+        assert b"measuring\n" == tuner.stdout.readline()
+        time.sleep(0.3)
+        family = {child.pid for child in psutil.Process(tuner.pid).children(recursive=True)}
+        tuner.send_signal(number)
+    assert len(family) >= 5
+    assert eventually_gone(family)
+    deadline = time.monotonic() + 10
+    while (left := [*temporary.iterdir(), *scratch.rglob("*.part")]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [] == left
+
+
+def test_a_keeper_that_was_killed_is_said(tmp_path: Path) -> None:
+    before = processes_below()
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path) as workers:
+        artifact = workers.compile(GOOD).result().artifact
+        assert artifact is not None
+        for pid in processes_below() - before:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(AutotuneError, match="the keeper of the workers was killed"):
+            workers.measure(artifact)
+
+
+# -- what is refused before anything starts
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = processes_below()
+    with (
+        Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path / "file") as workers,
+        pytest.raises(CacheError, match=r"cannot write below .*file: Not a directory"),
+    ):
+        workers.compile(GOOD)
+    assert before == processes_below()
+
+
+def test_inputs_that_cannot_be_meant_start_nothing(tmp_path: Path) -> None:
+    before = processes_below()
+    bad = replace(INPUTS, arrays=(np.full(LENGTH, np.nan, "f4"), np.zeros(LENGTH, "f4")))
+    with pytest.raises(DataError, match="input 'a': 1000 of 1000"):
+        Workers(KERNEL, bad, CBackend(), scratch=tmp_path)
+    assert before == processes_below()
