@@ -1,4 +1,4 @@
-"""Random trees, edited at random here and there: after a sync the host holds the workspace and lost nothing."""
+"""Trees edited at random, here and there: after a sync the host holds the workspace and has lost nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,121 +23,120 @@ from remote_tools.session import Link
 from remote_tools.ssh import Destination
 from remote_tools.workspace import scan
 
-NAMES = [
-    b"a",
-    b"b c",
-    b"-x",
-    b"*",
-    b"n\nl",
-    b"\xff\xfe",
-    b"q'\"$`\\",
-    b"c:d",
-    b"~",
-    b"#",
-    b"\\#012",
-    b"\xc3\xbc",
-]
-PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(b"/".join)
-CONTENTS = st.sampled_from([b"", b"1", b"2", b"three", b"x" * 3000])
-MODES = st.sampled_from([0o644, 0o755, 0o600, 0o444])
-TARGETS = st.sampled_from([b"a", b"b c/-x", b"../up", b"/abs//olute", b"no\nwhere", b"\xff"])
+NAMES = ["a", "b c", "-x", "*", "n\nl", os.fsdecode(b"\xff\xfe"), "q'\"$`\\", "c:d", "~", "#", "\\#012", "ü"]
 
-HERE = st.one_of(
-    st.tuples(st.just("write"), PATHS, CONTENTS, MODES),
-    st.tuples(st.just("link"), PATHS, TARGETS, st.none()),
-    st.tuples(st.just("delete"), PATHS, st.none(), st.none()),
+
+class Edit(NamedTuple):
+    """One edit of a tree: a file of such content, a link to such a target, or nothing at a path."""
+
+    op: str
+    path: str
+    what: str = ""
+    mode: int = 0o644
+
+
+class Round(NamedTuple):
+    """Edits here and there, and whether the sync after them is cut before its end."""
+
+    here: list[Edit]
+    there: list[Edit]
+    cut: bool
+
+
+PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+CONTENTS = st.sampled_from(["", "1", "2", "three", "x" * 3000])
+TARGETS = st.sampled_from(["a", "b c/-x", "../up", "/abs//olute", "no\nwhere", os.fsdecode(b"\xff")])
+MODES = st.sampled_from([0o644, 0o755, 0o600, 0o444])
+EDITS = st.one_of(
+    st.builds(Edit, st.just("write"), PATHS, CONTENTS, MODES),
+    st.builds(Edit, st.just("link"), PATHS, TARGETS),
+    st.builds(Edit, st.just("delete"), PATHS),
 )
-THERE = st.one_of(
-    st.tuples(st.just("write"), PATHS, st.none(), MODES),
-    st.tuples(st.just("link"), PATHS, st.none(), st.none()),
-    st.tuples(st.just("delete"), PATHS, st.none(), st.none()),
-)
-ROUNDS = st.lists(st.tuples(st.lists(HERE, max_size=8), st.lists(THERE, max_size=4)), min_size=1, max_size=4)
+ROUND = st.builds(Round, st.lists(EDITS, max_size=8), st.lists(EDITS, max_size=4), st.booleans())
+ROUNDS = st.lists(ROUND, min_size=1, max_size=4)
 
 _numbers = itertools.count()
 
 
-def clear_way(top: bytes, path: bytes) -> bytes:
-    """Remove what stands at a path, and any file or link in place of a folder above it; return the full path."""
-    parts = path.split(b"/")
-    for count in range(1, len(parts)):
-        above = os.path.join(top, *parts[:count])
-        if os.path.islink(above) or os.path.isfile(above):
-            os.unlink(above)
-    full = os.path.join(top, path)
-    if os.path.isdir(full) and not os.path.islink(full):
-        shutil.rmtree(full)
-    elif os.path.lexists(full):
-        os.unlink(full)
-    return full
-
-
-def edit(top: bytes, op: str, path: bytes, what: bytes | None, mode: int | None) -> None:
-    """Carry out one edit."""
-    if op == "delete":
-        full = os.path.join(top, path)
-        if os.path.realpath(os.path.dirname(full)).startswith(os.path.realpath(top)) and os.path.lexists(
-            full
-        ):
-            clear_way(top, path)
-        return
-    full = clear_way(top, path)
-    os.makedirs(os.path.dirname(full), exist_ok=True)
-    if op == "link":
-        os.symlink(what or b"", full)
+def remove(path: Path) -> None:
+    """Remove whatever stands at a path."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        with open(full, "wb") as file:
-            file.write(what or b"")
-        os.chmod(full, mode or 0o644)
+        path.unlink(missing_ok=True)
 
 
-def tree(top: bytes) -> dict[bytes, tuple[str, object, object]]:
-    """Read everything below a folder: content and mode of files, targets of links."""
-    found: dict[bytes, tuple[str, object, object]] = {}
-    for folder, folders, names in os.walk(top):
-        for name in [*names, *(n for n in folders if os.path.islink(os.path.join(folder, n)))]:
-            full = os.path.join(folder, name)
-            path = os.path.relpath(full, top)
-            if os.path.islink(full):
-                found[path] = ("link", os.readlink(full), None)
-            else:
-                found[path] = ("file", Path(os.fsdecode(full)).read_bytes(), os.lstat(full).st_mode & 0o7777)
+def carry_out(edit: Edit, top: Path) -> None:
+    """Edit a tree; a file or a link gives way where a folder is needed."""
+    path = top / edit.path
+    between = [folder for folder in reversed(path.parents) if folder.is_relative_to(top) and folder != top]
+    if edit.op == "delete":
+        if not any(folder.is_symlink() or folder.is_file() for folder in between):
+            remove(path)
+        return
+    for folder in between:
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+    remove(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if edit.op == "link":
+        path.symlink_to(edit.what)
+    else:
+        path.write_text(edit.what)
+        path.chmod(edit.mode)
+
+
+def tree(top: Path) -> dict[str, tuple[str, str, int]]:
+    """Read everything below a folder: kind, content or target, mode."""
+    found = {}
+    for path in top.rglob("*"):
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = ("link", str(path.readlink()), 0)
+        elif path.is_file():
+            found[name] = ("file", path.read_text(errors="replace"), path.stat().st_mode & 0o7777)
     return found
+
+
+def things(top: Path) -> set[tuple[str, str]]:
+    """Read what there is below a folder, wherever it lies."""
+    return {(kind, what) for kind, what, _ in tree(top).values()}
 
 
 @dataclass
 class Pair:
-    """A workspace here and its folder on the host."""
+    """A workspace here and its folder on the host, with what the host made there."""
 
     link: Link
     here: Path
     there: Path
-    made_there: set[object] = field(default_factory=set)
+    made_there: set[tuple[str, str]] = field(default_factory=set)
 
-    def sync(self) -> None:
-        """Do what `inv sync` does."""
+    def edit_there(self, edit: Edit) -> None:
+        """Edit on the host; each thing made there is unlike all others."""
+        before = things(self.there)
+        carry_out(edit._replace(what=f"the host's own {next(_numbers)}"), self.there)
+        after = things(self.there)
+        self.made_there = (self.made_there - (before - after)) | (after - before)
+
+    def sync(self, cut: bool) -> None:
+        """Do what `inv sync` does, or lose the connection before its last step."""
         self.link.code_path = str(self.there)
         options = PushOptions(str(self.there), timeout_s=20)
-        workspace = scan(self.here, exclude=[".remote"])
-        result = transfers.push(self.link, workspace, options, Display(io.StringIO()))
-        transfers.finish(self.link, result)
-
-    def edit_there(self, op: str, path: bytes, mode: int | None) -> None:
-        """Edit on the host; each thing written there is unlike all others."""
-        before = {(kind, what) for kind, what, _ in tree(os.fsencode(self.there)).values()}
-        edit(os.fsencode(self.there), op, path, b"the host's own %d" % next(_numbers), mode)
-        after = {(kind, what) for kind, what, _ in tree(os.fsencode(self.there)).values()}
-        self.made_there -= before - after
-        self.made_there |= after - before
+        result = transfers.push(self.link, scan(self.here), options, Display(io.StringIO()))
+        if cut:
+            self.link.close()
+        else:
+            transfers.finish(self.link, result)
 
     def check(self) -> None:
-        """Hold what a sync promises."""
-        here, there = tree(os.fsencode(self.here)), tree(os.fsencode(self.there))
-        here = {path: what for path, what in here.items() if not path.startswith(b".remote/")}
-        assert here == {path: there.get(path) for path in here}
+        """Hold the host to what a sync promises."""
+        here = {path: what for path, what in tree(self.here).items() if not path.startswith(".remote/")}
+        there = tree(self.there)
         rest = {(kind, what) for path, (kind, what, _) in there.items() if path not in here}
-        assert set() == rest - self.made_there
-        assert set() == self.made_there - {(kind, what) for kind, what, _ in there.values()}
+        assert here == {path: there.get(path) for path in here}, "the workspace, no less"
+        assert set() == rest - self.made_there, "and no more"
+        assert set() == self.made_there - things(self.there), "nothing of the host's own is lost"
 
 
 @pytest.fixture(scope="module")
@@ -148,44 +148,41 @@ def link(sandbox: Sandbox) -> Iterator[Link]:
     found.master.close()
 
 
-def follow(link: Link, sandbox: Sandbox, folder: Path, rounds: list[tuple[list[tuple], list[tuple]]]) -> None:  # type: ignore[type-arg]
-    """Edit and sync, round by round, and hold the promises after each."""
+def follow(rounds: list[Round], link: Link, sandbox: Sandbox, folder: Path) -> None:
+    """Edit and sync, round by round; after each whole sync hold it to its promises."""
     number = next(_numbers)
     pair = Pair(link, folder / f"here {number}", sandbox.home / f"there {number}")
     pair.here.mkdir()
-    for here, there in rounds:
-        for op, path, what, mode in here:
-            edit(os.fsencode(pair.here), op, path, what, mode)
-        if pair.there.exists():
-            for op, path, _, mode in there:
-                pair.edit_there(op, path, mode)
-        pair.sync()
-        pair.check()
+    for turn, (here, there, cut) in enumerate(rounds):
+        for edit in here:
+            carry_out(edit, pair.here)
+        for edit in there if turn else []:
+            pair.edit_there(edit)
+        pair.sync(cut)
+        if not cut:
+            pair.check()
+    shutil.rmtree(pair.here)
     shutil.rmtree(pair.there)
 
 
-QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+often = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=QUIET)
+@settings(often, max_examples=25)
 @given(rounds=ROUNDS)
-def test_the_host_holds_the_workspace_and_lost_nothing(
-    link: Link,
-    sandbox: Sandbox,
-    tmp_path: Path,
-    rounds: list[tuple[list[tuple], list[tuple]]],  # type: ignore[type-arg]
+def test_the_host_holds_the_workspace_and_has_lost_nothing(
+    rounds: list[Round], link: Link, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    follow(link, sandbox, tmp_path, rounds)
+    follow(rounds, link, sandbox, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(max_examples=500, deadline=None, suppress_health_check=QUIET)
+@settings(often, max_examples=500)
 @given(rounds=ROUNDS)
-def test_the_host_holds_the_workspace_and_lost_nothing_500_times(
-    link: Link,
-    sandbox: Sandbox,
-    tmp_path: Path,
-    rounds: list[tuple[list[tuple], list[tuple]]],  # type: ignore[type-arg]
+def test_the_host_holds_the_workspace_and_has_lost_nothing_500_times(
+    rounds: list[Round], link: Link, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    follow(link, sandbox, tmp_path, rounds)
+    follow(rounds, link, sandbox, tmp_path)
