@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
-from autotune import backends, cache, summary
+from autotune import backends, cache, search, summary
 from autotune.backends import Backend
 from autotune.errors import UsageError
 from autotune.finalists import TURNS, confirm
@@ -29,8 +29,7 @@ from autotune.ledger import Ledger
 from autotune.machine import roofline
 from autotune.measure import Timing, metrics
 from autotune.results import Results, ranking
-from autotune.search._base import Observation, Strategy
-from autotune.search.exhaustive import Exhaustive
+from autotune.search import Exhaustive, Observation, Strategy
 from autotune.space import Config, SearchSpace
 from autotune.trial import Status, Trial
 from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
@@ -105,7 +104,8 @@ def tune(
         inputs: the tensors it is given.
         space: the configs to try; the kernel's own space by default.
         backend: its name, or one with settings: `CBackend(flags=...)`.
-        strategy: what proposes configs; every config in turn by default.
+        strategy: what proposes configs; by default every config in turn, or, where the budget does not
+            allow all of them, the one that finds good ones soonest.
         budget: what the search may spend; without end by default.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
         timing: how configs are timed.
@@ -122,7 +122,7 @@ def tune(
     """
     started = time.monotonic()
     maker = backends.get(backend) if isinstance(backend, str) else backend
-    timing, budget, strategy = timing or Timing(), budget or Budget(), strategy or Exhaustive()
+    timing, budget = timing or Timing(), budget or Budget()
     space = _checked(kernel, inputs.specs, space)
     decides = {"fingerprint": maker.fingerprint(), "timing": timing.to_dict()}
     work = workload(kernel, inputs, maker.name, decides)
@@ -135,14 +135,22 @@ def tune(
             return Workers(kernel, inputs, maker, method, budget.limits, objects)
 
         size = len(space) if space.product <= _COUNTABLE else None
+        strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
         hear = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds)).trial
-        search = _Search(work, ledger, space, size, hear)
+        run = _Search(work, ledger, space, size, hear)
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
-        with _summarized(search, strategy, budget, started):
-            search.run(strategy, budget, started, workers)
-            notes += search.confirm(functools.partial(workers, brief=True))
-        return search.results(notes, time.monotonic() - started)
+        with _summarized(run, strategy, budget, started):
+            run.search(strategy, budget, started, workers)
+            notes += run.confirm(functools.partial(workers, brief=True))
+        return run.results(notes, time.monotonic() - started)
+
+
+def _strategy(size: int | None, budget: Budget) -> Strategy:
+    """Return every config in turn where the budget allows all of them, else the strategy that does best."""
+    if budget.seconds is None and (budget.trials is None or (size is not None and size <= budget.trials)):
+        return Exhaustive()
+    return search.get()
 
 
 def _smaller(*counts: int | None) -> int | None:
@@ -155,19 +163,19 @@ def _stale(reason: tuple[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def _summarized(search: _Search, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
-    """Write the summary at the end, and where the user interrupts the search."""
+def _summarized(run: _Search, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
+    """Write the summary at the end, and where the user interrupts the run."""
 
     def write() -> None:
         about = {
             "strategy": type(strategy).__name__.lower(),
             "seed": getattr(strategy, "seed", 0),
-            "space_size": search.space_size,
+            "space_size": run.space_size,
             "budget_trials": budget.trials,
             "budget_s": budget.seconds,
             "elapsed_s": round(time.monotonic() - started, 3),
         }
-        summary.write(search.work, search.ledger, search.trials.values(), about, search.roofline)
+        summary.write(run.work, run.ledger, run.trials.values(), about, run.roofline)
 
     try:
         yield
@@ -232,7 +240,7 @@ class _Search:
                 self._history.append(Observation(trial.config, _cost(trial)))
                 self._conclude(trial)
 
-    def run(
+    def search(
         self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
     ) -> None:
         """Try configs until there are no more or the budget is spent; compilers work ahead meanwhile.
