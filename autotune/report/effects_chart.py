@@ -24,7 +24,7 @@ def effects_chart(every: list[Effect], best: Config, best_ms: float) -> Scene:
     Args:
         every: at least one effect, what matters most first.
         best: the winner's config, whose values are marked.
-        best_ms: the winner's time.
+        best_ms: the winner's first reading, for all others are first readings too.
     """
     slowdowns = [time / best_ms for times in every[0].groups.values() for time in times]
     scale = spanning([1.0, *slowdowns], _GUTTER, WIDTH - 8, log=True, margin=0.02)

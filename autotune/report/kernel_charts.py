@@ -93,8 +93,9 @@ def spreads(workloads: Sequence[Workload]) -> Scene:
 
 
 def _slowdowns(workload: Workload) -> list[float]:
-    best = workload.best_reading
-    readings = [trial.best_reading for trial in workload.measured]
+    """Compare first readings: the finalists' second ones are of another time, busier or not."""
+    best = workload.best.metrics if workload.best else None
+    readings = [trial.metrics for trial in workload.measured]
     return [reading.median_ms / best.median_ms for reading in readings if reading and best]
 
 
@@ -124,7 +125,7 @@ def _gflops(workload: Workload, reading: Metrics) -> float:
 
 
 def _rates(workload: Workload) -> list[float]:
-    readings = [*(trial.best_reading for trial in workload.measured), workload.reference]
+    readings = [*(trial.metrics for trial in workload.measured), workload.best_reading, workload.reference]
     return [_gflops(workload, reading) for reading in readings if reading]
 
 
@@ -157,29 +158,30 @@ def _roofline_points(workloads: Sequence[Workload], x: Scale, y: Scale) -> Itera
                 Point(at, y(_gflops(workload, workload.best_reading)), "best", 4.5, title=workload.shapes)
             )
     yield from bests
-    yield from _names(bests)
+    roof = min(y(workload.roofline.peak_gflops) for workload in workloads if workload.roofline)
+    yield from _names(bests, roof + 14)
 
 
-def _names(points: Sequence[Point]) -> Iterator[Label]:
-    """Write each point's title beside it, lower where it would cover another."""
+def _names(points: Sequence[Point], top: float) -> Iterator[Label]:
+    """Write each point's title beside it, lower where it would cover another or stand above `top`."""
     strips = [point.x for point in points]
     placed: list[Label] = []
     for point in sorted(points, key=lambda point: point.y):
-        label = _beside(point.x, point.y, point.title, strips)
+        label = _beside(point.x, max(point.y + 4, top), point.title, strips)
         while any(_overlap(label, other) for other in placed):
             label = replace(label, y=label.y + 3)
         placed.append(label)
     yield from placed
 
 
-def _beside(at: float, height: float, text: str, strips: Sequence[float]) -> Label:
+def _beside(at: float, baseline: float, text: str, strips: Sequence[float]) -> Label:
     """Place a label right of its strip, or left where another strip stands in its way and there is room."""
     size = 10.0
     width = text_width(text, size) + 12
     blocked = any(LANE < other - at < width for other in strips)
     if blocked and at > width + 50 and not any(LANE < at - other < width for other in strips):
-        return Label(at - 9, height + 4, text, size=size, anchor="end")
-    return Label(at + 9, height + 4, fit(text, WIDTH - at - 9, size), size=size)
+        return Label(at - 9, baseline, text, size=size, anchor="end")
+    return Label(at + 9, baseline, fit(text, WIDTH - at - 9, size), size=size)
 
 
 def _overlap(one: Label, other: Label) -> bool:

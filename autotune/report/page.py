@@ -166,7 +166,7 @@ def _cases(workload: Workload, trials: list[Trial]) -> Iterator[Markup]:
         by_message.setdefault(trial.message, []).append(trial)
     for message, alike in sorted(by_message.items(), key=lambda item: -len(item[1]))[:MESSAGES]:
         shown = [
-            element("p", element("code", config_text(trial.config)), _log(workload, trial))
+            element("div", element("code", config_text(trial.config)), _log(workload, trial))
             for trial in alike[:CASES]
         ]
         more = len(alike) - len(shown)

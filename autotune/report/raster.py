@@ -98,6 +98,8 @@ def _draw(axes: Axes, marks: list[Mark], order: int) -> None:
 
 
 def _draw_label(axes: Axes, mark: Label, order: int) -> None:
+    from matplotlib.patheffects import withStroke
+
     axes.text(
         mark.x,
         mark.y,
@@ -109,4 +111,5 @@ def _draw_label(axes: Axes, mark: Label, order: int) -> None:
         color=ROLES[mark.role].light,
         zorder=order,
         parse_math=False,
+        path_effects=[withStroke(linewidth=2.5, foreground=ROLES["card"].light)],
     )

@@ -37,7 +37,7 @@ class Effect:
     Attributes:
         name: the parameter.
         explained: the fraction of the variance of log time that it explains by itself (eta squared).
-        groups: value -> the medians, in ms, of the trials that had it; fastest median first.
+        groups: value -> the first readings, in ms, of the trials that had it; fastest median first.
         failures: value -> trials that failed with it.
     """
 
@@ -63,8 +63,8 @@ def _effect(name: str, trials: Sequence[Trial]) -> Effect:
         if name not in trial.config:
             continue
         value = trial.config[name]
-        if trial.best_reading:
-            groups.setdefault(value, []).append(trial.best_reading.median_ms)
+        if trial.metrics:
+            groups.setdefault(value, []).append(trial.metrics.median_ms)
         else:
             failures[value] = failures.get(value, 0) + 1
     groups = dict(sorted(groups.items(), key=lambda item: median(item[1])))

@@ -23,19 +23,19 @@ BINS = 36
 def workload_charts(workload: Workload) -> list[Scene]:
     """Return the charts of one workload; those that have nothing to show are left out."""
     charts = []
-    if workload.best and workload.best_reading:
-        best_ms = workload.best_reading.median_ms
-        charts += [distribution(workload, best_ms), progress(workload)]
+    best = workload.best
+    if best and best.metrics and best.best_reading:
+        charts += [distribution(workload, best.best_reading.median_ms), progress(workload)]
         if every := effects(workload.trials):
-            charts.append(effects_chart(every, workload.best.config, best_ms))
+            charts.append(effects_chart(every, best.config, best.metrics.median_ms))
     if workload.failed:
         charts.append(failures(workload))
     return charts
 
 
 def distribution(workload: Workload, best_ms: float) -> Scene:
-    """Draw a histogram of every config's median time, with the reference and the best marked."""
-    times = [trial.best_reading.median_ms for trial in workload.measured if trial.best_reading]
+    """Draw a histogram of every config's first reading, and where reference and best (confirmed) stand."""
+    times = [trial.metrics.median_ms for trial in workload.measured if trial.metrics]
     reference = [workload.reference.median_ms] if workload.reference else []
     x = spanning([best_ms, *times, *reference], LEFT, WIDTH - 6, log=True, margin=0.03)
     counts = [0] * BINS
