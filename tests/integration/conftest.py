@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -56,3 +62,83 @@ def ssh_config(tmp_path: Path) -> AliasMaker:
         return path
 
     return write
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A project's folder whose host is a sandbox, and the `inv` and `fab` that one types there.
+
+    Args:
+        root: the project.
+        host: the server that it talks to.
+        env: what every command is run with; HOME is an empty folder.
+    """
+
+    root: Path
+    host: Sandbox
+    env: dict[str, str]
+
+    @property
+    def there(self) -> Path:
+        """The code path, seen from here."""
+        return self.host.home / "project"
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the project."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def run(self, program: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `inv` or `fab` with words, as typed, and wait for its end."""
+        return subprocess.run(
+            self.command(program, *words),
+            cwd=self.root,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def command(self, program: str, *words: str) -> list[str]:
+        """Return the words that start `inv` or `fab` of this Python."""
+        return [sys.executable, "-m", {"inv": "invoke", "fab": "fabric"}[program], *words]
+
+    def inv(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `inv`."""
+        return self.run("inv", *words, **env)
+
+
+@pytest.fixture
+def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Sandbox], Laptop]]:
+    """Make project folders for servers, with control sockets of their own, closed at the end."""
+    sockets = []
+
+    def make(host: Sandbox) -> Laptop:
+        root = tmp_path_factory.mktemp("laptop") / "project"
+        root.mkdir()
+        # A control socket's path must be short: not below tmp_path.
+        sockets.append(tempfile.mkdtemp(prefix="rt-"))
+        (root / "tasks.py").write_text("from remote_tools import ns\n\n__all__ = ['ns']\n")
+        (root / ".remote_config").write_text(
+            f"REMOTE_HOST={host.host_alias}\n"
+            "REMOTE_CODE_PATH=~/project\n"
+            f"SSH_OPTIONS=\"-F '{host.ssh_config}'\"\n"
+        )
+        home = tmp_path_factory.mktemp("laptop-home")
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+        return Laptop(root, host, {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": sockets[-1]})
+
+    yield make
+    for folder in sockets:
+        for path in Path(folder).glob("*/*"):
+            subprocess.run(["ssh", "-S", str(path), "-O", "exit", "-"], capture_output=True)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def laptop(make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker) -> Laptop:
+    """Give a project folder with a server of its own."""
+    return make_laptop(make_sandbox())
