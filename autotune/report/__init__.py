@@ -103,7 +103,7 @@ def _hosts(workloads: Sequence[Workload]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `python -m autotune report CACHE [--out DIR] [--no-html]`.
+    """Run `python -m autotune report CACHE [--out DIR] [--no-html] [--no-table]`.
 
     Returns:
         0; the first fault's code where a part of the cache could not be read: the rest is shown all the same.
@@ -121,11 +121,13 @@ def main(argv: Sequence[str]) -> int:
         "--out", type=Path, metavar="DIR", help="where the files go; default: plots/ in the cache"
     )
     parser.add_argument("--no-html", action="store_true", help="the table only: write nothing")
+    parser.add_argument("--no-table", action="store_true", help="the files only: print where they are")
     options = parser.parse_args(argv)
     cache_root = cache.root(options.cache)
     workloads, faults = load_all(cache_root)
     if workloads:
-        print_table(workloads)
+        if not options.no_table:
+            print_table(workloads)
         if not options.no_html:
             _write_files(workloads, cache_root, options.out or cache_root / "plots")
     for fault in faults:
