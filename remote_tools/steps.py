@@ -9,6 +9,7 @@ once; otherwise the tree is pushed first, and the run's request completes the pu
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -166,6 +167,8 @@ class Run:
             on_disconnect=how.on_disconnect,
             lease_s=how.lease_s,
             keep_runs=settings.keep_runs,
+            # Its output is a pipe there and a terminal here: tables should fit.
+            env={"COLUMNS": str(runs.terminal_size()[1])} if sys.stdout.isatty() else {},
         )
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -34,7 +35,9 @@ def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | 
         stream: stdout.
         width: columns, instead of the terminal's.
     """
-    columns = width or (None if stream.isatty() else _UNBOUND)
+    # A remote run writes into a pipe that ends in a terminal; its width comes along as $COLUMNS.
+    known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    columns = width or (None if known else _UNBOUND)
     console = Console(file=stream, width=columns, highlight=False, emoji=False)
     encoding = stream.encoding or "ascii"
     table = _table(workloads, encoding)
