@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
@@ -33,6 +34,7 @@ class Spec:
         shell: a string for the login shell.
         cache_dir: the cache root on the host.
         venv_path: the virtual environment on the host.
+        python: what `python` means there without a virtual environment; None leaves it to the host.
         pty: give the command a terminal.
         size: that terminal's rows and columns.
         term: its TERM.
@@ -46,6 +48,7 @@ class Spec:
     cache_dir: str
     shell: str | None = None
     venv_path: str | None = None
+    python: str | None = None
     pty: bool = False
     size: tuple[int, int] | None = None
     term: str | None = None
@@ -92,55 +95,39 @@ class Console:
 
 
 class LetGo(RemoteError):
-    """The user let go of a run that goes on; ends as Ctrl-C does."""
+    """The user let go of a run, which goes on as `--on-disconnect` says; ends as Ctrl-C does."""
 
     exit_code = SIGNALLED + signal.SIGINT
 
+    def __init__(self, run_id: str) -> None:
+        """Say how to come back."""
+        super().__init__("exec", f"let go of {run_id}", f"inv runs.attach {run_id}; inv runs.kill {run_id}")
 
-class Interrupts:
-    """Ctrl-C for a run: first SIGINT, then SIGTERM, then let go of it.
 
-    Args:
-        run_id: the run, for saying how to come back.
-        say: prints one line.
-    """
+class Bell:
+    """A pipe by which a signal handler wakes the one who waits, and a count of how often it rang."""
 
-    def __init__(self, run_id: str, say: Callable[[str], None]) -> None:
-        """Make the pipe through which a signal wakes the one who waits."""
-        self._run_id, self._say = run_id, say
-        self._count = self._told = 0
+    def __init__(self) -> None:
+        """Make the pipe."""
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+
+    def ring(self, _number: int, _frame: FrameType | None) -> None:
+        """Ring once; a signal handler."""
+        with suppress(BlockingIOError):
+            os.write(self._write, b"!")
 
     def fileno(self) -> int:
-        """Return the descriptor that a Ctrl-C makes readable."""
+        """Return what becomes readable when it rings."""
         return self._read
 
-    def pressed(self, _number: int, _frame: FrameType | None) -> None:
-        """Count one Ctrl-C; the handler of SIGINT."""
-        self._count += 1
-        os.write(self._write, b"!")
-
-    def frames(self) -> list[tuple[bytes, bytes]]:
-        """Return the signals to send.
-
-        Raises:
-            LetGo: at the third Ctrl-C.
-        """
-        with open(os.dup(self._read), "rb", buffering=0) as pipe:  # noqa: PTH123
-            pipe.read()
-        found = []
-        while self._told < self._count:
-            self._told += 1
-            if self._told > 2:
-                raise LetGo("exec", f"run {self._run_id} goes on", f"inv runs.attach {self._run_id}")
-            number = (signal.SIGINT, signal.SIGTERM)[self._told - 1]
-            self._say(
-                f"{number.name} sent to {self._run_id}"
-                + (", once more for SIGTERM" if self._told == 1 else ", once more to leave it running")
-            )
-            found.append((b"K", str(int(number)).encode()))
-        return found
+    def rung(self) -> int:
+        """Return how often it rang since it was asked last."""
+        try:
+            return len(os.read(self._read, 4096))
+        except BlockingIOError:
+            return 0
 
     def close(self) -> None:
         """Close the pipe."""
@@ -148,27 +135,75 @@ class Interrupts:
         os.close(self._write)
 
 
-class Keys:
-    """The local terminal for a run with one of its own: every key goes there, Ctrl-C too."""
+class Interrupts:
+    """Ctrl-C for a run: first SIGINT, then SIGTERM, then let go of it.
 
-    def __init__(self) -> None:
-        """Note that the window may have changed since the run was asked for."""
-        self._resized = True
+    Args:
+        bell: rings at every Ctrl-C.
+        run_id: the run, for saying how to come back.
+        say: prints one line.
+    """
 
-    def fileno(self) -> int:
-        """Return the terminal."""
-        return 0
+    def __init__(self, bell: Bell, run_id: str, say: Callable[[str], None]) -> None:
+        """Start at none."""
+        self._bell, self._run_id, self._say = bell, run_id, say
+        self._count = 0
 
-    def resized(self, _number: int, _frame: FrameType | None) -> None:
-        """Remember a resize; the handler of SIGWINCH."""
-        self._resized = True
+    def descriptors(self) -> list[int]:
+        """Return what a Ctrl-C makes readable."""
+        return [self._bell.fileno()]
 
     def frames(self) -> list[tuple[bytes, bytes]]:
-        """Return what was typed."""
-        found = [(b"W", b"%d %d" % terminal_size())] if self._resized else []
-        self._resized = False
-        data = os.read(0, 4096)
-        return [*found, (b"I", data)] if data else found
+        """Return the signals to send.
+
+        Raises:
+            LetGo: at the third Ctrl-C.
+        """
+        found = []
+        for _ in range(self._bell.rung()):
+            self._count += 1
+            if self._count > 2:
+                raise LetGo(self._run_id)
+            number = (signal.SIGINT, signal.SIGTERM)[self._count - 1]
+            then = ("for SIGTERM", "to leave it running")[self._count - 1]
+            self._say(f"{number.name} to {self._run_id}; once more {then}")
+            found.append((b"K", b"%d" % number))
+        return found
+
+
+class Keys:
+    """The local terminal for a run with one of its own: every key goes there, Ctrl-C too, but `LEAVE`.
+
+    Args:
+        bell: rings when the window changes.
+        run_id: the run, for saying how to come back.
+    """
+
+    LEAVE = b"\x1d"
+    """Ctrl-], as in telnet(1): no other key is left to let go of the run with."""
+
+    def __init__(self, bell: Bell, run_id: str) -> None:
+        """Note that the window may have changed since the run was asked for."""
+        self._bell, self._run_id = bell, run_id
+        bell.ring(signal.SIGWINCH, None)
+
+    def descriptors(self) -> list[int]:
+        """Return the terminal, and what a resize makes readable."""
+        return [0, self._bell.fileno()]
+
+    def frames(self) -> list[tuple[bytes, bytes]]:
+        """Return what was typed, and the window's size where it changed.
+
+        Raises:
+            LetGo: at Ctrl-].
+        """
+        found = [(b"W", b"%d %d" % terminal_size())] if self._bell.rung() else []
+        if select.select([0], [], [], 0)[0]:
+            typed = os.read(0, 4096)
+            if not typed or self.LEAVE in typed:
+                raise LetGo(self._run_id)
+            found.append((b"I", typed))
+        return found
 
 
 def terminal_size() -> tuple[int, int]:
@@ -178,26 +213,39 @@ def terminal_size() -> tuple[int, int]:
 
 
 @contextmanager
-def controls(spec_pty: bool, run_id: str, say: Callable[[str], None]) -> Iterator[Controls]:
+def controls(pty: bool, run_id: str, link: Link) -> Iterator[Controls]:
     """Take over Ctrl-C, or the whole terminal where the run has one, and give it back."""
-    if spec_pty and sys.stdin.isatty():
-        keys = Keys()
-        before = termios.tcgetattr(0)
-        resized = signal.signal(signal.SIGWINCH, keys.resized)
+    bell = Bell()
+    if pty and sys.stdin.isatty():
+        link.say(f"Ctrl-] leaves {run_id}; every other key goes there")
+        restore = _take_signal(signal.SIGWINCH, bell)
+        before, say = termios.tcgetattr(0), link.say
+        tty.setraw(0)
+        # A raw terminal starts a new line where the last one ended.
+        link.say = lambda text: say(text.replace("\n", "\r\n") + "\r")
         try:
-            tty.setraw(0)
-            yield keys
+            yield Keys(bell, run_id)
         finally:
+            link.say = say
             termios.tcsetattr(0, termios.TCSADRAIN, before)
-            signal.signal(signal.SIGWINCH, resized)
+            restore()
         return
-    interrupts = Interrupts(run_id, say)
-    previous = signal.signal(signal.SIGINT, interrupts.pressed)
+    restore = _take_signal(signal.SIGINT, bell)
     try:
-        yield interrupts
+        yield Interrupts(bell, run_id, link.say)
     finally:
-        signal.signal(signal.SIGINT, previous)
-        interrupts.close()
+        restore()
+
+
+def _take_signal(number: signal.Signals, bell: Bell) -> Callable[[], None]:
+    """Let a signal ring the bell; return what undoes that."""
+    previous = signal.signal(number, bell.ring)
+
+    def restore() -> None:
+        signal.signal(number, previous)
+        bell.close()
+
+    return restore
 
 
 def start(
@@ -253,7 +301,7 @@ def attach(
 
 def _follow(link: Link, op: str, params: dict[str, Any], console: Console, run_id: str, pty: bool) -> Reply:
     try:
-        with controls(pty, run_id, link.say) as taken:
+        with controls(pty, run_id, link) as taken:
             return link.stream(op, params, console, taken)
     except BrokenPipeError:
         # Who reads our output has gone: the run learns of it as it would in a local pipeline.
@@ -289,9 +337,7 @@ def exit_code(reply: Reply, say: Callable[[str], None]) -> int:
             f"inv runs.log {record['id']}",
         )
     if record.get("left_running"):
-        say(
-            f"processes of {record['id']} still run on {record['host']}; inv runs.kill {record['id']} ends them"
-        )
+        say(f"processes of it still run on {record['host']}; inv runs.kill {record['id']} ends them")
     if record.get("lease_ended"):
         say(f"{record['id']} was ended there: no client for its lease")
     code = int(record["exit"])

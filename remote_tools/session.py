@@ -17,7 +17,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -28,12 +28,18 @@ MAGIC = b"\0remote-tools 1\n"
 HEADER = struct.Struct(">cI")
 READ_BYTES = 256 * 1024
 PING_S = 5.0
-"""Silence after which the host is asked for a sign of life; three lost ones end a run's lease there."""
+"""How often the host is asked for a sign of life, which is ours too: three lost ones end a run's lease."""
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
 PATIENCE_S = 600.0
 """How long a lost host is called again; a closed laptop counts only while it is awake."""
 FIRST_PATIENCE_S = 5.0
 """The same for a host that has not answered yet: it may not be there at all."""
+STEADY_S = 10.0
+"""A session that lasted this long, or brought output, ends an outage: waiting starts over at the next."""
+DEATHS = 5
+"""How often in a row the host program may die without having brought anything."""
+NOT_FOUND = 127
+"""How a shell ends that cannot find the command (POSIX, 2.8.2)."""
 HOST_PROGRAM = ("supervisor.py", "replica.py")
 
 Reply = dict[str, Any]
@@ -45,16 +51,11 @@ def read(size):
     while len(data) < size:
         data += os.read(0, size - len(data)) or sys.exit(75)
     return data
-os.write(1, MAGIC)
-early = []
-if sys.version_info < (3, 8):
-    reply = {"error": "unavailable", "message": "Python " + sys.version.split()[0] + " on the host is too old",
-             "hint": "install Python 3.8 or newer there, as python3"}
-    reply = json.dumps(reply).encode()
+def refuse(kind, message, hint):
+    reply = json.dumps({"error": kind, "message": message, "hint": hint}).encode()
     os.write(1, struct.pack(">cI", b"R", len(reply)) + reply)
-    sys.exit(69)
-folder = os.path.expanduser("~/.cache/remote-tools/program-DIGEST")
-if not os.path.isdir(folder):
+    sys.exit(0)
+def install(folder):
     os.write(1, struct.pack(">cI", b"N", 0))
     kind, size = struct.unpack(">cI", read(5))
     while kind != b"S":
@@ -62,14 +63,25 @@ if not os.path.isdir(folder):
         kind, size = struct.unpack(">cI", read(5))
     sources = json.loads(read(size))
     part = folder + "." + str(os.getpid())
-    os.makedirs(part, 0o700)
-    for name, text in sources.items():
-        with open(os.path.join(part, name), "w", encoding="utf-8") as file:
-            file.write(text)
     try:
+        os.makedirs(part, 0o700)
+        for name, text in sources.items():
+            with open(os.path.join(part, name), "w", encoding="utf-8") as file:
+                file.write(text)
         os.rename(part, folder)
-    except OSError:
-        folder = folder if os.path.isdir(folder) else part
+    except OSError as error:
+        import shutil
+        shutil.rmtree(part, ignore_errors=True)
+        if not os.path.isdir(folder):
+            refuse("io", "our program has no place there: " + str(error), "make room in ~/.cache there")
+os.write(1, MAGIC)
+early = []
+if sys.version_info < (3, 8):
+    refuse("unavailable", "Python " + sys.version.split()[0] + " is too old",
+           "install Python 3.8 or newer there, as python3")
+folder = os.path.expanduser("~/.cache/remote-tools/program-DIGEST")
+if not os.path.isdir(folder):
+    install(folder)
 sys.path.insert(0, folder)
 import supervisor
 supervisor.serve(early)
@@ -95,8 +107,8 @@ class Listener(Protocol):
 class Controls(Protocol):
     """What a user does while a request lasts: Ctrl-C, keys, a resized window."""
 
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable when something was done."""
+    def descriptors(self) -> list[int]:
+        """Return what becomes readable when something was done."""
 
     def frames(self) -> list[tuple[bytes, bytes]]:
         """Return what to send, in order, without waiting."""
@@ -150,31 +162,46 @@ class Session:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
-        self._buffer = bytearray()
+        os.set_blocking(self._in, False)
+        self._incoming, self._outgoing = bytearray(), bytearray(beginning)
         self.greeted = False
-        self._heard = time.monotonic()
-        self._send_raw(beginning)
+        self._silent_s = 0.0
+        self._pinged = time.monotonic()
+        self._flush()
 
     def close(self) -> None:
         """End the session; what runs on the host goes on."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.said):
             if stream is not None:
                 stream.close()
 
     def request(
-        self, op: str, params: dict[str, Any], listener: Listener, controls: Controls | None
+        self,
+        op: str,
+        params: dict[str, Any],
+        listener: Listener,
+        controls: Controls | None,
+        done_before: Sequence[tuple[bytes, bytes]] = (),
     ) -> Reply:
         """Send one request and return its answer.
+
+        Args:
+            op: what is asked for.
+            params: its parameters.
+            listener: takes what comes before the answer.
+            controls: what the user does meanwhile.
+            done_before: frames of `controls` that wait to be sent since there was no session.
 
         Raises:
             Dropped: the session ended or fell silent first.
             RemoteError: the host refuses, or cannot be reached at all.
         """
-        self.send(b"Q", json.dumps({"op": op, "params": params}).encode())
-        waiting: list[Any] = [self._out] + ([controls] if controls else [])
+        self._send(b"Q", json.dumps({"op": op, "params": params}).encode())
+        for frame in done_before:
+            self._send(*frame)
         header: dict[str, Any] = {}
         while True:
             for kind, payload in self._frames():
@@ -182,7 +209,7 @@ class Session:
                     listener.position += HEADER.size + len(payload)
                     listener.output(kind, payload)
                 elif kind == b"N":
-                    self.send(b"S", self.sources)
+                    self._send(b"S", self.sources)
                 elif kind == b"F":
                     header = json.loads(payload)
                 elif kind == b"D":
@@ -192,70 +219,84 @@ class Session:
                     if "started" not in reply:
                         return self._checked(op, reply)
                     listener.started(reply)
-            ready = select.select(waiting, [], [], self._rest_s())[0]
-            if controls in ready and controls is not None:
-                for frame in controls.frames():
-                    self.send(*frame)
-            if self._out in ready:
-                self._receive()
-            elif not ready:
-                self._ask_for_life()
+            self._wait(controls)
 
-    def send(self, kind: bytes, payload: bytes) -> None:
-        """Send one frame."""
-        self._send_raw(HEADER.pack(kind, len(payload)) + payload)
-
-    def _send_raw(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._in, view) :]
-        except BrokenPipeError:
-            self._ended()
-
-    def _rest_s(self) -> float:
-        """Return how long to wait before the host is asked for a sign of life."""
+    def _wait(self, controls: Controls | None) -> None:
+        """Wait until something arrives, can leave, or was done; notice a host that went silent."""
+        done = controls.descriptors() if controls else []
         interval_s = min(PING_S, self.master.destination.timeout_s / 3)
-        return max(0.0, interval_s - (time.monotonic() - self._heard) % interval_s)
-
-    def _ask_for_life(self) -> None:
-        silent_s = time.monotonic() - self._heard
-        patience_s = self.master.destination.timeout_s
-        if not self.greeted:
-            patience_s = max(patience_s, self.master.destination.connect_timeout_s)
-        if silent_s > patience_s:
+        waited_from = time.monotonic()
+        readable, writable, _ = select.select(
+            [self._out, *done], [self._in] if self._outgoing else [], [], interval_s
+        )
+        now = time.monotonic()
+        # While we were stopped (Ctrl-Z, a closed laptop) nobody listened: that is no silence.
+        self._silent_s += min(now - waited_from, interval_s)
+        if controls and set(done) & set(readable):
+            for frame in controls.frames():
+                self._send(*frame)
+        if writable:
+            self._flush()
+        if self._out in readable:
+            self._receive()
+        elif self._silent_s > self._patience_s():
             # The connection under it is as dead as the session: a new one must not wait for it.
             self.process.kill()
             self.master.close()
-            raise errors.Dropped(
-                "connect", f"nothing heard of {self.master.destination.alias} for {silent_s:.0f} s"
-            )
-        if self.greeted:
-            self.send(b"P", b"")
+            alias = self.master.destination.alias
+            raise errors.Dropped("connect", f"nothing heard of {alias} for {self._silent_s:.0f} s")
+        if self.greeted and now - self._pinged >= interval_s:
+            self._pinged = now
+            self._send(b"P", b"")
+
+    def _patience_s(self) -> float:
+        """Return how long the host may be silent; it cannot be asked for a sign of life before it greets."""
+        destination = self.master.destination
+        return (
+            destination.timeout_s
+            if self.greeted
+            else max(destination.timeout_s, destination.connect_timeout_s)
+        )
+
+    def _send(self, kind: bytes, payload: bytes) -> None:
+        """Send one frame, or as much of it as the connection takes now."""
+        self._outgoing += HEADER.pack(kind, len(payload)) + payload
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, as much as is taken without waiting."""
+        try:
+            while self._outgoing:
+                del self._outgoing[: os.write(self._in, self._outgoing[:READ_BYTES])]
+                self._silent_s = 0
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._outgoing.clear()  # reading says why ssh ended
 
     def _receive(self) -> None:
         data = os.read(self._out, READ_BYTES)
         if not data:
             self._ended()
-        self._heard = time.monotonic()
-        self._buffer += data
+        self._silent_s = 0
+        self._incoming += data
         if not self.greeted:
             # What a shell's start-up files print comes before it.
-            _noise, found, rest = self._buffer.partition(MAGIC)
+            _noise, found, rest = self._incoming.partition(MAGIC)
             if found:
-                self.greeted, self._buffer = True, rest
+                self.greeted, self._incoming = True, rest
 
     def _frames(self) -> list[tuple[bytes, bytes]]:
         """Take the whole frames that have arrived."""
         frames, start = [], 0
-        while self.greeted and len(self._buffer) - start >= HEADER.size:
-            kind, length = HEADER.unpack_from(self._buffer, start)
+        while self.greeted and len(self._incoming) - start >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._incoming, start)
             end = start + HEADER.size + length
-            if len(self._buffer) < end:
+            if len(self._incoming) < end:
                 break
-            frames.append((kind, bytes(self._buffer[start + HEADER.size : end])))
+            frames.append((kind, bytes(self._incoming[start + HEADER.size : end])))
             start = end
-        del self._buffer[:start]
+        del self._incoming[:start]
         return frames
 
     def _ended(self) -> None:
@@ -276,11 +317,11 @@ class Session:
             raise kind("connect", f"lost {alias}: {last}")
         if lost:
             raise diagnose(text, alias, self.master.resolved.get("hostname", alias))
-        if code == 127:
+        last = (text.strip().splitlines() or [f"exit code {code}"])[-1]
+        if code == NOT_FOUND or "python3" in last:
             raise errors.UnavailableError(
                 "connect", f"{alias} has no python3", "install Python 3.8 or newer there, as python3"
             )
-        last = (text.strip().splitlines() or [f"exit code {code}"])[-1]
         raise errors.UnavailableError(
             "connect", f"the session on {alias} ended at once: {last}", f"ssh {alias}"
         )
@@ -336,6 +377,7 @@ class Link:
     def close(self) -> None:
         """End the session; the master and what runs on the host go on."""
         if self._session is not None:
+            self._known |= self._session.greeted
             self._session.close()
             self._session = None
 
@@ -351,25 +393,58 @@ class Link:
         Raises:
             RemoteError: the host refuses, cannot be reached, or was lost for longer than `PATIENCE_S`.
         """
-        lost_at: float | None = None
-        attempt = 0
+        outage = Outage()
+        done: list[tuple[bytes, bytes]] = []
         while True:
-            before = listener.position
+            position, began = listener.position, time.monotonic()
+            greeted = False
             try:
                 self.open()
                 assert self._session is not None
-                asked = {**params, "code_path": self.code_path, "offset": listener.position}
-                return self._session.request(op, asked, listener, controls)
-            except (errors.Dropped, errors.NoHostError) as error:
-                known = self._known or (self._session is not None and self._session.greeted)
+                asked = {**params, "code_path": self.code_path, "offset": position}
+                return self._session.request(op, asked, listener, controls, done)
+            except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
+                greeted = self._session is not None and self._session.greeted
                 self.close()
-                if isinstance(error, errors.NoHostError) and not known:
+                if error.stage != "connect" or not (self._known or isinstance(error, errors.Dropped)):
                     raise
-                self._known = known
-                if lost_at is None or listener.position != before:
-                    lost_at, attempt = time.monotonic(), 0
+                if greeted and (listener.position > position or time.monotonic() - began > STEADY_S):
+                    outage = Outage()
+                if outage.attempts == 0:
                     self.say(f"{error.reason}; connecting again")
-                if time.monotonic() - lost_at > (PATIENCE_S if known else FIRST_PATIENCE_S):
+                if outage.hopeless(self._known, greeted):
                     raise
-            time.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-            attempt += 1
+                done = [] if greeted else done
+            done += _rest(outage.backoff_s(), controls)
+
+
+class Outage:
+    """A connection that was lost: how long ago, and how often it was opened again in vain."""
+
+    def __init__(self) -> None:
+        """Start now."""
+        self._since = time.monotonic()
+        self.attempts = self._deaths = 0
+
+    def hopeless(self, known: bool, greeted: bool) -> bool:
+        """Tell whether to give up: on time, or where the host program starts and dies again and again."""
+        self._deaths += greeted
+        patience_s = PATIENCE_S if known else FIRST_PATIENCE_S
+        return self._deaths > DEATHS or time.monotonic() - self._since > patience_s
+
+    def backoff_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        self.attempts += 1
+        return BACKOFF_S[min(self.attempts, len(BACKOFF_S)) - 1]
+
+
+def _rest(duration_s: float, controls: Controls | None) -> list[tuple[bytes, bytes]]:
+    """Wait, and return what the user did meanwhile, who may let go of the run here too."""
+    done: list[tuple[bytes, bytes]] = []
+    until = time.monotonic() + duration_s
+    while (left_s := until - time.monotonic()) > 0:
+        if controls is None:
+            time.sleep(left_s)
+        elif select.select(controls.descriptors(), [], [], left_s)[0]:
+            done += controls.frames()
+    return done

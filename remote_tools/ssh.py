@@ -7,16 +7,21 @@ holds: we add to the command line and read `ssh -G`, and never parse or write a 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from remote_tools.errors import (
     ConfigError,
@@ -32,6 +37,9 @@ SSH_FAILED = 255
 
 KEEPALIVES = 3
 """Unanswered keep-alives after which a connection counts as dead (ServerAliveCountMax)."""
+
+LOCAL_TIMEOUT_S = 5.0
+"""Bound on an answer from a master of ours: it may be stopped."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ def socket_folder() -> Path:
     Raises:
         PermissionDenied: somebody else owns a folder of that name.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base) / f"remote-tools-{os.getuid()}"
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    folder = (base if os.access(base, os.W_OK) else Path("/tmp")) / f"remote-tools-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     info = folder.lstat()
     if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode) or info.st_mode & 0o077:
@@ -124,6 +132,17 @@ def diagnose(text: str, alias: str, host: str) -> RemoteError:
     return UnavailableError("connect", f"cannot reach {alias}: {said}", f"ssh -v {alias}")
 
 
+_NO_SOCKET = re.compile(r"unix_listener|[Cc]ontrol(Path|Socket).* too long|muxserver_listen")
+"""ssh cannot make the socket: its path is too long, or the file system has none (mux.c, misc.c)."""
+
+_SILENT: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "check": False,
+}
+
+
 class Master:
     """The shared connection to one destination."""
 
@@ -158,8 +177,8 @@ class Master:
         return found
 
     @cached_property
-    def control_path(self) -> Path:
-        """The socket: the user's own ControlPath where the configuration has one, else ours."""
+    def control_path(self) -> Path | None:
+        """The socket: the user's own ControlPath where there is one, else ours; None where none can be."""
         theirs = self.resolved.get("controlpath", "none")
         if theirs != "none":
             return Path(theirs).expanduser()
@@ -180,7 +199,7 @@ class Master:
 
     def _control_path_option(self) -> str:
         """Quote the socket's path for ssh's option parser, where % starts a token."""
-        return str(self.control_path).replace("%", "%%")
+        return "none" if self.control_path is None else str(self.control_path).replace("%", "%%")
 
     def _patience(self) -> list[str]:
         """Bound connecting and silence, unless the user's own words, which come first, do."""
@@ -196,13 +215,15 @@ class Master:
 
     def is_open(self) -> bool:
         """Tell whether a master listens; a socket that nobody listens on is removed."""
-        if not self.control_path.exists():
+        path = self.control_path
+        if path is None or not path.exists():
             return False
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(LOCAL_TIMEOUT_S)  # one that was stopped lets its callers wait
             try:
-                probe.connect(str(self.control_path))
+                probe.connect(str(path))
             except OSError:
-                self.control_path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 return False
         return True
 
@@ -212,33 +233,43 @@ class Master:
         Raises:
             RemoteError: the destination cannot be reached; which one says why.
         """
-        if self.is_open():
+        if self.control_path is None or self.is_open():
             return
+        with self._one_at_a_time(self.control_path):
+            if not self.is_open():
+                self._open()
+
+    @contextmanager
+    def _one_at_a_time(self, path: Path) -> Iterator[None]:
+        """Let one process open the master: a second one would stay behind for ever, shared by nobody."""
+        with (socket_folder() / f"{hashlib.sha256(bytes(path)).hexdigest()[:16]}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _open(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             # The master keeps the streams it is given, for as long as it lives: a pipe would never close.
             log = Path(folder) / "log"
             words = ["ssh", "-M", "-N", "-f", "-E", str(log), *self.destination.options]
             words += ["-o", f"ControlPath={self._control_path_option()}"]
             words += ["-o", f"ControlPersist={self.destination.persist_s}", *self._patience()]
-            done = subprocess.run(
-                [*words, "--", self.destination.alias],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
-            if done.returncode != 0 and not self.is_open():
-                text = log.read_text(errors="replace") if log.exists() else ""
-                host = self.resolved.get("hostname", self.destination.alias)
-                raise diagnose(text, self.destination.alias, host)
+            done = subprocess.run([*words, "--", self.destination.alias], **_SILENT)
+            if done.returncode == 0 or self.is_open():
+                return
+            text = log.read_text(errors="replace") if log.exists() else ""
+        if done.returncode == -signal.SIGINT:
+            raise Dropped("connect", "Ctrl-C ended ssh")
+        if _NO_SOCKET.search(text):
+            self.control_path = None  # every session connects for itself then
+            return
+        host = self.resolved.get("hostname", self.destination.alias)
+        raise diagnose(text, self.destination.alias, host)
 
     def close(self) -> None:
         """End the master at once; its sessions end with it. Runs on the host go on."""
-        subprocess.run(
-            [*self.words(), "-O", "exit", "--", self.destination.alias],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
+        if self.control_path is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            command = [*self.words(), "-O", "exit", "--", self.destination.alias]
+            subprocess.run(command, timeout=LOCAL_TIMEOUT_S, **_SILENT)
         self.control_path.unlink(missing_ok=True)

@@ -32,7 +32,6 @@ import json
 import os
 import pwd
 import select
-import shutil
 import signal
 import struct
 import sys
@@ -46,12 +45,23 @@ MAGIC = b"\0remote-tools 1\n"
 HEADER = struct.Struct(">cI")
 CHUNK_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
-IDLE_S = 0.01
-"""How long a session waits before it looks at the run's files again: the delay of a quiet run's output."""
+IDLE_S = 0.005
+"""How long a session waits before it looks at a run's files again; `QUIET_S` for one that is long quiet."""
+QUIET_S = 0.1
 DRAIN_S = 0.5
-"""How long the owner waits for more output once the command has ended, where a child keeps the pipe open."""
+"""Once the command has ended: how long a child that keeps its output open may be silent before it is left."""
+DRAIN_ALL_S = 2.0
+"""The same for a child that is not silent."""
 DEAF_S = 15.0
 """Without a sign of life for this long, an attached client counts as gone; three of its pings."""
+ORPHAN_S = 120
+"""A session that hears nothing of its client for this long ends: a lost network closes no connection here."""
+RECORD_BYTES = 16 * 1024
+"""Room that is taken for a run's record before it starts."""
+LEFT_BYTES = 1024 * 1024 * 1024
+"""Output is recorded while this much, or a twentieth, of the disk is left for others."""
+LOOK_EVERY_BYTES = 16 * 1024 * 1024
+INLINE_FILES = 1000
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Record = Dict[str, Any]
@@ -120,6 +130,13 @@ class Inbox:
             os._exit(0)
         self._buffer += data
 
+    def frames(self) -> Iterator[tuple[bytes, bytes]]:
+        """Take the whole frames that have arrived."""
+        frame = self.take()
+        while frame is not None:
+            yield frame
+            frame = self.take()
+
     def receive(self) -> tuple[bytes, bytes]:
         """Wait for one whole frame."""
         while True:
@@ -138,6 +155,20 @@ def write_json(path: str, message: Any) -> None:
     with open(part, "w", encoding="ascii") as file:
         json.dump(message, file)
     os.replace(part, path)
+
+
+def write_reserved(reserved: str, path: str, message: Any) -> None:
+    """Replace a JSON file by one whose room was taken before, so that a full disk cannot refuse it."""
+    with open(reserved, "r+b") as file:
+        file.write(json.dumps(message).encode("ascii").ljust(RECORD_BYTES))
+    os.replace(reserved, path)
+
+
+def remove_tree(folder: str) -> None:
+    """Remove a folder; what cannot be removed stays."""
+    import shutil  # a tenth of a session's start
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_json(path: str) -> Any:
@@ -193,6 +224,7 @@ class Run:
         self.outputs_path = os.path.join(self.folder, "outputs.json")
         self.lease_path = os.path.join(self.folder, "lease")
         self.input_path = os.path.join(self.folder, "input")
+        self.reserved = [os.path.join(self.folder, name) for name in ("running.part", "ended.part")]
 
     def record(self) -> Record:
         """Read the record; a run whose owner is gone without an end is `lost`."""
@@ -200,7 +232,8 @@ class Run:
         if record["state"] in ("starting", "running") and not alive(record["owner"]):
             record = read_json(self.record_path)
             if record["state"] in ("starting", "running"):
-                record["state"] = "lost"
+                left = bool(record.get("pid")) and group_alive(record["pid"])
+                record.update(state="lost", left_running=left)
         return record
 
     def outputs(self) -> list[list[Any]]:
@@ -212,6 +245,7 @@ def all_runs(state: str) -> list[Run]:
     """Return the workspace's runs, oldest first."""
     folder = os.path.join(state, "runs")
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    names = [name for name in names if not name.endswith(".part")]
     return [run for run in (Run(state, name) for name in names) if os.path.exists(run.record_path)]
 
 
@@ -268,16 +302,21 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
         return set()
 
 
-def find_outputs(run: Run, state: str, root: str, since_ns: int | None, started: float) -> list[list[Any]]:
+def find_outputs(run: Run, state: str, record: Record) -> list[list[Any]]:
     """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
 
     Those are the files that it claimed, and those that changed after the mark and that no other run of the
     same time claimed.
     """
+    root, since_ns, started = record["cache_dir"], record["since_ns"], record["started"]
     mine = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
     others: set = set()  # type: ignore[type-arg]
     for other in all_runs(state):
-        if other.id != run.id and (read_json(other.record_path).get("ended") or started) >= started:
+        try:
+            ended = read_json(other.record_path).get("ended")
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        if other.id != run.id and (ended or started) >= started:
             others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
     found = []
     for path, info in files_below(root):
@@ -292,7 +331,11 @@ def find_outputs(run: Run, state: str, root: str, since_ns: int | None, started:
 
 
 def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, str]:
-    """Return the variables that we set for the run."""
+    """Return the variables that we set for the run.
+
+    Raises:
+        Refusal: the interpreter or virtual environment that the settings name is not there.
+    """
     paths = [code_path, os.environ.get("PYTHONPATH", "")]
     added = {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
@@ -301,26 +344,61 @@ def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, 
         "AUTOTUNE_OUTPUTS": run.claims_path,
         "REMOTE_RUN_ID": run.id,
     }
-    venv = spec.get("venv_path")
+    search = os.environ.get("PATH", os.defpath)
+    venv = os.path.abspath(os.path.expanduser(spec["venv_path"])) if spec.get("venv_path") else ""
     if venv:
-        venv = os.path.abspath(os.path.expanduser(venv))
-        added["VIRTUAL_ENV"] = venv
-        added["PATH"] = os.path.join(venv, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+        if find_program("python", os.path.join(venv, "bin")) is None:
+            hint = "inv provision makes one; or correct venv_path"
+            raise Refusal("unavailable", f"no virtual environment at {venv} on the host", hint)
+        added.update(VIRTUAL_ENV=venv, PATH=os.path.join(venv, "bin") + os.pathsep + search)
+    elif spec.get("python"):
+        python = find_program(os.path.expanduser(spec["python"]), search)
+        if python is None:
+            raise Refusal(
+                "unavailable", "no {} on the host".format(spec["python"]), "correct python: inv config"
+            )
+        added["PATH"] = python_folder(python) + os.pathsep + search
+    elif find_program("python", search) is None:
+        added["PATH"] = search + os.pathsep + python_folder(find_program("python3", search) or sys.executable)
     if spec.get("term"):
         added["TERM"] = spec["term"]
     added.update(spec.get("env") or {})
     return added
 
 
-def command_of(spec: Record, env: dict[str, str]) -> list[str]:
+def find_program(name: str, search: str) -> str | None:
+    """Return the executable file that a name or path means; shutil.which would cost a session's start."""
+    for folder in search.split(os.pathsep) if "/" not in name else [""]:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    return None
+
+
+def python_folder(interpreter: str) -> str:
+    """Return a folder for PATH in which `python` is this interpreter.
+
+    A script and no link: an interpreter that is called by a link elsewhere does not find its environment.
+    """
+    name = "python-" + hashlib.sha256(os.fsencode(interpreter)).hexdigest()[:8]
+    folder = os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+    path, part = os.path.join(folder, "python"), os.path.join(folder, str(os.getpid()))
+    if not os.path.exists(path):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("#!/bin/sh\nexec '{}' \"$@\"\n".format(interpreter.replace("'", "'\\''")))
+        os.chmod(part, 0o700)
+        os.replace(part, path)
+    return folder
+
+
+def command_of(spec: Record) -> list[str]:
     """Return the words to execute: a shell string goes to the login shell, as it would under ssh."""
-    if spec.get("shell") is not None:
-        return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", spec["shell"]]
-    argv = list(spec["argv"])
-    path = env.get("PATH") or os.environ.get("PATH", os.defpath)
-    if argv[0] == "python" and not shutil.which("python", path=path) and shutil.which("python3", path=path):
-        argv[0] = "python3"
-    return argv
+    if spec.get("shell") is None:
+        return list(spec["argv"])
+    # A blank before it, since a shell would take a string that begins with - for an option.
+    blank = " " if spec["shell"].startswith("-") else ""
+    return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + spec["shell"]]
 
 
 def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int], pty: bool) -> int:
@@ -338,7 +416,7 @@ def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, in
                 os.dup2(fd, number)
             if pty:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP"):
+            for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP", "SIGCHLD"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.chdir(cwd)
             os.closerange(3, tell)
@@ -363,6 +441,7 @@ class Output:
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self.size_bytes = 0
         self.fault = ""
+        self._look_at_bytes = LOOK_EVERY_BYTES
 
     def write(self, kind: bytes, data: bytes) -> None:
         """Append one frame, or none of it."""
@@ -371,51 +450,63 @@ class Output:
         try:
             write_all(self._fd, HEADER.pack(kind, len(data)) + data)
             self.size_bytes += HEADER.size + len(data)
+            if self.size_bytes > self._look_at_bytes:
+                self._leave_room()
         except OSError as error:
             if error.errno not in FULL:
                 raise
             os.ftruncate(self._fd, self.size_bytes)
             self.fault = f"output after byte {self.size_bytes} was not recorded: {error.strerror}"
 
+    def _leave_room(self) -> None:
+        """Stop before the disk is full: a run that prints without end and without a client would fill it."""
+        self._look_at_bytes = self.size_bytes + LOOK_EVERY_BYTES
+        disk = os.fstatvfs(self._fd)
+        if disk.f_bavail < min(disk.f_blocks // 20, LEFT_BYTES // disk.f_frsize):
+            raise OSError(errno.ENOSPC, "the disk is almost full")
+
 
 class Owner:
     """The process that a run belongs to, from its start to its end."""
 
-    def __init__(self, run: Run, state: str, spec: Record, code_path: str) -> None:
+    def __init__(self, run: Run, state: str, spec: Record) -> None:
         """Take over a run whose folder was just made."""
-        self.run, self.state, self.spec, self.code_path = run, state, spec, code_path
-        self.root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
+        self.run, self.state, self.spec = run, state, spec
         self.record: Record = read_json(run.record_path)
+        self.root: str = self.record["cache_dir"]
         self.output = Output(run.output_path)
         self.readers: dict[int, bytes] = {}
         self.terminal: int | None = None
         self.input: int | None = None
+        self.typed = bytearray()
         self.heard = time.monotonic()
         self.lease_mtime = 0
 
     def live(self) -> None:
         """Start the command, record what it prints, record its end."""
-        since_ns = mark(self.root, self.run.id)
-        self.record.update(started=time.time(), owner=[os.getpid(), born(os.getpid())])
+        self.bell, ringing = os.pipe()
+        for fd in (self.bell, ringing):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(ringing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self.record.update(started=time.time(), since_ns=mark(self.root, self.run.id))
         pid = self._start()
         if pid is None:
-            return self._end(127, None, since_ns)
+            return self._end(127, None)
         self.record.update(state="running", pid=pid, process=[pid, born(pid)])
-        write_json(self.run.record_path, self.record)
+        write_reserved(self.run.reserved[0], self.run.record_path, self.record)
         status = self._record_output(pid)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-        return self._end(code, None if code is not None else os.WTERMSIG(status), since_ns)
+        return self._end(code, None if code is not None else os.WTERMSIG(status))
 
     def _start(self) -> int | None:
         """Start the command; None, with the reason on its stderr, where it cannot be executed."""
-        added = environment(self.spec, self.run, self.code_path, self.root)
-        env = {**os.environ, **added}
+        env = {**os.environ, **self.record["env"]}
         env.pop("PYTHONHOME", None)
-        argv = command_of(self.spec, env)
-        self.record.update(argv=argv, env=added)
+        argv = self.record["argv"]
         streams = self._streams()
         try:
-            return spawn(argv, self.code_path, env, streams, bool(self.spec.get("pty")))
+            return spawn(argv, self.record["cwd"], env, streams, bool(self.spec.get("pty")))
         except OSError as error:
             self.output.write(
                 b"E", b"cannot execute %s: %s\n" % (os.fsencode(argv[0]), os.fsencode(error.strerror or ""))
@@ -429,7 +520,7 @@ class Owner:
         """Open the command's three streams and remember our ends."""
         if self.spec.get("pty"):
             self.terminal, inner = os.openpty()
-            os.set_inheritable(inner, True)
+            os.set_blocking(self.terminal, False)
             resize(inner, self.spec.get("size") or [24, 80])
             self.record["tty"] = os.ttyname(inner)
             self.readers[self.terminal] = b"O"
@@ -446,50 +537,61 @@ class Owner:
 
     def _record_output(self, pid: int) -> int:
         """Copy what the command prints to disk until it has ended; return its wait status."""
-        status: int | None = None
-        quiet_since = time.monotonic()
-        while True:
-            # A child's end wakes nobody here, so look for it often at first (most commands are short) and
-            # then twenty times a second; a closed pipe wakes us at once in any case.
-            timeout_s = 0.05 if time.time() - self.record["started"] > 1 else 0.005
-            if self._copy(timeout_s):
-                quiet_since = time.monotonic()
-            if status is None:
-                ended, value = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    status, quiet_since = value, time.monotonic()
-                else:
-                    self._keep_lease(pid)
-            if status is not None and (not self._open() or time.monotonic() - quiet_since > DRAIN_S):
-                return status
-
-    def _open(self) -> bool:
-        """Tell whether more output can come."""
-        return bool(self.readers)
+        ended = 0
+        while not ended:
+            self._copy(1.0)  # its end wakes us: SIGCHLD
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                self._keep_lease(pid)
+        give_up = time.monotonic() + DRAIN_ALL_S
+        while self.readers and time.monotonic() < give_up and self._copy(DRAIN_S):
+            pass
+        return status
 
     def _copy(self, timeout_s: float) -> bool:
         """Copy what is there, waiting at most `timeout_s` for it; tell whether there was anything."""
-        waiting = [*self.readers, *([self.input] if self.input is not None else [])]
-        if not waiting:
-            time.sleep(timeout_s)
-            return False
-        ready = select.select(waiting, [], [], timeout_s)[0]
-        for fd in ready:
-            try:
-                data = os.read(fd, CHUNK_BYTES)
-            except OSError as error:
-                if error.errno != errno.EIO:  # how Linux says that a terminal has no other end any more
-                    raise
-                data = b""
-            if fd == self.input and self.terminal is not None:
-                write_all(self.terminal, data)
-            elif data:
-                self.output.write(self.readers[fd], data)
+        reading = [self.bell, *self.readers]
+        if self.input is not None and not self.typed:
+            reading.append(self.input)
+        writing = [self.terminal] if self.typed and self.terminal is not None else []
+        readable, writable, _ = select.select(reading, writing, [], timeout_s)
+        for fd in readable:
+            if fd == self.input:
+                self.typed += os.read(fd, CHUNK_BYTES)
+            elif fd == self.bell:
+                os.read(fd, CHUNK_BYTES)
             else:
-                del self.readers[fd]
-                if fd == self.terminal:
-                    self.input = None
-        return bool(ready)
+                self._take(fd)
+        if writable and self.terminal is not None:
+            self._type(self.terminal)
+        return bool(readable)
+
+    def _take(self, fd: int) -> None:
+        """Record what one of the command's streams holds."""
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # how Linux says that a terminal has no other end any more
+                raise
+            data = b""
+        if data:
+            self.output.write(self.readers[fd], data)
+            return
+        del self.readers[fd]
+        if fd == self.terminal:
+            self.input = None
+            self.typed.clear()
+
+    def _type(self, terminal: int) -> None:
+        """Give the command's terminal what was typed, as much as it takes now."""
+        try:
+            del self.typed[: os.write(terminal, self.typed)]
+        except BlockingIOError:
+            return
+        except OSError:  # it has no other end any more
+            self.typed.clear()
 
     def _keep_lease(self, pid: int) -> None:
         """End the run where its client was to keep it alive and has not been heard of for too long."""
@@ -509,11 +611,11 @@ class Owner:
         elif silent_s > lease_s + 10:
             os.killpg(pid, signal.SIGKILL)
 
-    def _end(self, code: int | None, signal_number: int | None, since_ns: int | None) -> None:
+    def _end(self, code: int | None, signal_number: int | None) -> None:
         """Record how the run ended, then what it wrote; keep recording what its children still print."""
         self.record.update(
             state="ended",
-            exit=code if signal_number is None else 128 + (signal_number or 0),
+            exit=code if signal_number is None else 128 + signal_number,
             signal=signal_number,
             ended=time.time(),
             output_bytes=self.output.size_bytes,
@@ -521,24 +623,28 @@ class Owner:
             left_running=bool(self.record.get("pid")) and group_alive(self.record["pid"]),
         )
         try:
-            outputs = find_outputs(self.run, self.state, self.root, since_ns, self.record["started"])
+            outputs = find_outputs(self.run, self.state, self.record)
             write_json(self.run.outputs_path, outputs)
+            self.record.update(files=len(outputs), files_bytes=sum(entry[1] for entry in outputs))
         except OSError as error:
             self.record["fault"] = self.record["fault"] or f"its results could not be listed: {error}"
-        write_json(self.run.record_path, self.record)
-        prune(self.state, int(self.spec.get("keep_runs") or 20))
-        while self._open():
-            self._copy(1.0)
+        write_reserved(self.run.reserved[1], self.run.record_path, self.record)
+        prune(self.state, int(self.spec["keep_runs"]))
+        while self.readers:
+            self._copy(60.0)
 
 
 def prune(state: str, keep: int) -> None:
-    """Remove the oldest runs beyond `keep`; never one that has not ended."""
-    for run in all_runs(state)[:-keep]:
-        record = run.record()
-        if record["state"] in ("ended", "lost") and not (
-            record.get("left_running") and alive(record["owner"])
-        ):
-            shutil.rmtree(run.folder, ignore_errors=True)
+    """Remove the oldest runs beyond `keep`; never one that has not ended, or that left processes behind."""
+    runs = all_runs(state)
+    for run in runs[: max(0, len(runs) - keep)]:
+        try:
+            record = run.record()
+        except FileNotFoundError:  # another run's owner was quicker
+            continue
+        left = record.get("left_running") and group_alive(record["pid"])
+        if record["state"] in ("ended", "lost") and not left:
+            remove_tree(run.folder)
 
 
 def resize(fd: int, size: list[int]) -> None:
@@ -546,25 +652,39 @@ def resize(fd: int, size: list[int]) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
 
 
-def become_owner(run: Run, state: str, spec: Record, code_path: str) -> None:
+def become_owner(part: Run, run: Run, record: Record, state: str, spec: Record) -> None:
     """Fork the owner off: no terminal, no parent, none of the session's streams. Return in the session."""
-    if os.fork():
-        os.wait()
+    told, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        os.waitpid(child, 0)
+        with os.fdopen(told, "rb") as file:
+            failure = file.read()  # ends once the run is there, or cannot be
+        if failure:
+            raise OSError(int(failure), os.strerror(int(failure)), run.folder)
         return
     os.setsid()
     if os.fork():
         os._exit(0)
     try:
+        record["owner"] = [os.getpid(), born(os.getpid())]
+        write_json(part.record_path, record)
+        os.rename(part.folder, run.folder)
+    except OSError as error:
+        if not os.path.isdir(run.folder):  # else another session was quicker with the same run
+            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        os._exit(0)
+    try:
         null = os.open(os.devnull, os.O_RDWR)
-        log = os.open(
-            os.path.join(run.folder, "supervisor.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
-        )
-        for number, fd in ((0, null), (1, log), (2, log)):
+        log = os.path.join(run.folder, "supervisor.log")
+        streams = [null, os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)]
+        for number, fd in ((0, streams[0]), (1, streams[1]), (2, streams[1])):
             os.dup2(fd, number)
         os.closerange(3, 64)
         for name in ("SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-        Owner(run, state, spec, code_path).live()
+        Owner(run, state, spec).live()
     except BaseException:  # noqa: BLE001  # a bug of ours: nobody is left to raise it to
         import traceback
 
@@ -585,42 +705,38 @@ def start(params: Record) -> Run:
         return run
     if not os.path.isdir(code_path):
         raise Refusal("unavailable", "no folder {} on the host".format(params["code_path"]), "inv sync")
-    venv = params["spec"].get("venv_path")
-    if venv and not os.path.exists(os.path.join(os.path.expanduser(venv), "bin", "python")):
-        raise Refusal(
-            "unavailable",
-            f"no virtual environment at {venv} on the host",
-            "inv provision makes one; or correct venv_path",
-        )
-    part = f"{run.folder}.{os.getpid()}.part"
-    os.makedirs(part, mode=0o700)
     spec = params["spec"]
+    root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
     record = {
         "id": run.id,
         "state": "starting",
         "host": os.uname().nodename,
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "cwd": code_path,
-        "cache_dir": os.path.realpath(os.path.expanduser(spec["cache_dir"])),
-        "argv": spec.get("argv"),
+        "cache_dir": root,
+        "argv": command_of(spec),
+        "env": environment(spec, run, code_path, root),
         "shell": spec.get("shell"),
+        "pty": bool(spec.get("pty")),
         "python": sys.version.split()[0],
-        "owner": [os.getpid(), born(os.getpid())],
         "started": time.time(),
     }
-    write_json(os.path.join(part, "run.json"), record)
+    part = Run(state, f"{run.id}.{os.getpid()}.part")
+    os.makedirs(part.folder, mode=0o700)
     try:
-        os.rename(part, run.folder)
-    except OSError:  # another session was quicker with the same run
-        shutil.rmtree(part, ignore_errors=True)
-        return run
-    become_owner(run, state, spec, code_path)
+        for path in part.reserved:
+            with open(path, "wb") as file:
+                file.write(b" " * RECORD_BYTES)
+        become_owner(part, run, record, state, spec)
+    finally:
+        if os.path.isdir(part.folder):
+            remove_tree(part.folder)
     return run
 
 
-def send_frames(fd: int, offset: int) -> int:
+def send_frames(fd: int, offset: int, limit: int | None) -> int:
     """Send the whole frames that follow `offset` in a run's output, 1 MB at most; return where they end."""
-    data = os.pread(fd, PIPE_BYTES, offset)
+    data = os.pread(fd, PIPE_BYTES if limit is None else min(PIPE_BYTES, max(0, limit - offset)), offset)
     end = 0
     while len(data) - end >= HEADER.size:
         length = HEADER.size + HEADER.unpack_from(data, end)[1]
@@ -636,46 +752,59 @@ def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
     while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
         inbox.wait(IDLE_S)
     fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
-    seen, record = 0, run.record()
-    looked = time.monotonic()
-    while True:
-        frame = inbox.take()
-        while frame is not None:
-            pass_on(run, *frame)
-            frame = inbox.take()
-        reached = send_frames(fd, offset)
-        moved, offset = reached != offset, reached
-        if not moved:
-            if record["state"] == "ended" and offset >= record["output_bytes"]:
+    seen: Any = None
+    looked, rest_s = 0.0, IDLE_S
+    signal.alarm(ORPHAN_S)
+    try:
+        while True:
+            for frame in inbox.frames():
+                signal.alarm(ORPHAN_S)
+                pass_on(run, *frame)
+            info = os.stat(run.record_path)
+            if seen != (info.st_ino, info.st_mtime_ns) or time.monotonic() - looked > 1:
+                seen, looked, record = (info.st_ino, info.st_mtime_ns), time.monotonic(), run.record()
+            reached = send_frames(fd, offset, record.get("output_bytes"))
+            if reached != offset:
+                offset, rest_s = reached, IDLE_S
+                inbox.wait(0)
+            elif record["state"] in ("ended", "lost") or not follow:
                 return record
-            if record["state"] == "lost" or not follow:
-                return record
-            changed = os.stat(run.record_path).st_mtime_ns
-            if changed != seen or time.monotonic() - looked > 1:
-                seen, looked, record = changed, time.monotonic(), run.record()
-                continue
-        inbox.wait(0 if moved else IDLE_S)
+            else:
+                inbox.wait(rest_s)
+                rest_s = min(rest_s * 1.05, QUIET_S)
+    finally:
+        signal.alarm(0)
+        os.close(fd)
 
 
 def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
     """Give the run what its client sent: a signal, input, a new window size, a sign of life."""
-    if kind == b"K":
-        signal_run(run, int(payload))
-    elif kind == b"I":
-        fd = os.open(run.input_path, os.O_WRONLY)
-        try:
-            write_all(fd, payload)
-        finally:
-            os.close(fd)
-    elif kind == b"W":
-        fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY)
-        try:
-            resize(fd, [int(word) for word in payload.split()])
-        finally:
-            os.close(fd)
-    elif kind == b"P":
+    if kind == b"P":
         touch(run.lease_path)
         send(b"P", b"")
+        return
+    try:
+        if kind == b"K":
+            signal_run(run, int(payload))
+        elif kind == b"I":
+            put(run.input_path, payload)
+        elif kind == b"W":
+            fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            try:
+                resize(fd, [int(word) for word in payload.split()])
+            finally:
+                os.close(fd)
+    except (OSError, KeyError):
+        return  # the run has ended, or has no terminal: as with keys that are typed too late
+
+
+def put(fifo: str, data: bytes) -> None:
+    """Write to a pipe that is being read; what it does not take is lost, as with a terminal that is full."""
+    fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
 
 
 def touch(path: str) -> None:
@@ -705,39 +834,57 @@ def signal_run(run: Run, number: int) -> bool:
     return True
 
 
-def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> bool:
-    """Send the files themselves where they are small enough all together; tell whether they were sent."""
-    if sum(entry[1] for entry in outputs) > limit_bytes or len(outputs) > 1000:
-        return False
-    for name, _size, mtime_ns in outputs:
+def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> list[list[Any]] | None:
+    """Send the files themselves where they are small enough all together.
+
+    Returns:
+        [path, size, mtime_ns] of what was sent, as it is now; None where nothing was.
+    """
+    if sum(entry[1] for entry in outputs) > limit_bytes or len(outputs) > INLINE_FILES:
+        return None
+    found, contents, left = [], [], limit_bytes
+    for name, _size, _mtime_ns in outputs:
         try:
             with open(os.path.join(root, name), "rb") as file:
-                data = file.read(limit_bytes)
-        except OSError:
+                data, info = file.read(left + 1), os.fstat(file.fileno())
+        except FileNotFoundError:  # it was removed after the run's end
             continue
-        send_json(b"F", {"path": name, "mtime_ns": mtime_ns, "size_bytes": len(data)})
+        except OSError:
+            return None  # rsync says what is wrong with it
+        left -= len(data)
+        if left < 0:
+            return None
+        found.append([name, len(data), info.st_mtime_ns])
+        contents.append(data)
+    for (name, size, mtime_ns), data in zip(found, contents):
+        send_json(b"F", {"path": name, "mtime_ns": mtime_ns, "size_bytes": size})
         send(b"D", data)
-    return True
+    return found
 
 
-def end_reply(run: Run, record: Record, params: Record) -> Record:
+def end_reply(run: Run, state: str, record: Record, params: Record) -> Record:
     """Compose what a client is told of a run, with its files where it asked for them and they are small."""
     outputs = run.outputs()
-    sent = False
+    if record["state"] == "lost" and "since_ns" in record and not outputs:
+        outputs = find_outputs(run, state, record)
+    sent = None
     if params.get("inline_bytes") and record["state"] in ("ended", "lost"):
         sent = send_files(record["cache_dir"], outputs, params["inline_bytes"])
-    return {"run": record, "outputs": outputs, "sent": sent, "rsync": rsync_for(outputs, sent, params)}
+    return with_files({"run": record}, outputs, sent, params)
 
 
-def rsync_for(outputs: list[list[Any]], sent: bool, params: Record) -> Record | None:
-    """Return which rsync the client can fetch with, where it will need one."""
-    if sent or not outputs or not params.get("inline_bytes"):
-        return None
-    import replica
+def with_files(
+    reply: Record, outputs: list[list[Any]], sent: list[list[Any]] | None, params: Record
+) -> Record:
+    """Complete a reply by the files, and by which rsync the client can fetch with where it will need one."""
+    rsync = None
+    if sent is None and outputs and params.get("inline_bytes"):
+        import replica
 
-    store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
-    found: Record = replica.rsync_here(store, "rsync")
-    return found
+        store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
+        rsync = replica.rsync_here(store, "rsync")
+    shown = outputs if sent is None else sent
+    return {**reply, "outputs": shown, "sent": sent is not None, "rsync": rsync}
 
 
 def op_run(params: Record, inbox: Inbox) -> Record:
@@ -762,7 +909,7 @@ def op_run(params: Record, inbox: Inbox) -> Record:
     send_json(b"R", {"started": run.id, "finish": finished})
     if params.get("detach"):
         return {"run": run.record(), "outputs": [], "sent": False, "rsync": None}
-    return end_reply(run, stream(run, params.get("offset", 0), inbox), params)
+    return end_reply(run, state, stream(run, params.get("offset", 0), inbox), params)
 
 
 def known_run(params: Record) -> Run:
@@ -781,7 +928,8 @@ def op_attach(params: Record, inbox: Inbox) -> Record:
     """Stream a run that was started before, to its end or to what there is now."""
     run = known_run(params)
     send_json(b"R", {"started": run.id})
-    return end_reply(run, stream(run, params.get("offset", 0), inbox, params.get("follow", True)), params)
+    record = stream(run, params.get("offset", 0), inbox, params.get("follow", True))
+    return end_reply(run, state_folder(params["code_path"]), record, params)
 
 
 def op_list(params: Record, _inbox: Inbox) -> Record:
@@ -797,7 +945,7 @@ def op_signal(params: Record, _inbox: Inbox) -> Record:
 def op_outputs(params: Record, _inbox: Inbox) -> Record:
     """Return what a run wrote, with the files where they are small."""
     run = known_run(params)
-    return end_reply(run, run.record(), params)
+    return end_reply(run, state_folder(params["code_path"]), run.record(), params)
 
 
 def op_cache(params: Record, _inbox: Inbox) -> Record:
@@ -815,8 +963,8 @@ def op_cache(params: Record, _inbox: Inbox) -> Record:
         if not os.path.basename(path).startswith(".remote-tools-mark-")
     ]
     found.sort()
-    sent = bool(params.get("inline_bytes")) and send_files(root, found, params["inline_bytes"])
-    return {"cache_dir": root, "outputs": found, "sent": sent, "rsync": rsync_for(found, sent, params)}
+    sent = send_files(root, found, params["inline_bytes"]) if params.get("inline_bytes") else None
+    return with_files({"cache_dir": root}, found, sent, params)
 
 
 def replica_ops() -> dict[str, Callable[[Record], Record]]:
