@@ -93,7 +93,7 @@ class Bar:
             file=self._display.stream,
             ascii=not self._display.emoji,
             dynamic_ncols=True,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {unit} [{elapsed}<{remaining}]",
         )
         self._show()
         return self
@@ -133,7 +133,7 @@ class Bar:
     def _show(self) -> None:
         rate = self._tqdm.format_dict["rate"]
         rate = rate or self.bytes_done / max(self._tqdm.format_dict["elapsed"], 0.001)
-        self._tqdm.set_postfix_str(f"{self._counts()}, {size_text(rate)}/s", refresh=False)
+        self._tqdm.unit = f"{self._counts()}, {size_text(rate)}/s"  # tqdm's postfix begins with a comma
         self._tqdm.update(self.files_done + self.bytes_done - self._tqdm.n)
 
 
