@@ -1,0 +1,134 @@
+"""Import and export: kernel_tuner's cache files, T4 results, CSV.
+
+All are read into a `Recording` and written from one. Times are milliseconds throughout. The recorded time is
+what counts, whatever it was made of: kernel_tuner's is the mean of its repeats.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from autotune import cache
+from autotune.errors import CacheError, DataError, UsageError
+from autotune.exchange import kernel_tuner, t4, table
+from autotune.exchange.recording import Recording, values_of
+from autotune.results import rank, read_trials
+from autotune.trial import Status
+
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
+    *(EOFError, gzip.BadGzipFile, zlib.error, csv.Error),
+)
+
+
+def import_file(path: Path, cache_root: Path) -> Path:
+    """Read a file of any known format into the cache; return the summary written.
+
+    Raises:
+        DataError: the file is of no known format, or damaged.
+        UsageError: the cache has this workload already.
+        CacheError: the cache cannot be written.
+    """
+    recording = read(path)
+    target = cache_root / recording.kernel / recording.workload / cache.METRICS
+    if target.exists():
+        raise UsageError(f"{path}: {target} exists; import into another cache, or remove it first")
+    cache.prepare(target.parent)
+    cache.write_file(target, json.dumps(_summary(recording, path), indent=1, allow_nan=False).encode())
+    return target
+
+
+def export_file(summary: Path, path: Path) -> None:
+    """Write a workload's trials to a file: `.csv`, `.t4.json`, else kernel_tuner's cache; `.gz` packs it.
+
+    Raises:
+        DataError: the summary cannot be trusted.
+        CacheError: the file cannot be written.
+    """
+    document = cache.read_metrics(summary)
+    trials = tuple(read_trials(document, summary))
+    environment = document.get("environment") or {}
+    device = str(environment.get("cpu") or environment.get("device") or "unknown")
+    kernel, workload = summary.parent.parent.name, summary.parent.name
+    write(Recording(kernel, workload, device, values_of(trial.config for trial in trials), trials), path)
+
+
+def read(path: Path) -> Recording:
+    """Read a file; what it holds tells its format.
+
+    Raises:
+        DataError: it is of no known format, or damaged.
+        CacheError: it cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+        if not text.lstrip().startswith("{"):
+            return table.decode(text, _stem(path))
+        document = _parse(text)
+        return t4.decode(document, _stem(path)) if "results" in document else kernel_tuner.decode(document)
+    except _DAMAGE as fault:
+        raise DataError(
+            f"{path}: neither a kernel_tuner cache, nor T4 results, nor a CSV of this program: {fault!r}"
+        ) from fault
+    except OSError as fault:
+        raise CacheError(f"{path}: {fault.strerror or fault}") from fault
+
+
+def write(recording: Recording, path: Path) -> None:
+    """Write a file in the format that its name asks for.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".csv"):
+        text = table.encode(recording)
+    else:
+        document = (t4 if name.endswith(".t4.json") else kernel_tuner).encode(recording)
+        text = json.dumps(document, indent=1, allow_nan=False)
+    data = text.encode()
+    try:
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    except OSError as fault:
+        raise CacheError(f"{path}: {fault.strerror or fault}") from fault
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Read JSON; a kernel_tuner cache whose run was killed lacks its last two braces."""
+    try:
+        return dict(json.loads(text))
+    except json.JSONDecodeError:
+        return dict(json.loads(text.rstrip().rstrip(",") + "}}"))
+
+
+def _summary(recording: Recording, path: Path) -> dict[str, Any]:
+    """Return the summary that the cache keeps of an imported workload: as much of it as a recording tells."""
+    trials = sorted(recording.trials, key=rank)
+    best = trials[0].path if trials and trials[0].status is Status.OK else None
+    return {
+        "schema": cache.SCHEMA,
+        "kernel": recording.kernel,
+        "shapes": recording.workload,
+        "backend": "imported",
+        "inputs": [],
+        "outputs": [],
+        "work": {"flops": 0, "bytes": 0},
+        "environment": {"device": recording.device, "imported_from": path.name},
+        "roofline": None,
+        "timing": {},
+        "search": {"strategy": "imported", "seed": 0, "space_size": len(trials), "elapsed_s": 0.0},
+        "reference": None,
+        "best": best,
+        "ties": [],
+        "trials": [trial.to_dict() for trial in trials],
+    }
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]

@@ -1,0 +1,73 @@
+"""A recording: what every format holds, and how a recorded time becomes a trial."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autotune.job import config_label
+from autotune.measure import metrics
+from autotune.space import Value
+from autotune.trial import Status, Trial
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The trials of one workload, as another program would keep them.
+
+    Args:
+        kernel: the kernel's name.
+        workload: what it ran on, in a form fit for a folder's name (`1024x1024`).
+        device: what ran it.
+        parameters: name -> the values that were to be tried.
+        trials: in the order of the file.
+    """
+
+    kernel: str
+    workload: str
+    device: str
+    parameters: Mapping[str, Sequence[Value]]
+    trials: tuple[Trial, ...]
+
+
+def trial_of(
+    config: dict[str, Value],
+    status: Status,
+    order: int,
+    outcome: float | str,
+    samples_ms: Sequence[float],
+    compile_ms: float | None,
+    started_at: str,
+) -> Trial:
+    """Make a trial of a recorded time, or of what a failure was called."""
+    compile_s = None if compile_ms is None else round(compile_ms / 1e3, 9)
+    path = config_label(config)
+    if status is not Status.OK:
+        return Trial(config, status, "", path, order, str(outcome), None, None, compile_s, started_at)
+    time = float(outcome)
+    if not (math.isfinite(time) and time > 0):
+        raise ValueError(f"{path}: a time of {time} ms")
+    samples = tuple(float(sample) for sample in samples_ms)
+    if not samples or not min(samples) <= time <= max(samples):  # of another unit, or of another run
+        samples = (time,)
+    reading = replace(metrics(samples, flops=0, bytes_moved=0), median_ms=time)
+    return Trial(config, status, "", path, order, "", reading, None, compile_s, started_at, samples)
+
+
+def values_of(configs: Iterable[Mapping[str, Value]]) -> dict[str, Sequence[Value]]:
+    """Return every parameter with the values it takes: numbers in order, others as they come."""
+    found: dict[str, dict[Value, None]] = {}
+    for config in configs:
+        for name, value in config.items():
+            found.setdefault(name, {})[value] = None
+    return {
+        name: list(values) if any(isinstance(value, str) for value in values) else sorted(values)
+        for name, values in found.items()
+    }
+
+
+def folder_name(text: str) -> str:
+    """Return text as a folder's name."""
+    return re.sub(r"^\.|[^A-Za-z0-9_.,+-]", "_", text)[:120] or "unnamed"
