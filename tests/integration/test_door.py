@@ -88,7 +88,7 @@ def test_it_is_found_on_the_path(ready: Path, tmp_path: Path) -> None:
 def test_without_python_and_package_manager_it_says_what_to_install(checkout: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bin"
     bare.mkdir()
-    here = ("sh", "mkdir", "cksum", "date", "git", "rsync", "ssh", "ssh-keygen", "sshd", "cc")
+    here = ("sh", "mkdir", "rm", "cksum", "date", "git", "rsync", "ssh", "ssh-keygen", "sshd", "cc")
     for name in here:
         (bare / name).symlink_to(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") or "/bin/true")
     refusal = "inv: no package manager known here (apt-get, dnf, brew): please install python3\n"
