@@ -236,7 +236,7 @@ def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
         "PermitRootLogin prohibit-password",
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
-        "UsePAM no",
+        f"UsePAM {'yes' if _is_locked(_user()) else 'no'}",
         "UseDNS no",
         "PrintMotd no",
         "PrintLastLog no",
@@ -291,6 +291,15 @@ def _inhabitants(root: Path, running: Sandbox | None) -> Iterable[processes.Proc
 
 def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _is_locked(user: str) -> bool:
+    """Tell whether an account's password is locked, as root's is on Ubuntu: only PAM lets such a one in."""
+    try:
+        lines = Path("/etc/shadow").read_text().splitlines()
+    except (PermissionError, FileNotFoundError):
+        return False  # then an sshd of this account's cannot see it either
+    return any(line.startswith(f"{user}:!") for line in lines)
 
 
 def _openssh_version() -> tuple[int, int]:
