@@ -9,6 +9,7 @@ once; otherwise the tree is pushed first, and the run's request completes the pu
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,12 @@ class Outcome:
     fetched: tuple[str, ...] = ()
 
 
+class Interrupted(RemoteError):
+    """Ctrl-C while no run was there to be told; ends as a shell says that SIGINT ends."""
+
+    exit_code = runs.SIGNALLED + signal.SIGINT
+
+
 @contextmanager
 def reached(settings: Settings, display: Display) -> Iterator[Link]:
     """Give a link to the host, with a session already on its way."""
@@ -80,6 +87,8 @@ def reached(settings: Settings, display: Display) -> Iterator[Link]:
     try:
         link.open()
         yield link
+    except KeyboardInterrupt:
+        raise Interrupted("exec", "interrupted; nothing runs on the host") from None
     finally:
         link.close()
 
@@ -172,6 +181,15 @@ class Run:
         )
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 
+    @classmethod
+    def target(cls, settings: Settings, words: Sequence[str], how: How) -> Run:
+        """Describe a run of TARGET and its arguments.
+
+        Raises:
+            UsageError: there is no such script here.
+        """
+        return cls.of(settings, how, target_argv(words, settings.root), words=words)
+
     @contextmanager
     def recorded(self) -> Iterator[dict[str, Any]]:
         """Keep the run's local record: written before it starts, and when it ended or was let go of."""
@@ -250,13 +268,19 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
     Raises:
         RemoteError: a stage of ours failed; the command's own failure is the outcome's exit code.
     """
-    run = Run.of(settings, how, target_argv(words, settings.root), words=words)
-    options = push_options(settings)
-    with reached(settings, display) as link, run.recorded() as record:
+    run = Run.target(settings, words, how)
+    with reached(settings, display) as link:
+        return travel(link, run, display)
+
+
+def travel(link: Link, run: Run, display: Display) -> Outcome:
+    """Take a run the whole way over a link: the tree there, the command, its results back."""
+    settings, options = run.settings, push_options(run.settings)
+    with run.recorded() as record:
         tree = workspace_of(settings)
-        results = Results(settings.local_dir) if how.auto_fetch else None
+        results = Results(settings.local_dir) if run.how.auto_fetch else None
         reply: Reply = {"stale": True}
-        if not how.verify and Base(tree.root, link.alias, options.code_path).stamp == tree.stamp:
+        if not run.how.verify and Base(tree.root, link.alias, options.code_path).stamp == tree.stamp:
             reply = run.execute(link, display, stamp=tree.stamp, results=results)
         if reply.get("stale"):
             pushed = push(link, tree, options, display)

@@ -26,6 +26,8 @@ from remote_tools.tasks._context import (
         "auto-fetch": "bring what the run wrote below the cache root, also after a failure",
         "local-dir": LOCAL_DIR,
         "verify": "compare the trees in full although they were equal after the last push",
+        "watch": "run again after every save, until Ctrl-C while nothing runs",
+        "restart": "with --watch: a save during a run stops it, instead of waiting for its end",
     }
 )
 def dev(
@@ -36,6 +38,8 @@ def dev(
     detach: bool = False,
     pty: bool = False,
     verify: bool = False,
+    watch: bool = False,
+    restart: bool = False,
     on_disconnect: str = "keep",
     lease_s: int = 0,
 ) -> None:
@@ -50,7 +54,12 @@ def dev(
         on_disconnect=on_disconnect,
         lease_s=lease_s,
     )
-    end(steps.dev(settings_for(c, host=host, local_dir=local_dir), words(), run_how, display()))
+    settings = settings_for(c, host=host, local_dir=local_dir)
+    if watch:
+        from remote_tools.watch import watch as watch_
+
+        watch_(settings, words(), run_how, display(), restart=restart)
+    end(steps.dev(settings, words(), run_how, display()))
 
 
 @task(
