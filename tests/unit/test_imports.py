@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 # From the ground up; a module imports only what stands before it. Modules not named here just form no cycle.
 ORDER = [
     "errors", "settings", "argv", "ssh", "session", "workspace", "progress",
-    "transfers", "runs", "steps", "bench", "tasks", "collection",
+    "transfers", "runs", "steps", "tasks", "bench", "collection",
 ]  # fmt: skip
-SENT_TO_THE_HOST = ["supervisor", "replica"]  # together, side by side in one folder
+SENT_TO_THE_HOST = ["supervisor", "replica", "device_lock"]  # together, side by side in one folder
 
 
 def imported(path: Path) -> Iterator[str]:
