@@ -39,11 +39,8 @@ class Link(Protocol):
     def call(self, op: str, **params: Any) -> dict[str, Any]:
         """Ask the host program, in one round trip."""
 
-    def open(self) -> None:
-        """Open a session."""
-
-    def close(self) -> None:
-        """End the session."""
+    def reopen(self) -> None:
+        """Open everything anew, once the host can be reached again."""
 
 
 @dataclass(frozen=True)

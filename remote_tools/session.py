@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -40,7 +41,7 @@ DEATHS = 5
 """How often in a row the host program may die without having brought anything."""
 NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
-HOST_PROGRAM = ("supervisor.py", "replica.py")
+HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py")
 
 Reply = dict[str, Any]
 
@@ -369,10 +370,26 @@ class Link:
         return self.master.words()
 
     def open(self) -> None:
-        """Open a session ahead of the first request, so that its round trips hide behind local work."""
+        """Open a session ahead of the first request, so that its round trips hide behind local work.
+
+        Raises:
+            RemoteError: the host cannot be reached. A connection that gave out under it is no failure yet:
+                the first request opens it again.
+        """
+        with suppress(errors.Dropped):
+            self._open()
+
+    def _open(self) -> Session:
         if self._session is None:
             self.master.open()
             self._session = Session(self.master)
+        return self._session
+
+    def reopen(self) -> None:
+        """Open everything anew, the master too, as patiently as a request does."""
+        self.close()
+        self.master.close()
+        self.call("hello")
 
     def close(self) -> None:
         """End the session; the master and what runs on the host go on."""
@@ -397,12 +414,9 @@ class Link:
         done: list[tuple[bytes, bytes]] = []
         while True:
             position, began = listener.position, time.monotonic()
-            greeted = False
+            asked = {**params, "code_path": self.code_path, "offset": position}
             try:
-                self.open()
-                assert self._session is not None
-                asked = {**params, "code_path": self.code_path, "offset": position}
-                return self._session.request(op, asked, listener, controls, done)
+                return self._open().request(op, asked, listener, controls, done)
             except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
                 greeted = self._session is not None and self._session.greeted
                 self.close()
@@ -419,15 +433,16 @@ class Link:
 
 
 class Outage:
-    """A connection that was lost: how long ago, and how often it was opened again in vain."""
+    """A connection that was lost: since when, and how often it was opened again in vain."""
 
     def __init__(self) -> None:
-        """Start now."""
-        self._since = time.monotonic()
+        """Start with a connection that was not lost yet."""
+        self._since = 0.0
         self.attempts = self._deaths = 0
 
     def hopeless(self, known: bool, greeted: bool) -> bool:
         """Tell whether to give up: on time, or where the host program starts and dies again and again."""
+        self._since = self._since or time.monotonic()
         self._deaths += greeted
         patience_s = PATIENCE_S if known else FIRST_PATIENCE_S
         return self._deaths > DEATHS or time.monotonic() - self._since > patience_s

@@ -401,6 +401,13 @@ def command_of(spec: Record) -> list[str]:
     return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + spec["shell"]]
 
 
+def guarded(argv: list[str], run_id: str, device_for: str) -> list[str]:
+    """Return the words that run a command once the host's accelerator is free."""
+    import device_lock
+
+    return device_lock.guarded(argv, {"run": run_id, "for": device_for})
+
+
 def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int], pty: bool) -> int:
     """Start the command as leader of its own session and process group; return its pid.
 
@@ -504,6 +511,8 @@ class Owner:
         env = {**os.environ, **self.record["env"]}
         env.pop("PYTHONHOME", None)
         argv = self.record["argv"]
+        if self.spec.get("device_for"):
+            argv = guarded(argv, self.run.id, self.spec["device_for"])
         streams = self._streams()
         try:
             return spawn(argv, self.record["cwd"], env, streams, bool(self.spec.get("pty")))
@@ -982,6 +991,7 @@ def located(params: Record, code_path: str) -> Record:
 
 
 OPS: dict[str, Callable[[Record, Inbox], Record]] = {
+    "hello": lambda _params, _inbox: {},
     "run": op_run,
     "attach": op_attach,
     "list": op_list,

@@ -33,6 +33,8 @@ from remote_tools.progress import Bar, Display, RsyncOutput, count_text
 from remote_tools.replica import pack, size_of, unpack
 from remote_tools.workspace import Workspace, look, shown
 
+ATTEMPTS = 5
+"""How often a transfer is begun, or gone on with, before the network counts as unusable."""
 SENDINGS = 3
 """How often a file is sent that changes while it is sent, before it is left at that."""
 WATCHED_BYTES = 4_000_000
@@ -90,10 +92,10 @@ def push(link: Link, workspace: Workspace, options: PushOptions, display: Displa
 
     Raises:
         DataError: much would be deleted at once.
-        TemporaryError: the connection gave out twice.
+        TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
-    return _twice(link, display, lambda: _push(link, workspace, options, display))
+    return _again(link, display, lambda: _push(link, workspace, options, display))
 
 
 def finish(link: Link, result: PushResult) -> list[str]:
@@ -112,21 +114,20 @@ def finish_lines(reply: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _twice(link: Link, display: Display, attempt: Callable[[], T]) -> T:
-    """Try, and once more over a new connection where the first one gives out."""
-    try:
-        return attempt()
-    except rsync.Stalled as stall:
-        display.say(f"{stall}; connecting again")
-    # A new session must not wait for a master whose network is dead.
-    link.close()
-    link.master.close()
-    link.open()
+def _again(link: Link, display: Display, attempt: Callable[[], T]) -> T:
+    """Try, and again over a new connection where one gives out."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except rsync.Stalled as stall:
+            display.say(f"{stall}; connecting again")
+        # A new session must not wait for a master whose network is dead.
+        link.reopen()
     try:
         return attempt()
     except rsync.Stalled as stall:
         hint = "the same command goes on where it stopped"
-        raise TemporaryError("sync", f"{stall}, twice", hint) from stall
+        raise TemporaryError("sync", f"{stall}, {ATTEMPTS} times", hint) from stall
 
 
 def _push(link: Link, workspace: Workspace, options: PushOptions, display: Display) -> PushResult:
@@ -293,7 +294,7 @@ def pull(
         host_rsync: which rsync the host has, see `replica.rsync_here`.
 
     Raises:
-        TemporaryError: the connection gave out twice.
+        TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
     pair = rsync.pair_with(link.alias, dict(host_rsync))
@@ -308,7 +309,7 @@ def pull(
         _receive(link, pair, remote_root, wanted, local_dir, options, bar)
 
     with display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
-        _twice(link, display, attempt)
+        _again(link, display, attempt)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
     sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]
