@@ -7,12 +7,22 @@ from pathlib import Path
 from invoke import Collection
 
 from remote_tools.settings import check_early, find_root
-from remote_tools.tasks import loop, runs, sandbox
+from remote_tools.tasks import host, loop, runs, sandbox
 
 # Invoke would end in a traceback over a broken invoke.yaml or variable, so look before it does.
 check_early(find_root(Path.cwd()))
 
-ns = Collection("remote", loop.dev, loop.sync, loop.exec_, loop.fetch, loop.config, sandbox.demo)
+ns = Collection(
+    "remote",
+    loop.dev,
+    loop.sync,
+    loop.exec_,
+    loop.fetch,
+    loop.config,
+    host.init,
+    host.provision,
+    sandbox.demo,
+)
 ns.add_collection(
     Collection("runs", runs.list_, runs.show, runs.log, runs.attach, runs.kill, runs.fetch, runs.rerun)
 )

@@ -1,0 +1,41 @@
+"""Make a host ready: code path, virtual environment, project and its extras; twice does nothing twice."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from remote_tools import steps
+from remote_tools.connection import Connection
+from remote_tools.errors import UnavailableError
+from remote_tools.progress import Display
+from remote_tools.settings import Settings, require
+
+
+def provision(settings: Settings, display: Display) -> steps.Outcome:
+    """Make the code path, push, and let `provisioner.py` make the venv there, with live output.
+
+    Raises:
+        ConfigError: no venv_path is set.
+        RemoteError: the host cannot be reached or written.
+    """
+    require(settings, ("host", "code_path", "venv_path"))
+    with steps.reached(settings, display) as link:
+        _make_folder(Connection.over(link.master), settings.code_path)
+    steps.sync(settings, steps.push_options(settings), display)
+    orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
+    source = (Path(__file__).parent / "provisioner.py").read_text(encoding="utf-8")
+    argv = ["python3", "-c", source, json.dumps(orders)]
+    # The run that makes the venv cannot be in it yet.
+    return steps.execute(replace(settings, venv_path=None), argv, steps.How(), display)
+
+
+def _make_folder(connection: Connection, path: str) -> None:
+    home, slash, rest = path.partition("/")
+    quoted = f"{home}{slash}{shlex.quote(rest)}" if home == "~" and rest else shlex.quote(path)
+    made = connection.run(f"mkdir -p -- {quoted}", hide=True, warn=True, in_stream=False)
+    if not made.ok:
+        said = made.stderr.strip().splitlines()[-1:] or ["mkdir failed"]
+        raise UnavailableError("provision", f"{connection.host}: {said[0]}", "correct code_path: inv config")
