@@ -41,6 +41,7 @@ class Spec:
         on_disconnect: `keep` lets the run live without a client, `kill` ends it after `lease_s`.
         lease_s: how long the run lives without a client; 0 with `kill` means as soon as the loss is noticed.
         keep_runs: how many ended runs the host keeps.
+        device_for: who the host's accelerator is locked for while it runs; None takes no lock.
         env: more variables.
     """
 
@@ -55,6 +56,7 @@ class Spec:
     on_disconnect: str = "keep"
     lease_s: float = 0
     keep_runs: int = 20
+    device_for: str | None = None
     env: dict[str, str] = field(default_factory=dict)
 
 

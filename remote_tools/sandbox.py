@@ -226,7 +226,15 @@ def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
     lines = [
         f"Port {port}",
         "ListenAddress 127.0.0.1",
-        f"SetEnv {_quoted(f'HOME={root}/home')} {_quoted(f'{MARK}={root}')}",
+        "SetEnv "
+        + " ".join(
+            _quoted(f"{name}={value}")
+            for name, value in {
+                "HOME": f"{root}/home",
+                "REMOTE_DEVICE_LOCK": f"{root}/device.lock",  # this machine's own is another one
+                MARK: root,
+            }.items()
+        ),
         f"HostKey {_quoted(root / 'host_key')}",
         f"PidFile {_quoted(root / 'sshd.pid')}",
         *server_lines,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 from remote_tools import runs, transfers
 from remote_tools.argv import target_argv
+from remote_tools.device_lock import user
 from remote_tools.errors import RemoteError
 from remote_tools.plan import Base, PushOptions
 from remote_tools.progress import Display, count_text, size_text
@@ -71,6 +73,11 @@ class Interrupted(RemoteError):
     """Ctrl-C while no run was there to be told; ends as a shell says that SIGINT ends."""
 
     exit_code = runs.SIGNALLED + signal.SIGINT
+
+
+def _who() -> str:
+    """Name the person here, for those who wait for the accelerator."""
+    return os.environ.get("USER") or user()
 
 
 @contextmanager
@@ -163,6 +170,7 @@ class Run:
         argv: Sequence[str] | None,
         shell: str | None = None,
         words: Sequence[str] = (),
+        device_lock: bool = False,
     ) -> Run:
         """Describe a run; nothing is started or written."""
         spec = runs.Spec(
@@ -176,6 +184,7 @@ class Run:
             on_disconnect=how.on_disconnect,
             lease_s=how.lease_s,
             keep_runs=settings.keep_runs,
+            device_for=f"{_who()}@{socket.gethostname()}" if device_lock else None,
             # Its output is a pipe there and a terminal here: tables should fit.
             env={"COLUMNS": str(runs.terminal_size()[1])} if sys.stdout.isatty() else {},
         )
@@ -188,7 +197,8 @@ class Run:
         Raises:
             UsageError: there is no such script here.
         """
-        return cls.of(settings, how, target_argv(words, settings.root), words=words)
+        argv = target_argv(words, settings.root)
+        return cls.of(settings, how, argv, words=words, device_lock=settings.device_lock)
 
     @contextmanager
     def recorded(self) -> Iterator[dict[str, Any]]:
