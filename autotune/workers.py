@@ -26,7 +26,7 @@ from typing import Any
 
 from autotune.backends import Artifact, Backend, Program
 from autotune.correctness import Golden, Mismatch, materialize
-from autotune.errors import AutotuneError, CacheError, UsageError
+from autotune.errors import AutotuneError, CacheError, UnavailableError, UsageError
 from autotune.keeper import Keeper
 from autotune.kernel import Inputs, Kernel
 from autotune.measure import Timing
@@ -112,6 +112,7 @@ class Workers:
     Raises:
         DataError: inputs or golden that cannot be meant.
         UsageError: a dtype without tolerance.
+        UnavailableError: no working compiler for the backend's runner, or not Linux.
     """
 
     def __init__(
@@ -124,6 +125,10 @@ class Workers:
         scratch: Path | None = None,
         compile_jobs: int = 0,
     ) -> None:
+        if not hasattr(os, "memfd_create"):
+            raise UnavailableError(
+                "kernels are run on Linux only: subreapers and memory files are Linux's own"
+            )
         self._kernel, self._inputs, self._backend = kernel, inputs, backend
         self._timing, self._limits = timing or Timing(), limits or Limits()
         self._arrays = materialize(inputs)

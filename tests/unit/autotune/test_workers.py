@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +57,14 @@ def said(outcome: RunOutcome | CompileOutcome) -> tuple[str, str]:
     return outcome.status.value, outcome.message
 
 
+def descendants() -> list[psutil.Process]:
+    """Return all processes below this one, zombies included."""
+    return list(psutil.Process().children(recursive=True))
+
+
 def processes_below() -> set[int]:
-    """Return all descendants of this process, zombies included."""
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """Return the ids of all processes below this one."""
+    return {child.pid for child in descendants()}
 
 
 def eventually_gone(pids: set[int]) -> bool:
@@ -175,6 +181,29 @@ def test_the_numpy_backend_measures_and_survives_its_candidates(tmp_path: Path) 
         "1 / 0": ("error", "ZeroDivisionError: division by zero"),
     } == ended
     assert ("compile_error", True) == (broken.status.value, "SyntaxError" in broken.log)
+
+
+def test_compilers_stand_still_while_a_candidate_is_measured(tmp_path: Path) -> None:
+    long = "".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000))
+    slow = body(f"usleep(200000); {LOOP} out[i] = a[i] + b[i];", "unistd")
+    timing = replace(BRIEF, max_s=10.0)
+    with Workers(KERNEL, INPUTS, CBackend(), timing, scratch=tmp_path, compile_jobs=2) as workers:
+        artifact = workers.compile(slow).result().artifact
+        assert artifact is not None
+        pending = [workers.compile(f"/* {i} */ {long}") for i in range(2)]
+        while len(compilers := [each for each in descendants() if each.name() == "cc1"]) < 2:
+            assert not any(future.done() for future in pending)
+            time.sleep(0.01)
+        with ThreadPoolExecutor() as thread:
+            measuring = thread.submit(workers.measure, artifact)
+            time.sleep(0.4)
+            during = {each.status() for each in compilers}
+            spent = [each.cpu_times().user for each in compilers]
+            time.sleep(0.4)
+            still = [each.cpu_times().user for each in compilers]
+            assert ({psutil.STATUS_STOPPED}, spent) == (during, still)
+            assert Status.OK is measuring.result().status
+        assert psutil.STATUS_STOPPED not in {each.status() for each in compilers if each.is_running()}
 
 
 # -- what goes wrong
