@@ -47,7 +47,7 @@ class Proxy:
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
         self.port = 0
         self.struck = threading.Event()
-        self._fault: Fault | None = None
+        self._faults: list[Fault] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._open: asyncio.Event
         self._loop = asyncio.new_event_loop()
@@ -69,11 +69,11 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def set(self, fault: Fault) -> None:
-        """Arm one fault, and start counting bytes anew."""
+    def set(self, *faults: Fault) -> None:
+        """Arm faults: each counts its bytes from the one before; `struck` is set with the last."""
         self.passed.update({"up": 0, "down": 0})
         self.struck.clear()
-        self._fault = fault
+        self._faults = list(faults)
 
     def cut(self) -> None:
         """Close every connection now."""
@@ -150,14 +150,16 @@ class Proxy:
 
     def _pass(self, direction: Direction, data: bytes) -> bytes:
         """Count bytes, and strike where the fault's byte is among them: what is before it still passes."""
-        fault, at = self._fault, -1
+        fault, at = next(iter(self._faults), None), -1
         if fault is not None and fault.direction == direction:
             at = fault.at - self.passed[direction]
         self.passed[direction] += len(data)
         if fault is None or not 0 <= at < len(data):
             return data
-        self._fault = None
-        self.struck.set()
+        del self._faults[0]
+        self.passed.update({"up": 0, "down": 0})
+        if not self._faults:
+            self.struck.set()
         if fault.kind == "corrupt":
             return data[:at] + bytes([data[at] ^ 0x20]) + data[at + 1 :]
         if fault.kind == "stall":

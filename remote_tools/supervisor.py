@@ -349,7 +349,8 @@ def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, 
     if venv:
         if find_program("python", os.path.join(venv, "bin")) is None:
             hint = "inv provision makes one; or correct venv_path"
-            raise Refusal("unavailable", f"no virtual environment at {venv} on the host", hint)
+            message = "no virtual environment at {} on the host".format(spec["venv_path"])
+            raise Refusal("unavailable", message, hint)
         added.update(VIRTUAL_ENV=venv, PATH=os.path.join(venv, "bin") + os.pathsep + search)
     elif spec.get("python"):
         python = find_program(os.path.expanduser(spec["python"]), search)
