@@ -21,6 +21,7 @@ ns = Collection(
     loop.config,
     host.init,
     host.provision,
+    host.doctor,
     sandbox.demo,
 )
 ns.add_collection(

@@ -70,7 +70,7 @@ class Connection(fabric.Connection):
         return made
 
     def _take(self, master: Master) -> None:
-        """Run over `master`; user and port are what ssh says they are, the host is the alias that ssh knows."""
+        """Run over `master`; user and port are what ssh says, the host is the alias that ssh knows."""
         resolved = master.resolved
         self._set(master=master, host=master.destination.alias.rpartition("@")[2])
         self._set(user=resolved.get("user", self.user), port=int(resolved.get("port") or 22))

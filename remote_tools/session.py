@@ -41,7 +41,7 @@ DEATHS = 5
 """How often in a row the host program may die without having brought anything."""
 NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
-HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py")
+HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py", "probe.py")
 
 Reply = dict[str, Any]
 

@@ -37,7 +37,7 @@ import struct
 import sys
 import termios
 import time
-from typing import Any, Callable, Dict, Iterator, NoReturn, Sequence
+from typing import Any, Callable, Dict, Iterator, NoReturn, Sequence, cast
 
 MAGIC = b"\0remote-tools 1\n"
 """Sent first, so that what shell start-up files print before it can be told from us."""
@@ -406,7 +406,7 @@ def guarded(argv: list[str], run_id: str, device_for: str) -> list[str]:
     """Return the words that run a command once the host's accelerator is free."""
     import device_lock
 
-    return device_lock.guarded(argv, {"run": run_id, "for": device_for})
+    return cast("list[str]", device_lock.guarded(argv, {"run": run_id, "for": device_for}))
 
 
 def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int], pty: bool) -> int:
@@ -902,7 +902,7 @@ def op_run(params: Record, inbox: Inbox) -> Record:
     state = state_folder(params["code_path"])
     finished = None
     if params.get("finish") is not None:
-        finished = replica_ops()["sync.finish"](located(params["finish"], params["code_path"]))
+        finished = beside("sync.finish")(located(params["finish"], params["code_path"]))
         if "error" in finished:
             return finished
     expected = params.get("stamp")
@@ -977,12 +977,15 @@ def op_cache(params: Record, _inbox: Inbox) -> Record:
     return with_files({"cache_dir": root}, found, sent, params)
 
 
-def replica_ops() -> dict[str, Callable[[Record], Record]]:
-    """Return what the sync's half of this program answers; loaded only where it is asked for."""
-    import replica
+def beside(op: str) -> Callable[[Record], Record]:
+    """Return what answers an op of this program's other files; each is loaded only where it is asked for."""
+    if op.startswith("sync."):
+        import replica
 
-    ops: dict[str, Callable[[Record], Record]] = replica.OPS
-    return ops
+        return cast(Callable[[Record], Record], replica.OPS[op])
+    import probe
+
+    return cast(Callable[[Record], Record], probe.OPS[op])
 
 
 def located(params: Record, code_path: str) -> Record:
@@ -1008,7 +1011,7 @@ def answer(request: Record, inbox: Inbox) -> Record:
     try:
         if op in OPS:
             return OPS[op](params, inbox)
-        return replica_ops()[op](located(params, params["code_path"]))
+        return beside(op)(located(params, params["code_path"]))
     except Refusal as refusal:
         return {"error": refusal.kind, "message": refusal.message, "hint": refusal.hint}
     except OSError as error:

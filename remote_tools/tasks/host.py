@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from invoke import Context
+from invoke import Context, Exit
 from invoke.tasks import task
 
-from remote_tools.tasks._context import HOST, display, end, root, settings_for
+from remote_tools.tasks._context import HOST, JSON, display, end, print_json, root, settings_for
+
+if TYPE_CHECKING:
+    from remote_tools.doctor import Finding
 
 
 @task(
@@ -49,3 +53,37 @@ def provision(c: Context, host: str | None = None) -> None:
     from remote_tools.provision import provision as provision_
 
     end(provision_(settings_for(c, host=host), display()))
+
+
+@task(help={"host": HOST, "json": JSON, "strict": "exit code 1 for warnings"})
+def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool = False) -> None:
+    """Try every capability that the loop needs, and say what mends those that are missing."""
+    from remote_tools import doctor as doctor_
+
+    shown = display()
+    findings = []
+    for finding in doctor_.examine(settings_for(c, host=host), shown.say):
+        findings.append(finding)
+        if not json:
+            _print_finding(finding)
+    if json:
+        print_json([finding.to_json() for finding in findings])
+    code = doctor_.exit_code(findings, strict)
+    if code:
+        raise Exit(code=code)
+
+
+def _print_finding(finding: Finding) -> None:
+    """Print one line, and what mends it on a second one; a host's words are shown as plain text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.state]
+    seen = "".join(letter if letter.isprintable() else "?" for letter in finding.seen.replace("\n", "; "))
+    line = Text.assemble(
+        (f"{finding.state:8}", colour), f"{finding.name:15}", f"{seen}  ", (f"{finding.seconds:.2f} s", "dim")
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(line)
+    if finding.hint and finding.state != "ok":
+        console.print(Text(f"{'':8}{'':15}next: {finding.hint}"))
