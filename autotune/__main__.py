@@ -170,7 +170,9 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        sys.stdout.flush()  # here, where a reader that is gone can be told from a fault
+        sys.exit(code)
     except AutotuneError as error:
         print(f"autotune: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
