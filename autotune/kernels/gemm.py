@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels import gemm_c, gemm_numpy
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
-from autotune.kernels.gemm_c import Blocking, Product, Schedule
-from autotune.kernels.register_tile import register_tiles
+from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
+from autotune.kernels.register_tile import dot_tiles, register_tiles
 from autotune.space import Config, SearchSpace
 
 Arrays = tuple[NDArray[Any], ...]
 OPERANDS = (("lhs", "MK"), ("rhs", "NK"))
+SMALL = 128 * 1024
+"""Elements of an operand that most L2 caches hold: it may be worth reading where it lies."""
+FEW = 14
+"""Rows (columns) of C for which B (A) is read only once: packing it would cost as much as the product."""
 
 
 def inputs(
@@ -32,17 +36,20 @@ def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
     """Return the default space of the C generator."""
     product = Product.of(specs, _outputs(specs, lhs_transposed=lhs_transposed), lhs_transposed)
     vector_bytes = host_vector_bytes()
-    whole_columns = product.rhs[1] == 1 and product.n % lanes(product.dtype, vector_bytes) == 0
+    few = 2 * product.n <= lanes(product.dtype, vector_bytes)
+    tiles = register_tiles(product.m, product.n, product.dtype, vector_bytes)
     parameters: dict[str, Any] = {
         **_loops(product.m, product.n, product.k),
-        "pack_lhs": _packing(product.m * product.k, product.dtype),
-        "pack_rhs": _packing(product.k * product.n, product.dtype) if whole_columns else (True,),
+        "pack_lhs": (False, True) if product.m * product.k <= SMALL or product.n <= FEW else (True,),
+        "pack_rhs": (False, True) if product.k * product.n <= SMALL or product.m <= FEW else (True,),
+        "vector_axis": ("K",) if few else ("N",),
         "vector_bytes": (vector_bytes,),
-        "register_tile": register_tiles(product.m, product.n, product.dtype, vector_bytes),
+        "register_tile": dot_tiles(product.m, product.n) if few else tiles,
         "unroll_k": (4,),
         "threads": tuple(sorted({1, os.cpu_count() or 1})),
     }
-    return SearchSpace(parameters, (loops_are_canonical, packs_once, partial(blocks_are_filled, product)))
+    own = (partial(packs_what_cannot_be_read, product), partial(blocks_are_filled, product))
+    return SearchSpace(parameters, (loops_are_canonical, packs_once, *own))
 
 
 def _loops(m: int, n: int, k: int) -> dict[str, Any]:
@@ -59,11 +66,6 @@ def _loops(m: int, n: int, k: int) -> dict[str, Any]:
         "NUM_BLOCK_N": counts(n),
         "NUM_BLOCK_K": counts(k),
     }
-
-
-def _packing(elements: int, dtype: str) -> tuple[bool, ...]:
-    """Return whether to pack: always, unless the operand is small enough for most L2 caches."""
-    return (False, True) if elements * ITEM_BYTES[dtype] <= 512 * 1024 else (True,)
 
 
 def loops_are_canonical(config: Config) -> bool:
@@ -89,6 +91,14 @@ def packs_once(config: Config) -> bool:
         elif position < len(single) - 1 or (position >= len(single) and order[position] not in axes):
             return False
     return True
+
+
+def packs_what_cannot_be_read(product: Product, config: Config) -> bool:
+    """Refuse to leave an operand where vectors cannot be read: the generator would pack it all the same."""
+    schedule = Schedule.of(config)
+    return all(
+        config[f"pack_{operand}"] or product.readable(operand, schedule) for operand, _axes in OPERANDS
+    )
 
 
 def blocks_are_filled(product: Product, config: Config) -> bool:

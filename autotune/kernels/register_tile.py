@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autotune.kernels.c_source import host_registers, lanes
+from autotune.kernels.dot_tile import DotTile
 
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """C source of one tile: `rows` x `vectors` accumulators, each fed by a broadcast of A and a vector of B.
+    """C source of one tile: accumulators that are fed by broadcasts of A and vectors of B.
 
     Args:
         rows: rows of C.
-        vectors: vectors in a row of C.
-        columns: columns of C that exist; fewer than `vectors` hold at the right edge.
+        columns: columns of C; where they do not fill the last vector, what is left of it is not stored.
         lhs_strides: (row, k) elements between neighbours of A as this tile reads it.
         rhs_stride: elements between a row of B and the next.
         out_strides: (row, column) of C.
@@ -22,11 +22,12 @@ class RegisterTile:
         unroll_k: steps of K written out in the loop's body.
         prefetch: steps of K that B is fetched ahead of its use; 0 leaves it to the hardware.
         row_scale: whether each row is multiplied by `scale[row]` before it is stored.
+        padded: whether B may be read up to whole vectors; where not, its last row is copied first at the
+            right edge. The rows before it are followed by others: reading past their end is harmless.
         name: the C function.
     """
 
     rows: int
-    vectors: int
     columns: int
     lhs_strides: tuple[int, int]
     rhs_stride: int
@@ -35,7 +36,17 @@ class RegisterTile:
     unroll_k: int
     prefetch: int = 0
     row_scale: bool = False
+    padded: bool = True
     name: str = "tile"
+
+    @property
+    def vectors(self) -> int:
+        """Vectors in a row of C."""
+        return -(-self.columns // self.lanes)
+
+    def resized(self, rows: int, columns: int) -> RegisterTile:
+        """Return the tile for what is left at an edge, under a name of its own."""
+        return replace(self, rows=rows, columns=columns, name=f"tile_{rows}x{columns}")
 
     def source(self) -> str:
         """Return the function: `name(a, b, c, depth, accumulate[, scale])`."""
@@ -43,6 +54,7 @@ class RegisterTile:
         grid = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
         registers = ", ".join(f"c{i}_{j} = {{0}}" for i, j in grid)
         body = "".join(self._step(u) for u in range(self.unroll_k))
+        depth = "depth" if self.padded or self.columns == self.vectors * self.lanes else "depth - 1"
         lhs_step, rhs_step = self.lhs_strides[1], self.rhs_stride
         lines = [
             f"static void {self.name}(const T *restrict a, const T *restrict b, T *restrict c,",
@@ -52,15 +64,23 @@ class RegisterTile:
         ]
         if self.unroll_k > 1:
             lines += [
-                f"    for (; k + {self.unroll_k} <= depth; k += {self.unroll_k}) {{",
+                f"    for (; k + {self.unroll_k} <= {depth}; k += {self.unroll_k}) {{",
                 body + f"        a += {self.unroll_k * lhs_step}; b += {self.unroll_k * rhs_step};",
                 "    }",
             ]
         lines += [
-            "    for (; k < depth; k++) {",
+            f"    for (; k < {depth}; k++) {{",
             self._step(0) + f"        a += {lhs_step}; b += {rhs_step};",
             "    }",
         ]
+        if depth != "depth":
+            width = self.vectors * self.lanes
+            lines += [
+                f"    T last[{width}] __attribute__((aligned(64))) = {{0}};",
+                f"    memcpy(last, b, {self.columns} * sizeof(T));",
+                "    b = last;",
+                self._step(0),
+            ]
         if self.row_scale:
             lines += [f"    c{i}_{j} *= scale[{i}];" for i, j in grid]
         return "\n".join([*lines, self._store(), "}", ""])
@@ -103,7 +123,7 @@ class RegisterTile:
 
 
 def with_edges(
-    tile: RegisterTile, extent: tuple[int, int], fits: tuple[str, str], arguments: str
+    tile: RegisterTile | DotTile, extent: tuple[int, int], fits: tuple[str, str], arguments: str
 ) -> tuple[str, str]:
     """Return C for a tile and its remainders at the edges, and the statement that calls the one that fits.
 
@@ -118,11 +138,9 @@ def with_edges(
     sources = []
 
     def call(i: int, j: int) -> str:
-        name = f"tile_{rows[i]}x{columns[j]}"
-        vectors = -(-columns[j] // tile.lanes)
-        edge = replace(tile, name=name, rows=rows[i], vectors=vectors, columns=columns[j])
+        edge = tile.resized(rows[i], columns[j])
         sources.append(edge.source())
-        return f"{name}({arguments});"
+        return f"{edge.name}({arguments});"
 
     def pick_rows(j: int) -> str:
         return call(0, j) if len(rows) == 1 else f"if ({fits[0]}) {call(0, j)} else {call(1, j)}"
@@ -136,13 +154,17 @@ def with_edges(
 def register_tiles(rows: int, columns: int, dtype: str, vector_bytes: int) -> tuple[str, ...]:
     """Return the tiles ("rows x vectors") that fill the registers without spilling, one for each width.
 
-    Rows are balanced: 129 in tiles of at most 14 become nine of 13 and one of 12. One vector a row is for
-    products that have no more: every broadcast of A should serve more than one multiplication.
+    Rows are balanced: 129 in tiles of at most 14 become nine of 13 and one of 12. Tiles of fewer than 6 rows
+    are for matrices that have no more, and those of one vector likewise: a load should serve many products.
     """
     width = lanes(dtype, vector_bytes)
-    widths = [vectors for vectors in (2, 3, 4) if (vectors - 1) * width < columns] or [1]
-    tiles = []
-    for vectors in widths:
-        most = min(14, (host_registers() - 1 - vectors) // vectors)
-        tiles.append(f"{-(-rows // -(-rows // most))}x{vectors}")
-    return tuple(tiles)
+    most = {vectors: min(14, (host_registers() - 1 - vectors) // vectors) for vectors in (2, 3, 4, 6, 8, 14)}
+    widths = [v for v in most if (v - 1) * width < columns and min(rows, 6) <= most[v]] or [1]
+    return tuple(f"{-(-rows // -(-rows // most.get(v, 14)))}x{v}" for v in widths)
+
+
+def dot_tiles(rows: int, columns: int) -> tuple[str, ...]:
+    """Return the tiles ("rows x columns") of sums along K that fill the registers, and half of them."""
+    across = min(columns, 8)
+    most = min(rows, 8, (host_registers() - 2) // (across + 1))
+    return tuple(f"{count}x{across}" for count in sorted({most, -(-most // 2)}))

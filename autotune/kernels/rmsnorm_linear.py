@@ -128,7 +128,6 @@ def source(config: Config, inputs: Specs, outputs: Specs) -> str:
     lhs_strides = (x_row, x_column) if config["norm"] == "in_weights" else (line, 1)
     tile = RegisterTile(
         rows=tile_rows,
-        vectors=vectors,
         columns=vectors * width,
         lhs_strides=lhs_strides,
         rhs_stride=vectors * width,

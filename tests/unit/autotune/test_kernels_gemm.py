@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
 import random
 from pathlib import Path
 from typing import Any
@@ -81,9 +83,31 @@ def test_any_nest_of_loops_packs_what_it_reads(order: str, folder: Path) -> None
 @pytest.mark.parametrize("pack_lhs", [False, True])
 @pytest.mark.parametrize("pack_rhs", [False, True])
 def test_an_operand_may_be_read_where_it_lies(pack_lhs: bool, pack_rhs: bool, folder: Path) -> None:
-    arrays = draw(gemm.inputs(19, 24, 29).specs)
     config = blocked("MNK", 2, 2, pack_lhs=pack_lhs, pack_rhs=pack_rhs)
-    assert_product(gemm.lhs_rhs, config, arrays, folder)
+    for columns in (24, 27):
+        assert_product(gemm.lhs_rhs, config, draw(gemm.inputs(19, columns, 29).specs), folder)
+
+
+def test_nothing_past_the_last_row_is_read(folder: Path) -> None:
+    """The last row ends where its page does, and the next page cannot be read."""
+    lhs, rhs = draw(gemm.inputs(9, 27, 16).specs)
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    end = np.frombuffer(memory, np.float32, rhs.size, mmap.PAGESIZE - rhs.nbytes).reshape(rhs.shape)
+    end[...] = rhs
+    protected = ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0)
+    assert protected == 0
+    config = blocked("MNK", 2, 2, pack_rhs=False)
+    assert_product(gemm.lhs_rhs, config, [lhs, end], folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", [gemm.lhs_rhs, gemm.lhsT_rhs], ids=lambda kernel: kernel.name)
+def test_few_columns_are_summed_along_k(kernel: Kernel, dtype: str, folder: Path) -> None:
+    for columns, tile, pack in [(1, "8x1", False), (3, "4x3", True), (5, "2x2", True)]:
+        specs = gemm.inputs(13, columns, 67, lhs_transposed=kernel is gemm.lhsT_rhs, dtype=dtype).specs
+        config = blocked("NKM", 2, 1, vector_axis="K", register_tile=tile, NUM_BLOCK_M=1, NUM_BLOCK_N=1)
+        assert_product(kernel, {**config, "pack_lhs": pack, "pack_rhs": pack}, draw(specs), folder)
 
 
 @pytest.mark.parametrize("vector_bytes", [16, 32, 64])

@@ -1,0 +1,145 @@
+"""What a matrix product is, how a config computes it, and the block sizes that follow from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from autotune.kernel import Specs
+from autotune.kernels.c_source import lanes, round_up
+from autotune.space import Config
+
+
+@dataclass(frozen=True)
+class Product:
+    """The matrix product as extents and element strides: (m, k) of A, (k, n) of B, (m, n) of C."""
+
+    m: int
+    n: int
+    k: int
+    dtype: str
+    lhs: tuple[int, int]
+    rhs: tuple[int, int]
+    out: tuple[int, int]
+
+    def readable(self, operand: str, schedule: Schedule) -> bool:
+        """Return whether vectors of an operand can be read where it lies, without going past its end.
+
+        At the right edge of B whole vectors are read from every row but the last: another row must follow,
+        at least a vector's length further on.
+        """
+        row, column = self.rhs
+        if schedule.vector_axis == "K":
+            return (row if operand == "rhs" else self.lhs[1]) == 1
+        width = lanes(self.dtype, schedule.vector_bytes)
+        return operand == "lhs" or (column == 1 and (self.n % width == 0 or row >= width))
+
+    @classmethod
+    def of(cls, inputs: Specs, outputs: Specs, lhs_transposed: bool) -> Product:
+        """Read the product off its tensors; `lhs_transposed` says that the first input is A transposed."""
+        lhs, rhs = inputs
+        rows, depth = lhs.element_strides
+        if lhs_transposed:
+            rows, depth = depth, rows
+        k, n = rhs.shape
+        m = outputs[0].shape[0]
+        row, column = rhs.element_strides
+        out_row, out_column = outputs[0].element_strides
+        return cls(m, n, k, lhs.dtype, (rows, depth), (row, column), (out_row, out_column))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a config computes a product; a parameter that a space leaves out has the value given here.
+
+    Args:
+        NUM_BLOCK_M, NUM_BLOCK_N, NUM_BLOCK_K: cache blocks along each axis of one thread's share.
+        loop_order: the block loops, outermost first.
+        lhs_position, rhs_position: depth of the loop (0 outermost) in whose body the operand is packed:
+            all of it that this loop and those around it leave open.
+        pack_lhs, pack_rhs: False reads the operand where it lies, if vectors can be read there; its position
+            is then always 2.
+        vector_axis: what the lanes of a vector stand for: N, columns of C; or K, terms of one sum, for
+            a C of few columns.
+        vector_bytes: width of a vector.
+        register_tile: rows x vectors per row; where `vector_axis` is K, rows x columns.
+        unroll_k: steps of K written out in the innermost loop.
+        prefetch: steps of K that B is fetched ahead.
+        threads: shares, cut along the longer side of C.
+    """
+
+    NUM_BLOCK_M: int = 1
+    NUM_BLOCK_N: int = 1
+    NUM_BLOCK_K: int = 1
+    loop_order: str = "NKM"
+    lhs_position: int = 2
+    rhs_position: int = 2
+    pack_lhs: bool = True
+    pack_rhs: bool = True
+    vector_axis: str = "N"
+    vector_bytes: int = 32
+    register_tile: str = "6x2"
+    unroll_k: int = 4
+    prefetch: int = 0
+    threads: int = 1
+
+    @classmethod
+    def of(cls, config: Config) -> Schedule:
+        """Read a config."""
+        return replace(cls(), **dict(config))  # type: ignore[arg-type]
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """The register tile's rows, and its vectors or columns."""
+        rows, across = map(int, self.register_tile.split("x"))
+        return rows, across
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Extents that follow from a product and a schedule, in elements; blocks are whole register tiles."""
+
+    product: Product
+    schedule: Schedule
+
+    @property
+    def tile_m(self) -> int:
+        return self.schedule.tile_shape[0]
+
+    @property
+    def tile_n(self) -> int:
+        across = self.schedule.tile_shape[1]
+        return across if self.schedule.vector_axis == "K" else across * self.lanes
+
+    @property
+    def lanes(self) -> int:
+        """Elements in a vector."""
+        return lanes(self.product.dtype, self.schedule.vector_bytes)
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether threads share out rows of C rather than columns."""
+        return -(-self.product.m // self.tile_m) >= -(-self.product.n // self.tile_n)
+
+    def share(self, axis: str) -> int:
+        """Return what one thread has of an axis."""
+        extent = {"M": self.product.m, "N": self.product.n, "K": self.product.k}[axis]
+        if axis == ("M" if self.shares_rows else "N"):
+            tile = self.tile_m if axis == "M" else self.tile_n
+            return round_up(-(-extent // self.schedule.threads), tile)
+        return extent
+
+    def block(self, axis: str) -> int:
+        """Return the extent of a cache block."""
+        tile = {"M": self.tile_m, "N": self.tile_n, "K": 1}[axis]
+        return round_up(-(-self.share(axis) // self.count(axis)), tile)
+
+    def count(self, axis: str) -> int:
+        """Return how many blocks the config asks for."""
+        return int(getattr(self.schedule, f"NUM_BLOCK_{axis}"))
+
+    @property
+    def sensible(self) -> bool:
+        """Whether every block that the config asks for has something in it, and every thread a share."""
+        blocks = all(-(-self.share(axis) // self.block(axis)) == self.count(axis) for axis in "MNK")
+        axis, extent = ("M", self.product.m) if self.shares_rows else ("N", self.product.n)
+        return blocks and -(-extent // self.share(axis)) == self.schedule.threads
