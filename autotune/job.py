@@ -99,7 +99,7 @@ class Workload:
 
     def identity(self, config: Config, source: str) -> str:
         """Digest all that decides the result, in 32 hex digits."""
-        text = f"{self.digest}\n{_encode(config)}\n{source}"
+        text = f"{self.digest}\n{sorted(config.items())}\n{source}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def path(self, config: Config) -> str:

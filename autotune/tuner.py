@@ -11,13 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from autotune import backends, cache, search, summary
 from autotune.backends import Backend
@@ -31,7 +31,7 @@ from autotune.measure import Timing, metrics
 from autotune.results import Results, ranking
 from autotune.search import Exhaustive, Observation, Strategy
 from autotune.space import Config, SearchSpace
-from autotune.trial import Status, Trial
+from autotune.trial import Metrics, Status, Trial
 from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
@@ -134,7 +134,7 @@ def tune(
             method = replace(timing, max_s=timing.max_s / TURNS) if brief else timing
             return Workers(kernel, inputs, maker, method, budget.limits, objects)
 
-        size = len(space) if space.product <= _COUNTABLE else None
+        size = _size(space)
         strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
         hear = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds)).trial
@@ -151,6 +151,12 @@ def _strategy(size: int | None, budget: Budget) -> Strategy:
     if budget.seconds is None and (budget.trials is None or (size is not None and size <= budget.trials)):
         return Exhaustive()
     return search.get()
+
+
+def _size(space: SearchSpace) -> int | None:
+    if not space.constraints:
+        return space.product
+    return len(space) if space.product <= _COUNTABLE else None
 
 
 def _smaller(*counts: int | None) -> int | None:
@@ -228,15 +234,18 @@ class _Search:
         self._hear = hear
         self._measured = 0
         self._history: list[Observation] = []
-        self._gauge = functools.partial(
+        self._exact = functools.partial(
             metrics,
             flops=work.context["work"]["flops"],
             bytes_moved=work.context["work"]["bytes"],
             peak_gflops=self.roofline.peak_gflops if self.roofline else None,
             bandwidth_gbytes_per_s=self.roofline.bandwidth_gbytes_per_s if self.roofline else None,
         )
+        values = [(name, set(values)) for name, values in space.parameters.items()]
         for trial in ledger.recalled.values():
-            if trial.config in space:
+            config = trial.config
+            inside = len(config) == len(values) and all(config.get(name) in known for name, known in values)
+            if inside and (not space.constraints or config in space):
                 self._history.append(Observation(trial.config, _cost(trial)))
                 self._conclude(trial)
 
@@ -247,6 +256,8 @@ class _Search:
 
         Where the cache holds everything, no worker is started.
         """
+        if len(self._history) == self.space_size:
+            return
         flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
         deadline = started + (budget.seconds or math.inf)
         with contextlib.ExitStack() as stack:
@@ -285,7 +296,7 @@ class _Search:
             ran = RunOutcome(compiled.status, compiled.message, "not run\n")
         else:
             ran = workers.measure(compiled.artifact)
-        samples = tuple(float(f"{sample:.6g}") for sample in ran.samples_ms)
+        samples = tuple(map(_rounded, ran.samples_ms))
         trial = Trial(
             config=job.config,
             status=ran.status,
@@ -303,6 +314,13 @@ class _Search:
         self._history[place] = Observation(job.config, _cost(trial))
         self._measured += 1
         self._conclude(trial)
+
+    def _gauge(self, samples_ms: Sequence[float]) -> Metrics:
+        """Return the metrics in six digits: more is noise, and costs time wherever they are read."""
+        exact: dict[str, Any] = vars(self._exact(samples_ms))
+        return Metrics(
+            **{name: _rounded(value) if isinstance(value, float) else value for name, value in exact.items()}
+        )
 
     def _conclude(self, trial: Trial) -> None:
         self.trials[trial.path] = trial
@@ -331,6 +349,10 @@ class _Search:
             notes=tuple(notes),
             elapsed_s=elapsed_s,
         )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _cost(trial: Trial) -> float | None:
