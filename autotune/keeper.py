@@ -68,9 +68,8 @@ class Keeper:
         self._compilers, self._family = Compilers(settings), Family()
         self._errno_at_death = memoryview(mmap.mmap(settings["segment"], mmap.PAGESIZE))[:4].cast("i")
         self._log = os.memfd_create("log")
-        fcntl.fcntl(
-            self._log, fcntl.F_SETFL, os.O_APPEND
-        )  # emptied between candidates, which share the offset
+        # Emptied between candidates, which share its offset: without this they would leave holes.
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
         self._scratch = Path(settings["folder"]) / "scratch"  # where all that we start finds itself
         self._scratch.mkdir()
         os.chdir(self._scratch)

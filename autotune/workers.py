@@ -139,7 +139,7 @@ class Workers:
         self._stack.callback(self._segment.close)
         with contextlib.ExitStack() as undo:
             undo.callback(self._stack.close)
-            self._private = Path(tempfile.mkdtemp(prefix="autotune-"))
+            self._private = _temporary_folder()
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._folder = (scratch or self._private / "run").resolve()
             self._settings: Record = {
@@ -193,18 +193,14 @@ class Workers:
             future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
             return future
         number = next(self._numbers)
+        request = {"command": build.command, "produces": build.produces, "object": build.artifact.files[0]}
         with self._lock:
             self._pending[number] = (future, build.artifact, head)
             future.set_running_or_notify_cancel()
-            send(
-                self._keeper.control,
-                {
-                    "number": number,
-                    "command": build.command,
-                    "produces": build.produces,
-                    "object": build.artifact.files[0],
-                },
-            )
+            try:
+                send(self._keeper.control, {"number": number, **request})
+            except OSError:
+                raise _keeper_gone() from None
         return future
 
     def measure(self, artifact: Artifact) -> RunOutcome:
@@ -243,7 +239,7 @@ class Workers:
                 send(peer.stage, {"go": mismatch is None})
                 said = receive(peer.stage)
         except (EOFError, OSError):
-            raise AutotuneError("the keeper of the workers was killed: start again to continue") from None
+            raise _keeper_gone() from None
         if said["status"] == "ok":
             mismatch = self._check()  # right at first and wrong later is wrong
         if mismatch:
@@ -265,6 +261,17 @@ class Workers:
         with self._lock:
             for future, *_ in self._pending.values():
                 future.set_exception(AutotuneError("the tuner's workers were closed"))
+
+
+def _keeper_gone() -> AutotuneError:
+    return AutotuneError("the keeper of the workers was killed: start again to continue")
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="autotune-"))
+    except OSError as error:
+        raise CacheError(f"cannot make a temporary folder: {error}; set TMPDIR to one with room") from error
 
 
 def _compiled(said: Record, artifact: Artifact, head: str) -> CompileOutcome:
@@ -318,7 +325,8 @@ class _Peer:
     def _run(self, control: socket.socket, stage: socket.socket, settings: Record) -> Callable[[], object]:
         # The package without its API: importing that would bring NumPy into each fork.
         code = (
-            f"import sys, types; sys.path[:] = {sys.path!r}; package = types.ModuleType('autotune'); "
+            f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
+            "package = types.ModuleType('autotune'); "
             f"package.__path__ = [{str(Path(__file__).parent)!r}]; sys.modules['autotune'] = package; "
             "import autotune.keeper; autotune.keeper.main()"
         )
@@ -339,7 +347,7 @@ class _Peer:
         settings: Record,
         load: Load,
     ) -> Callable[[], object]:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()  # or the child would print what is still in the buffers again
         with warnings.catch_warnings():
             # Our other thread holds no lock that the child needs: it only ever waits in recv.

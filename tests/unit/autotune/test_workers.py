@@ -411,8 +411,9 @@ def test_a_keeper_that_was_killed_is_said(tmp_path: Path) -> None:
         assert artifact is not None
         for pid in processes_below() - before:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(AutotuneError, match="the keeper of the workers was killed"):
-            workers.measure(artifact)
+        for work in (lambda: workers.measure(artifact), lambda: workers.compile("int other;\n")):
+            with pytest.raises(AutotuneError, match="the keeper of the workers was killed"):
+                work()
 
 
 # -- what is refused before anything starts
