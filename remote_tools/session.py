@@ -315,7 +315,7 @@ class Session:
         if self.greeted:
             last = (text.strip().splitlines() or ["the connection was lost"])[-1]
             kind = errors.Dropped if lost else errors.SoftwareError
-            raise kind("connect", f"lost {alias}: {last}")
+            raise kind("connect", f"{alias}: {last}")
         if lost:
             raise diagnose(text, alias, self.master.resolved.get("hostname", alias))
         last = (text.strip().splitlines() or [f"exit code {code}"])[-1]

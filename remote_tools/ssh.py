@@ -38,7 +38,7 @@ SSH_FAILED = 255
 KEEPALIVES = 3
 """Unanswered keep-alives after which a connection counts as dead (ServerAliveCountMax)."""
 
-LOCAL_TIMEOUT_S = 5.0
+LOCAL_TIMEOUT_S = 2.0
 """Bound on an answer from a master of ours: it may be stopped."""
 
 
@@ -94,6 +94,11 @@ _DIAGNOSES: tuple[tuple[str, type[RemoteError], str], ...] = (
         "ssh {alias}",
     ),
     (r"Could not resolve hostname", NoHostError, "correct the name, or add `Host {alias}` to ~/.ssh/config"),
+    (
+        r"channel \d+: open failed|Session open refused",
+        UnavailableError,
+        "its sshd refuses a session: MaxSessions in sshd_config there must be 1 or more",
+    ),
     (
         r"Connection refused|timed out|No route to host|Network is unreachable",
         NoHostError,

@@ -111,7 +111,7 @@ class Laptop:
         return self.run("inv", *words, **env)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Sandbox], Laptop]]:
     """Make project folders for servers, with control sockets of their own, closed at the end."""
     sockets = []
@@ -134,7 +134,7 @@ def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
     yield make
     for folder in sockets:
         for path in Path(folder).glob("*/*"):
-            subprocess.run(["ssh", "-S", str(path), "-O", "exit", "-"], capture_output=True)
+            subprocess.run(["ssh", "-S", str(path), "-O", "exit", "host"], capture_output=True)
         shutil.rmtree(folder)
 
 

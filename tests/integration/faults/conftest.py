@@ -36,7 +36,7 @@ class Cable:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plug(make_laptop: Callable[[Sandbox], Laptop]) -> Iterator[Callable[[Sandbox], Cable]]:
     """Connect new laptops to servers, each over a network of its own."""
     networks = []
@@ -55,7 +55,7 @@ def plug(make_laptop: Callable[[Sandbox], Laptop]) -> Iterator[Callable[[Sandbox
             f"REMOTE_CACHE_DIR=~/{laptop.root.parent.name}-cache\n"
             f"SSH_OPTIONS=\"-F '{laptop.root.parent / 'ssh_config'}'\"\n",
         )
-        laptop.write("invoke.yaml", f"remote: {{timeout_s: {TIMEOUT_S}}}\n")
+        laptop.write("invoke.yaml", f"remote: {{timeout_s: {TIMEOUT_S}, connect_timeout_s: {TIMEOUT_S}}}\n")
         return Cable(laptop, network)
 
     yield connect
@@ -74,7 +74,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts: dict[str, list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
-            found = re.search(r"faults/\w+\.py::test_(\w+)(?:\[([a-z]+)-)?", report.nodeid)
+            found = re.search(r"faults/\w+\.py::(?:Test\w+::)?test_(\w+)(?:\[([a-z]+)-)?", report.nodeid)
             if report.when == "call" and found:
                 title = found[1].replace("_", " ") + (f": {found[2]}" if found[2] else "")
                 counts.setdefault(title, [0, 0])[outcome == "failed"] += 1
