@@ -178,6 +178,7 @@ class Run:
             settings.cache_dir,
             shell=shell,
             venv_path=settings.venv_path,
+            python=settings.python,
             pty=how.pty,
             size=runs.terminal_size() if how.pty else None,
             term=os.environ.get("TERM", "dumb") if how.pty else None,
@@ -213,6 +214,7 @@ class Run:
             "shell": self.spec.shell,
             "words": self.words,
             "auto_fetch": self.how.auto_fetch,
+            "pty": self.how.pty,
             "local_dir": str(self.settings.local_dir),
             "started": time.time(),
             "state": "started",
@@ -333,6 +335,7 @@ def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty
     results = Results(settings.local_dir) if record.get("auto_fetch") else None
     inline_bytes = runs.INLINE_BYTES if results else 0
     console = runs.Console(results.take if results else None)
+    pty = pty or bool(record.get("pty"))
     reply = runs.attach(link, run_id, console, pty=pty, inline_bytes=inline_bytes)
     return _conclude(settings, link, record, reply, results, display)
 
