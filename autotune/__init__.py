@@ -10,13 +10,14 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from autotune.backends import Backend
+from autotune.budget import Budget
 from autotune.errors import AutotuneError
 from autotune.kernel import Inputs, Kernel, TensorSpec
 from autotune.measure import Timing
 from autotune.results import Results, best_config
 from autotune.space import SearchSpace
 from autotune.trial import Metrics, Status, Trial
-from autotune.tuner import Budget, tune
+from autotune.tuner import tune
 from autotune.workers import Limits
 
 __all__ = [

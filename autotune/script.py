@@ -85,6 +85,9 @@ def main(flags: argparse.Namespace, workloads: Sequence[Workload]) -> int:
             for workload in workloads
         ]
         report.print_table([report.load(result.folder / METRICS) for result in results])
+        for result in results:
+            for note in result.notes:
+                print(f"{result.kernel} {result.shapes}: {note}", file=sys.stderr)
     except AutotuneError as error:
         print(error, file=sys.stderr)
         return error.exit_code

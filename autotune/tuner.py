@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
 from autotune import backends, cache, search, summary
 from autotune.backends import Backend
+from autotune.budget import Budget
 from autotune.errors import UsageError
 from autotune.finalists import TURNS, confirm
 from autotune.job import GENERATOR_FAULTS, Job, Workload, workload
@@ -32,32 +33,10 @@ from autotune.results import Results, ranking
 from autotune.search import Exhaustive, Observation, Strategy
 from autotune.space import Config, SearchSpace
 from autotune.trial import Metrics, Status, Trial
-from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
+from autotune.workers import CompileOutcome, RunOutcome, Workers
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
 _COUNTABLE = 1 << 20  # a product up to this size is listed in about a second
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a search may spend.
-
-    Args:
-        trials: configs that may be tried, those of earlier runs included; None for as many as there are.
-        seconds: wall seconds after which no measurement is begun, confirmation aside; None for no end.
-        limits: what each single config may use.
-    """
-
-    trials: int | None = None
-    seconds: float | None = None
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.trials is not None and self.trials < 1:
-            raise UsageError(f"budget: trials is at least 1, not {self.trials}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise UsageError(f"budget: seconds is more than 0, not {self.seconds}")
 
 
 class Listener(Protocol):
@@ -317,10 +296,9 @@ class _Search:
 
     def _gauge(self, samples_ms: Sequence[float]) -> Metrics:
         """Return the metrics in six digits: more is noise, and costs time wherever they are read."""
-        exact: dict[str, Any] = vars(self._exact(samples_ms))
-        return Metrics(
-            **{name: _rounded(value) if isinstance(value, float) else value for name, value in exact.items()}
-        )
+        exact = vars(self._exact(samples_ms)).items()
+        short: dict[str, Any] = {name: _rounded(x) if isinstance(x, float) else x for name, x in exact}
+        return Metrics(**short)
 
     def _conclude(self, trial: Trial) -> None:
         self.trials[trial.path] = trial
