@@ -14,7 +14,7 @@ sys.dont_write_bytecode = False
 
 from remote_tools import ns as remote
 from remote_tools.argv import words_after_dashes
-from remote_tools.bench import bench_task
+from remote_tools.bench import bench_collection, bench_task
 
 
 @task(help={"long": "the long form of the suites that are shortened otherwise"})
@@ -41,8 +41,7 @@ def _run(module: str, *words: str) -> None:
         raise Exit(code=code)
 
 
-bench = Collection(
-    "bench",
+bench = bench_collection(
     bench_task("gemm", "examples/gemm.py", ["--mode", "both"]),
     bench_task("softmax", "examples/softmax.py"),
     bench_task("transpose", "examples/transpose.py"),

@@ -2,7 +2,7 @@
 
     gemm = bench_task("gemm", "examples/gemm.py", ["--mode", "both"])
 
-is `inv bench.gemm`, `inv bench.gemm --mode lhs_rhs` and `fab -H trn1 bench.gemm -- --budget 50`.
+is `inv bench.gemm`, `inv bench.gemm --mode lhs_rhs --hosts trn1,trn2`, `fab -H trn1 bench.gemm -- --seed 5`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from invoke import Context, Task
+from invoke import Collection, Context, Exit
 
 from remote_tools.errors import UsageError
-from remote_tools.tasks._context import HOST, LOCAL_DIR, display, end, how, settings_for, words
+from remote_tools.tasks._context import HOST, LOCAL_DIR, display, how, words
+from remote_tools.tasks._hosts import HOSTS, HostsTask, on_hosts
 
-OWN_FLAGS = {"host": HOST, "local_dir": LOCAL_DIR}
+OWN_FLAGS = {"host": HOST, "hosts": HOSTS, "local_dir": LOCAL_DIR}
 
 
-def bench_task(name: str, script: str, args: Sequence[str] = ()) -> Task[Any]:
+def bench_task(name: str, script: str, args: Sequence[str] = ()) -> HostsTask:
     """Make a task that runs a script on the host as `dev --auto-fetch` does.
 
     Args:
@@ -38,9 +39,14 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> Task[Any]:
     def body(c: Context, **given: Any) -> None:
         from remote_tools import steps
 
-        settings = settings_for(c, **{flag: given.pop(flag) for flag in OWN_FLAGS})
-        typed = [word for flag, value in given.items() for word in (f"--{flag.replace('_', '-')}", value)]
-        end(steps.dev(settings, [script, *typed, *words()], how(auto_fetch=True), display()))
+        own = {flag: given.pop(flag, None) for flag in OWN_FLAGS}
+        typed = [
+            word
+            for flag, value in {**defaults, **given}.items()
+            for word in (f"--{flag.replace('_', '-')}", value)
+        ]
+        target = [script, *typed, *words()]
+        on_hosts(c, lambda settings, shown: steps.dev(settings, target, how(auto_fetch=True), shown), **own)
 
     parameters = {**dict.fromkeys(OWN_FLAGS), **defaults}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -51,7 +57,38 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> Task[Any]:
     body.__doc__ = f"Run {script} on the host, bring its results, write the report."
     help_texts = dict.fromkeys(defaults, f"passed on to {script}")
     named = {flag.replace("_", "-"): text for flag, text in {**OWN_FLAGS, **help_texts}.items()}
-    return Task(body, name=name, help=named)
+    return HostsTask(body, name=name, help=named)
+
+
+def bench_collection(*tasks: HostsTask) -> Collection:
+    """Make the collection `bench` of bench tasks, with `bench.all` and `bench.compare` beside them."""
+    from remote_tools.tasks.compare import compare
+
+    return Collection("bench", *tasks, _all_of(tasks), compare)
+
+
+def _all_of(tasks: Sequence[HostsTask]) -> HostsTask:
+    """Make the task that runs the others, one after the other."""
+
+    def all_(
+        c: Context, host: str | None = None, hosts: str | None = None, local_dir: str | None = None
+    ) -> None:
+        failed = []
+        for task in tasks:
+            display().say(f"bench.{task.name}")
+            try:
+                task.body(c, host=host, hosts=hosts, local_dir=local_dir)
+            except Exit as ended:
+                if ended.message:
+                    display().say(ended.message)
+                failed.append((task.name, ended.code))
+        if failed:
+            display().say("failed: " + ", ".join(f"bench.{name} ({code})" for name, code in failed))
+            raise Exit(code=failed[0][1])
+
+    all_.__doc__ = "Run every benchmark, one after the other; one that fails does not stop the others."
+    named = {flag.replace("_", "-"): text for flag, text in OWN_FLAGS.items()}
+    return HostsTask(all_, name="all", help=named)
 
 
 def _pairs(name: str, args: Sequence[str]) -> dict[str, str]:

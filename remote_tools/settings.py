@@ -193,7 +193,7 @@ def require(settings: Settings, names: Sequence[str]) -> None:
                 door = "./inv" if (root / "inv").exists() else "inv"
                 ways += f", or --host NAME; to try it without a host of your own: {door} demo"
             raise ConfigError("settings", f"no {name} is set" + (f" for {host}" if host else ""), ways)
-    if settings.hosts.get(host, (host,)) != (host,):
+    if "host" in names and settings.hosts.get(host, (host,)) != (host,):
         hint = f"name one host, or run a bench task with --hosts {host}"
         where = _place("host", settings.sources["host"])
         raise ConfigError("settings", f"{where}: {host} is a group of hosts", hint)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from remote_tools import runs, transfers
+from remote_tools import runs, summaries, transfers
 from remote_tools.argv import target_argv
 from remote_tools.device_lock import user
 from remote_tools.errors import RemoteError
@@ -325,6 +325,7 @@ def _conclude(
         results.complete(link, reply, there["cache_dir"], push_options(settings), display)
         fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
         record["fetched"] = fetched
+        summaries.keep(Records(settings.root).folder(there["id"]), settings.local_dir, fetched)
         write_report(settings.local_dir, fetched, display)
     return Outcome(there["id"], runs.exit_code(reply, display.say), fetched)
 

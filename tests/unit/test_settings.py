@@ -320,7 +320,7 @@ def test_a_group_that_holds_itself_is_refused(root: Path) -> None:
 
 def test_a_group_is_no_host(root: Path) -> None:
     (root / "invoke.yaml").write_text(HOSTS)
-    message = failure(root, flags={"host": "fleet"})
+    message = failure(root, flags={"host": "fleet"}, required=("host",))
     assert "settings: --host: fleet is a group of hosts" in message
 
 

@@ -1,0 +1,141 @@
+"""Read perf_metrics.json, the tuner's summary of one workload, as anybody may: plain JSON, from a host.
+
+Names in it are made printable and figures are checked, since what comes from a host may say anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from remote_tools.errors import DataError
+
+SUMMARY = "perf_metrics.json"
+KEPT = "results"
+"""Where, beside its record, the summaries stay that a run brought: later runs replace those in local_dir."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best config of one workload.
+
+    Args:
+        kernel, shapes: the workload.
+        config: what was best.
+        median_ms: of the measurement that counts, the confirmed one where there is one.
+        low_ms, high_ms: the 95 % interval of that median.
+        gflops: the rate; None where the work is not known.
+        where: the machine that it was measured on, in words.
+    """
+
+    kernel: str
+    shapes: str
+    config: str
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    gflops: float | None
+    where: str
+
+    @property
+    def workload(self) -> tuple[str, str]:
+        """What is measured, whatever the machine and the config."""
+        return self.kernel, self.shapes
+
+
+def read(path: Path) -> Best | None:
+    """Read one summary; None where no config has worked yet.
+
+    Raises:
+        DataError: it cannot be read, or is no summary.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        trial = next((each for each in found["trials"] if each["status"] == "ok"), None)
+        if trial is None:
+            return None
+        reading = trial["confirmed"] or trial["metrics"]
+        low_ms, median_ms, high_ms = (
+            _positive(reading[name]) for name in ("ci95_low_ms", "median_ms", "ci95_high_ms")
+        )
+        return Best(
+            printable(found["kernel"]),
+            printable(found["shapes"]),
+            printable(trial["path"]),
+            median_ms,
+            min(low_ms, median_ms),
+            max(high_ms, median_ms),
+            _positive(reading["gflops"]) if reading.get("gflops") else None,
+            _machine(found.get("environment") or {}),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        hint = "fetch it again; a tuner writes such files whole or not at all"
+        raise DataError("results", f"{path}: not a readable summary ({error!r:.80})", hint) from error
+
+
+def read_all(paths: Iterable[Path]) -> tuple[dict[tuple[str, str], Best], list[str]]:
+    """Read summaries.
+
+    Returns:
+        The best of each workload, a later path's in place of an earlier one's, and what could not be read.
+    """
+    found: dict[tuple[str, str], Best] = {}
+    faults = []
+    for path in paths:
+        try:
+            best = read(path)
+        except DataError as error:
+            faults.append(printable(error.reason))
+            continue
+        if best is not None:
+            found[best.workload] = best
+    return found, faults
+
+
+def below(folder: Path) -> list[Path]:
+    """List the summaries of a cache: {kernel}/{shapes}/perf_metrics.json."""
+    return sorted(folder.glob(f"*/*/{SUMMARY}"))
+
+
+def keep(record_folder: Path, local_dir: Path, fetched: Iterable[str]) -> None:
+    """Keep the summaries that a run brought beside its record.
+
+    Args:
+        record_folder: the run's folder in `.remote/runs`.
+        local_dir: where its results are.
+        fetched: their paths below that.
+    """
+    for name in fetched:
+        if PurePosixPath(name).name == SUMMARY and (local_dir / name).is_file():
+            target = record_folder / KEPT / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(local_dir / name, target)  # results are replaced, never written over
+            except OSError:
+                shutil.copyfile(local_dir / name, target)
+
+
+def printable(text: object) -> str:
+    """Return a text with whatever a terminal would obey written out."""
+    given = str(text)
+    return given if given.isprintable() else ascii(given)[1:-1]
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a measurement")
+    return number
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    """Name a machine as its summary does."""
+    parts = [environment.get(name) for name in ("host", "cpu", "device")]
+    return printable(", ".join(str(part) for part in parts if part))

@@ -1,0 +1,104 @@
+"""`bench.compare`: hosts, runs or days side by side."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from itertools import takewhile
+from pathlib import Path
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
+
+from invoke import Context, Task
+
+from remote_tools.tasks._context import JSON, LOCAL_DIR, display, print_json, print_table, settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from remote_tools.compare import Row, Side
+    from remote_tools.summaries import Best
+
+NAME = "compare"
+PAGE = "comparison.html"
+SIDE = "a host, a run (its id, a part of it, last), a day as 2026-11-22, or a folder of results"
+
+
+def _sides_typed() -> int:
+    """Count the words right after the task's name, two at least: a task's parameters have to be named."""
+    at = [number for number, word in enumerate(sys.argv) if word.rpartition(".")[2] == NAME]
+    following = takewhile(lambda word: not word.startswith("-"), sys.argv[at[0] + 1 :]) if at else []
+    return min(max(2, len(list(following))), len(ascii_lowercase))
+
+
+def _compare(
+    c: Context, *, local_dir: str | None = None, out: str | None = None, json: bool = False, **given: str
+) -> None:
+    from remote_tools.compare import closing, compare, side
+    from remote_tools.compare_page import page
+
+    settings = settings_for(c, required=(), local_dir=local_dir)
+    sides = [side(given[name], settings) for name in sorted(given)]
+    rows = compare(sides)
+    for fault in (fault for each in sides for fault in each.faults):
+        display().say(fault)
+    if json:
+        print_json([row.to_json() for row in rows])
+        return
+    show(sides, rows)
+    for line in closing(sides, rows):
+        print(line)
+    path = Path(out).expanduser() if out else settings.local_dir / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(sides, rows, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
+    display().say(f"Wrote {path}")
+
+
+def show(sides: Sequence[Side], rows: Sequence[Row]) -> None:
+    """Print the comparison as a table."""
+    columns = ["workload", *(each.name for each in sides)]
+    for each in sides[1:]:
+        columns += [f"{each.name} to {sides[0].name}", ""]
+    print_table(
+        *columns,
+        rows=[
+            (
+                f"{row.kernel}\n{row.shapes}",
+                *(_figures(best) for best in row.best),
+                *(text for one in row.ratios for text in ((str(one), one.verdict) if one else ("", ""))),
+            )
+            for row in rows
+        ],
+    )
+    for each in sides:
+        print(f"{each.name}: {each.about}")
+
+
+def _figures(best: Best | None) -> str:
+    return f"{best.median_ms:.4g} ms" if best else "none"
+
+
+def _make() -> Task[Any]:
+    """Make the task, with as many sides as were typed."""
+
+    def body(c: Context, **given: Any) -> None:
+        _compare(c, **given)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    sides = ascii_lowercase[: _sides_typed()]
+    options = {"local_dir": None, "out": None, "json": False}
+    body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in ("context", *sides)]
+        + [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
+    )
+    body.__doc__ = "Compare hosts, runs or days, best config by best config: inv bench.compare A B ..."
+    out = f"where the page goes, instead of {PAGE} in the folder of results"
+    return Task(
+        body,
+        name=NAME,
+        help={**dict.fromkeys(sides, SIDE), "local-dir": LOCAL_DIR, "out": out, "json": JSON},
+    )
+
+
+compare = _make()
