@@ -1,0 +1,276 @@
+"""Measure the kernels against NumPy, OpenBLAS and memcpy, interleaved, on one thread and on two.
+
+For each workload the fastest of a few dozen configs of the default space is found first; then it takes turns
+with what it is held against, and the figure is the median of the ratios of neighbouring turns. On one thread
+the clock is the thread's own CPU time, so that other programs on the machine do not count; on two it is the
+wall's.
+
+Run: python benchmarks/kernels.py [--threads 1 2] [--seconds 2] [--configs 40]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import math
+import mmap
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune import backends
+from autotune.kernel import Inputs, Kernel, Specs
+from autotune.kernels import gemm, rmsnorm_linear, softmax, transpose
+from autotune.machine import roofline
+from autotune.space import Config
+
+Array = NDArray[Any]
+Call = Callable[[], object]
+
+BATCH_S = 3e-3
+"""Seconds of one turn: long enough for the clock, short enough that neighbours see the same machine."""
+
+ODD_SHAPES = (
+    (128, 512, 128),
+    (129, 512, 128),
+    (251, 509, 127),
+    (17, 31, 67),
+    (8, 1000, 1000),
+    (1000, 8, 1000),
+    (997, 13, 101),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One workload, and what its candidates are held against.
+
+    Args:
+        kernel: the kernel.
+        inputs: its tensors.
+        rival: the name of what it is held against.
+        target: the ratio to reach; 0 where only the geometric mean of a group counts.
+        group: cases whose geometric mean has a target of its own.
+    """
+
+    kernel: Kernel
+    inputs: Inputs
+    rival: str
+    target: float
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; times in microseconds."""
+
+    kernel: str
+    shapes: str
+    threads: int
+    ours_us: float
+    rival: str
+    rival_us: float
+    ratio: float
+    target: float
+    group: str
+    rate: str
+    roofline: float | None
+    config: dict[str, Any]
+
+
+def cases() -> list[Case]:
+    """Return every workload of the figures."""
+    odd = [
+        Case(gemm.lhs_rhs, gemm.inputs(*shape), "OpenBLAS", 0, "gemm, small, odd and skinny")
+        for shape in ODD_SHAPES
+    ]
+    return [
+        Case(gemm.lhs_rhs, gemm.inputs(1024, 1024, 1024), "OpenBLAS", 1.0),
+        Case(gemm.lhsT_rhs, gemm.inputs(1024, 1024, 1024, lhs_transposed=True), "OpenBLAS", 1.0),
+        *odd,
+        Case(softmax.kernel, softmax.inputs(1024, 1024), "NumPy", 3.0),
+        Case(softmax.kernel, softmax.inputs(128, 4096), "NumPy", 3.0),
+        Case(rmsnorm_linear.kernel, rmsnorm_linear.inputs(4096, 512, 8), "NumPy", 3.0),
+        Case(rmsnorm_linear.kernel, rmsnorm_linear.inputs(1024, 1024, 64), "NumPy", 3.0),
+        Case(transpose.kernel, transpose.inputs(1024, 1024), "memcpy", 0.8),
+        Case(transpose.kernel, transpose.inputs(4096, 4096), "memcpy", 0.8),
+    ]
+
+
+def on_pages(shape: Sequence[int], dtype: str) -> Array:
+    """Return an empty array that begins on a page, as the tuner's do: no vector of it straddles two lines."""
+    size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype, math.prod(shape)).reshape(shape)
+
+
+def arrays(specs: Specs) -> list[Array]:
+    """Return drawn arrays for the inputs."""
+    made = []
+    for seed, spec in enumerate(specs):
+        array = on_pages(spec.shape, spec.dtype)
+        array[...] = np.random.default_rng(seed).standard_normal(spec.shape)
+        made.append(array)
+    return made
+
+
+def compiled(case: Case, configs: Sequence[Config], tensors: Sequence[Array], folder: Path) -> list[Call]:
+    """Compile the candidates, two at a time, and return a call of each."""
+    inputs, outputs = case.inputs.specs, case.kernel.outputs(case.inputs.specs)
+    backend = backends.get("c")
+
+    def call(config: Config) -> Call:
+        source = case.kernel.generators["c"](config, inputs, outputs)
+        build = backend.build(source, case.kernel.entry, inputs, outputs, folder)
+        subprocess.run(build.command, check=True, timeout=120, stderr=subprocess.DEVNULL)
+        Path(build.produces).replace(build.artifact.files[0])
+        entry = getattr(ctypes.CDLL(build.artifact.files[0]), case.kernel.entry)
+        addresses = [ctypes.c_void_p(tensor.ctypes.data) for tensor in tensors]
+        return lambda: entry(*addresses)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(call, configs))
+
+
+def rival_call(case: Case, tensors: Sequence[Array], out: Array) -> Call:
+    """Return the call that ours is held against."""
+    if case.rival == "memcpy":
+        copy = ctypes.CDLL(None).memcpy
+        copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        to, source, size = out.ctypes.data, tensors[0].ctypes.data, out.nbytes
+        return lambda: copy(to, source, size)
+    if case.rival == "OpenBLAS":
+        lhs = tensors[0].T if case.kernel is gemm.lhsT_rhs else tensors[0]
+        return lambda: np.matmul(lhs, tensors[1], out=out)
+    assert case.kernel.reference is not None
+    reference = case.kernel.reference
+    return lambda: reference(*tensors)
+
+
+def turns(calls: Sequence[Call], clock: Callable[[], float], seconds: float) -> list[list[float]]:
+    """Let the calls take turns for so many seconds of wall time; return microseconds a call, turn by turn."""
+    batches = []
+    for call in calls:
+        call()
+        begin = clock()
+        call()
+        batches.append(max(1, round(BATCH_S / max(clock() - begin, 1e-7))))
+    samples: list[list[float]] = [[] for _ in calls]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(samples[0]) < 3:
+        for call, batch, kept in zip(calls, batches, samples, strict=True):
+            begin = clock()
+            for _ in range(batch):
+                call()
+            kept.append((clock() - begin) / batch * 1e6)
+    return samples
+
+
+def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) -> Row:
+    """Find a fast config of the default space, check it, and hold it against its rival."""
+    specs = case.inputs.specs
+    (output,) = case.kernel.outputs(specs)
+    tensors, out, other = (
+        arrays(specs),
+        on_pages(output.shape, output.dtype),
+        on_pages(output.shape, output.dtype),
+    )
+    configs = [config for config in case.kernel.space(specs) if config.get("threads", 1) in {1, threads}]
+    configs = random.Random(0).sample(configs, min(count, len(configs)))
+    calls = compiled(case, configs, [*tensors, out], folder)
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    rival = rival_call(case, tensors, other)
+    while len(calls) > 1:
+        medians = [statistics.median(kept) for kept in turns(calls, clock, seconds)]
+        order = sorted(range(len(calls)), key=medians.__getitem__)[: len(calls) // 4 or 1]
+        calls, configs = [calls[i] for i in order], [configs[i] for i in order]
+    calls[0]()
+    (exact,) = case.kernel.golden(*(tensor.astype(np.float64) for tensor in tensors))
+    np.testing.assert_allclose(out, exact, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(exact).max())))
+    rival_us, ours_us = turns([rival, calls[0]], clock, seconds)
+    ratio = statistics.median(theirs / ours for theirs, ours in zip(rival_us, ours_us, strict=True))
+    ours = statistics.median(ours_us)
+    flops, moved = case.kernel.flops(specs), case.kernel.bytes_moved(specs)
+    rate = f"{flops / ours / 1e3:.1f} GFLOP/s" if flops else f"{moved / ours / 1e3:.1f} GB/s"
+    shapes, theirs = case.inputs.shapes, statistics.median(rival_us)
+    fraction = of_roofline(flops, moved, ours * 1e-6, threads)
+    return Row(
+        case.kernel.name, shapes, threads, ours, case.rival, theirs, ratio, case.target, case.group, rate,
+        fraction, dict(configs[0]),
+    )  # fmt: skip
+
+
+def of_roofline(flops: int, moved: int, seconds: float, threads: int) -> float | None:
+    """Return the least time that the measured roofline allows over the time taken; threads raise the peak."""
+    limits = roofline()
+    if limits is None:
+        return None
+    least = max(flops / (limits.peak_gflops * 1e9 * threads), moved / (limits.bandwidth_gbytes_per_s * 1e9))
+    return least / seconds
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print a line for each workload, then the geometric means."""
+    head = f"{'kernel':15}{'shapes':22}{'threads':>8}{'ours µs':>11}  {'rival':9}{'rival µs':>11}"
+    print(f"{head}{'ratio':>8}{'target':>8}  {'rate':15}{'of roofline':>12}")
+    for row in rows:
+        target = f"{row.target:.2f}" if row.target else "-"
+        fraction = "-" if row.roofline is None else f"{row.roofline:.2f}"
+        print(
+            f"{row.kernel:15}{row.shapes:22}{row.threads:8}{row.ours_us:11.1f}  {row.rival:9}"
+            f"{row.rival_us:11.1f}{row.ratio:8.2f}{target:>8}  {row.rate:15}{fraction:>12}"
+        )
+    for group, threads in dict.fromkeys((row.group, row.threads) for row in rows if row.group):
+        ratios = [row.ratio for row in rows if (row.group, row.threads) == (group, threads)]
+        mean = statistics.geometric_mean(ratios)
+        print(f"{group}, {threads} thread(s): geometric mean {mean:.2f}, target 1.20")
+
+
+def main() -> None:
+    """Measure in one process for each number of threads, since OpenBLAS reads it once, at its start."""
+    flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    flags.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    flags.add_argument("--seconds", type=float, default=1.0, help="of each comparison (default: %(default)s)")
+    flags.add_argument(
+        "--configs", type=int, default=40, help="tried for each workload (default: %(default)s)"
+    )
+    flags.add_argument("--kernel", default="", help="only kernels whose name contains this")
+    flags.add_argument("--configs-shown", action="store_true", help="print the config of each row too")
+    flags.add_argument("--json", action="store_true", help="print rows as JSON; for one number of threads")
+    options = flags.parse_args()
+    if options.json:
+        chosen = [case for case in cases() if options.kernel in case.kernel.name]
+        with tempfile.TemporaryDirectory() as folder:
+            for case in chosen:
+                row = measure(case, options.threads[0], options.seconds, options.configs, Path(folder))
+                print(json.dumps(asdict(row)), flush=True)
+        return
+    rows = []
+    for threads in options.threads:
+        count = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        again = [sys.executable, __file__, "--json", "--threads", str(threads), "--kernel", options.kernel]
+        again += ["--seconds", str(options.seconds), "--configs", str(options.configs)]
+        done = subprocess.run(
+            again, env={**os.environ, **count}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows += [Row(**json.loads(line)) for line in done.stdout.splitlines()]
+    print_table(rows)
+    if options.configs_shown:
+        for row in rows:
+            print(row.kernel, row.shapes, row.threads, row.config)
+
+
+if __name__ == "__main__":
+    main()
