@@ -32,7 +32,7 @@ ADD = (
     "void add(const float *a, const float *b, float *out)"
     f" {{ for (int i = 0; i < {LENGTH}; i++) out[i] = a[i] + b[i]; }}\n"
 )
-LONG = "".join(f"int f{i}(int x) {{ return x * {i} + (x >> {i % 31}); }}\n" for i in range(4000))
+LONG = "".join(f"int f{i}(int x) {{ return x * {i} + (x >> {i % 31}); }}\n" for i in range(800))
 JOBS = os.cpu_count() or 1
 
 
