@@ -1,0 +1,170 @@
+"""Predict: the config to use for shapes that were never tuned, from those that were."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune import cache
+from autotune.job import spec_dict
+from autotune.kernel import Inputs, Kernel, Specs
+from autotune.results import best_config, median_ms, read_trials
+from autotune.search.gaussian_process import Distance, Posterior
+from autotune.space import Config, SearchSpace, Value
+from autotune.trial import Status, Trial
+
+_NEAR = 0.25  # tuned shapes that differ by no more doublings in all are taken at their word
+_CANDIDATES = 4_096  # configs of the new shape that the model compares
+_TRIALS = 400  # that it learns from, the same number of each tuned shape, the fastest and others alike
+_STEPS = 20  # gradients for its weights
+_SHAPE_STEPS = 2  # places in the model for each doubling of an extent
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A config, and why it.
+
+    Args:
+        config: the config to use.
+        origin: `tuned` where exactly these inputs were tuned; `nearest` where it is the best of the nearest
+            tuned shape; `model` where a model of all tuned shapes chose it.
+        shapes: the workloads that it comes from, nearest first.
+    """
+
+    config: dict[str, Value]
+    origin: str
+    shapes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """A tuned workload as far as it bears on another."""
+
+    shapes: str
+    doublings: NDArray[np.float64]
+    best: Trial
+    trials: tuple[Trial, ...]
+
+
+def predict(
+    kernel: Kernel, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
+) -> Prediction | None:
+    """Return the config that is likely to be best for inputs that may never have been tuned.
+
+    Args:
+        kernel: the kernel.
+        inputs: the tensors; shapes may be new, dtypes and ranks are those that were tuned.
+        cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
+
+    Returns:
+        The config and where it comes from; None where the cache tells nothing of this kernel.
+
+    Raises:
+        DataError: a summary in the cache cannot be trusted.
+    """
+    exact = best_config(kernel, inputs, cache_dir)
+    if exact is not None:
+        return Prediction(exact, "tuned", (inputs.shapes,))
+    space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
+    tuned = sorted(
+        _tuned(cache.root(cache_dir) / kernel.name, inputs.specs, next(iter(kernel.generators))),
+        key=lambda each: (_apart(each, at), each.shapes),
+    )
+    for each in tuned:
+        if _apart(each, at) <= _NEAR and each.best.config in space:
+            return Prediction(each.best.config, "nearest", (each.shapes,))
+    alike = [each for each in tuned if each.best.config.keys() == space.parameters.keys()]
+    if alike and space:
+        return Prediction(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike))
+    return None
+
+
+def _tuned(folder: Path, specs: Specs, backend: str) -> Iterator[_Tuned]:
+    """Yield the workloads of a kernel that differ from `specs` in nothing but extents."""
+    for path in sorted(folder.glob(f"*/{cache.METRICS}")):
+        document = cache.read_metrics(path)
+        if document.get("backend") != backend or not _alike(document.get("inputs"), specs):
+            continue
+        trials = tuple(trial for trial in read_trials(document, path) if not _of_other_backend(trial))
+        best = next((trial for trial in trials if trial.path == document.get("best")), None)
+        if best is not None:
+            yield _Tuned(path.parent.name, _doublings_of(document["inputs"]), best, trials)
+
+
+def _of_other_backend(trial: Trial) -> bool:
+    return trial.path.startswith("backend=")
+
+
+def _alike(tensors: Any, specs: Specs) -> bool:
+    """Whether a summary's tensors are these but for their extents; strided ones are never alike."""
+    ours = [spec_dict(spec) for spec in specs]
+    return (
+        isinstance(tensors, list)
+        and [_form(each) for each in tensors] == [_form(each) for each in ours]
+        and all(each["strides"] is None for each in ours)
+    )
+
+
+def _form(tensor: Mapping[str, Any]) -> tuple[object, ...]:
+    return tensor.get("name"), tensor.get("dtype"), tensor.get("strides"), len(tensor.get("shape", ()))
+
+
+def _doublings(specs: Specs) -> NDArray[np.float64]:
+    return _doublings_of([spec_dict(spec) for spec in specs])
+
+
+def _doublings_of(tensors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return every extent's logarithm to base 2."""
+    return np.array([math.log2(max(1, extent)) for tensor in tensors for extent in tensor["shape"]])
+
+
+def _apart(tuned: _Tuned, at: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(tuned.doublings - at))
+
+
+def _modelled(tuned: Sequence[_Tuned], at: NDArray[np.float64], space: SearchSpace) -> dict[str, Value]:
+    """Return the config of least predicted slowdown, by a Gaussian process over configs and extents."""
+    configs = space.sample(random.Random(0), _CANDIDATES)
+    learned = [(each.doublings, trial, each.best) for each in tuned for trial in _sample(each, len(tuned))]
+    places = _places([*(trial.config for _, trial, _ in learned), *configs])
+    extents = np.array([*(doublings for doublings, _, _ in learned), at])
+    shapes = np.rint(_SHAPE_STEPS * (extents - extents.min(axis=0))).astype(np.int32)
+    sizes = [len(place) for place in places.values()] + (shapes.max(axis=0) + 1).tolist()
+    distance = Distance(sizes)
+    known = np.hstack([_codes([trial.config for _, trial, _ in learned], places), shapes[:-1]])
+    asked = np.hstack([_codes(configs, places), np.repeat(shapes[-1:], len(configs), axis=0)])
+    slowdowns = np.array([math.log(median_ms(trial) / median_ms(best)) for _, trial, best in learned])
+    mean, deviation = float(slowdowns.mean()), float(slowdowns.std()) or 1.0
+    costs = (slowdowns - mean) / deviation
+    fit = distance.fit(known, costs, distance.prior(), _STEPS)
+    return configs[int(np.argmin(Posterior(distance, fit, known, costs, asked).mean))]
+
+
+def _sample(tuned: _Tuned, workloads: int) -> list[Trial]:
+    """Return a workload's share of what the model learns from: the fastest, and as many of the others."""
+    share = max(2, _TRIALS // workloads)
+    worked = [trial for trial in tuned.trials if trial.status is Status.OK]
+    fast, rest = worked[: share // 2], worked[share // 2 :]
+    return fast + random.Random(0).sample(rest, min(len(rest), share - len(fast)))
+
+
+def _places(configs: Sequence[Config]) -> dict[str, dict[Value, int]]:
+    """Return every parameter's values and their places: numbers in order, others as they come."""
+    places = {}
+    for name in configs[0]:
+        values = dict.fromkeys(config[name] for config in configs)
+        texts = any(isinstance(value, str) for value in values)
+        places[name] = {value: i for i, value in enumerate(values if texts else sorted(values))}
+    return places
+
+
+def _codes(configs: Sequence[Config], places: Mapping[str, Mapping[Value, int]]) -> NDArray[np.int32]:
+    return np.array([[place[config[name]] for name, place in places.items()] for config in configs], np.int32)

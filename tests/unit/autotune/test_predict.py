@@ -1,0 +1,135 @@
+"""For shapes that were never tuned, the cache of those that were is asked, and the answer says how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from autotune import Inputs, Kernel, SearchSpace, TensorSpec, cache
+from autotune.errors import DataError
+from autotune.job import config_label, spec_dict, workload_label
+from autotune.kernel import Specs
+from autotune.measure import metrics
+from autotune.predict import Prediction, predict
+from autotune.space import Config, Value
+from autotune.trial import Status, Trial
+
+
+def space(specs: Specs) -> SearchSpace:
+    """Blocks may not be larger than the tensor."""
+    extent = specs[0].shape[0]
+
+    def fits(config: Config) -> bool:
+        return int(config["block"]) <= extent
+
+    return SearchSpace({"block": [16, 32, 64, 128, 256], "order": ["MN", "NM"]}, (fits,))
+
+
+def golden(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    return (x,)
+
+
+KERNEL = Kernel(
+    name="copy",
+    entry="copy",
+    generators={"c": lambda _config, _inputs, _outputs: ""},
+    outputs=lambda specs: specs,
+    golden=golden,
+    flops=lambda _specs: 0,
+    bytes_moved=lambda _specs: 1,
+    space=space,
+)
+
+
+def inputs(extent: int, dtype: str = "float32") -> Inputs:
+    return Inputs((TensorSpec("x", (extent, 64), dtype),))
+
+
+def milliseconds(extent: int, config: Config) -> float:
+    """Blocks of a quarter of the extent are best, and the order MN."""
+    apart = abs(np.log2(int(config["block"]) * 4 / extent))
+    return float(extent * (1 + 0.2 * apart + 0.1 * (config["order"] == "NM")))
+
+
+def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
+    """Write what tuning one extent would have left."""
+    specs = inputs(extent, dtype).specs
+    trials = []
+    for order, config in enumerate(space(specs)):
+        reading = metrics([milliseconds(extent, config)], 0, 1)
+        trials.append(Trial(config, Status.OK, "", config_label(config), order, "", reading))
+    trials.sort(key=lambda trial: milliseconds(extent, trial.config))
+    failed: dict[str, Value] = {"block": 16, "order": "failed"}
+    trials.append(Trial(failed, Status.CRASH, "", config_label(failed), len(trials), "it crashed"))
+    document: dict[str, Any] = {
+        "schema": cache.SCHEMA,
+        "backend": "c",
+        "inputs": [spec_dict(spec) for spec in specs],
+        "best": trials[0].path,
+        "trials": [trial.to_dict() for trial in trials],
+    }
+    folder = root / KERNEL.name / workload_label(specs)
+    folder.mkdir(parents=True)
+    (folder / cache.METRICS).write_text(json.dumps(document))
+
+
+def test_shapes_that_were_tuned_get_their_own_best(tmp_path: Path) -> None:
+    tuned(tmp_path, 256)
+    expected = Prediction({"block": 64, "order": "MN"}, "tuned", ("256x64",))
+    assert expected == predict(KERNEL, inputs(256), tmp_path)
+
+
+def test_shapes_close_to_tuned_ones_get_the_best_of_the_nearest(tmp_path: Path) -> None:
+    for extent in (128, 256, 512):
+        tuned(tmp_path, extent)
+    expected = Prediction({"block": 128, "order": "MN"}, "nearest", ("512x64",))
+    assert expected == predict(KERNEL, inputs(500), tmp_path)
+
+
+def test_shapes_between_tuned_ones_get_what_a_model_of_all_of_them_chooses(tmp_path: Path) -> None:
+    for extent in (64, 128, 512, 1024):
+        tuned(tmp_path, extent)
+    predicted = predict(KERNEL, inputs(256), tmp_path)
+    assert predicted is not None
+    assert ("model", {"128x64", "512x64", "64x64", "1024x64"}) == (predicted.origin, {*predicted.shapes})
+    best = milliseconds(256, {"block": 64, "order": "MN"})
+    assert milliseconds(256, predicted.config) <= 1.2 * best
+
+
+def test_a_best_that_is_not_valid_here_is_passed_over(tmp_path: Path) -> None:
+    tuned(tmp_path, 64)
+    predicted = predict(KERNEL, inputs(15), tmp_path)
+    assert predicted is None
+    small = predict(KERNEL, inputs(16), tmp_path)
+    assert small == Prediction({"block": 16, "order": "MN"}, "model", ("64x64",))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        inputs(256, "float64"),
+        Inputs((TensorSpec("x", (256, 64), strides=(1, 256)),)),
+        Inputs((TensorSpec("x", (256,)),)),
+        Inputs((TensorSpec("x", (256, 64)), TensorSpec("y", (256, 64)))),
+    ],
+)
+def test_other_dtypes_layouts_and_ranks_tell_nothing(tmp_path: Path, other: Inputs) -> None:
+    tuned(tmp_path, 256)
+    assert None is predict(KERNEL, other, tmp_path)
+
+
+def test_an_empty_cache_tells_nothing(tmp_path: Path) -> None:
+    assert None is predict(KERNEL, inputs(256), tmp_path)
+
+
+def test_a_summary_that_is_damaged_is_named(tmp_path: Path) -> None:
+    tuned(tmp_path, 128)
+    path = tmp_path / "copy" / "128x64" / cache.METRICS
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(DataError, match=r"copy/128x64/perf_metrics\.json: not JSON"):
+        predict(KERNEL, inputs(256), tmp_path)
