@@ -10,7 +10,7 @@ run in a virtual environment of their own, since kernel_tuner brings its own Num
 
 An evaluation is a config tried for the first time, failed ones included, as kernel_tuner counts. Printed are
 means over seeds of optimum / best so far after 50, 100 and 200 evaluations, of the evaluations until that is
-0.95 or more (the budget where it never is), and our milliseconds for each proposal.
+0.95 or more (the budget where it never is), and our milliseconds of CPU for each proposal.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Score:
-    """What one search came to: fractions of the optimum, evaluations until 5 % of it, cost of a proposal."""
+    """What one search came to: fractions of the optimum, evaluations to 5 % of it, CPU per proposal."""
 
     fractions: tuple[float, ...]
     evaluations: int
@@ -98,9 +98,9 @@ def ours(name: str, recorded: Recorded, seed: int) -> Score:
     """Search with one of our strategies, one config at a time."""
     strategy, history, spent = search.get(name, seed), list[Observation](), 0.0
     for _ in range(AT[-1]):
-        begun = time.perf_counter()
+        begun = time.process_time()
         proposed = strategy.propose(recorded.space, history, 1)
-        spent += time.perf_counter() - begun
+        spent += time.process_time() - begun
         history += [Observation(config, recorded.times[tuple(config.values())]) for config in proposed]
     return score([seen.cost for seen in history], recorded.optimum, spent / len(history) * 1e3)
 

@@ -64,7 +64,9 @@ class _Outlook:
     def shorten(self, kept: Rows) -> None:
         """Keep the most promising candidates, and those in `kept`."""
         promise = np.where(np.isin(self.rows, kept), np.inf, self.promise(self.costs))
-        best = np.argsort(-promise, kind="stable")[: _SHORTLIST + len(kept)]
+        best = np.arange(len(promise))
+        if len(promise) > (size := _SHORTLIST + len(kept)):
+            best = np.sort(np.argpartition(-promise, size)[:size])
         self.costs.keep(best, _LARGEST_STEP + _SUPPOSED)
         if self.faults:
             self.faults.keep(best, _LARGEST_STEP)
@@ -173,7 +175,7 @@ class Bayesian:
         kept = kept[kept < len(worked)]
         learned, scale = worked[kept], _Scale.of(logs[order][kept])
         costs = scale.apply(logs[order][kept])
-        candidates = np.union1d(pool.candidates(learned[:_SUCCESSES].tolist()), np.array(pending, np.intp))
+        candidates = np.append(pool.candidates(learned[:_SUCCESSES].tolist()), np.array(pending, np.intp))
         among = pool.codes[candidates]
         cost = self._posterior("cost", pool.codes[learned], costs, among)
         fault = None

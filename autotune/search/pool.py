@@ -16,7 +16,7 @@ Rows = NDArray[np.intp]
 
 _LISTED = 1 << 22  # products up to this size are listed whole
 _SAMPLE = 20_000  # configs drawn from a larger one
-_AT_ONCE = 16_384  # candidates scored at once: of more, those near the best and a sample of the rest
+_AT_ONCE = 8_192  # candidates scored at once: of more, those near the best and a sample of the rest
 _NEAR = 2  # parameters in which a config near the best may differ
 
 

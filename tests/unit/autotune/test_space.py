@@ -124,7 +124,7 @@ def test_is_false_where_the_constraints_refuse_all() -> None:
 
 
 def test_neighbours_differ_in_one_parameter_and_come_nearest_first() -> None:
-    config = {"block": 4, "unroll": 2, "order": "MN"}
+    config: dict[str, Value] = {"block": 4, "unroll": 2, "order": "MN"}
     found = [tuple(near.values()) for near in space().neighbours(config)]
     assert [(8, 2, "MN"), (4, 1, "MN"), (4, 4, "MN"), (4, 2, "NM")] == found
     far = SearchSpace(digits(1))
