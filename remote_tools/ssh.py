@@ -105,6 +105,11 @@ _DIAGNOSES: tuple[tuple[str, type[RemoteError], str], ...] = (
         "is the host up? ssh -v {alias}",
     ),
     (
+        r"exec: .*not found|line \d+: .*: (No such file|not found|cannot execute)",
+        ConfigError,
+        "correct ProxyCommand: ssh -G {alias} shows it",
+    ),
+    (
         r"Connection closed|Connection reset|kex_exchange_identification|Broken pipe|Timeout, server|"
         r"Bad packet length|Corrupted MAC|message authentication code incorrect",
         Dropped,
@@ -181,6 +186,11 @@ class Master:
             found.setdefault(key.lower(), value)
         return found
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether this machine itself connects to the host, not a jump host or another proxy."""
+        return all(self.resolved.get(key, "none") == "none" for key in ("proxyjump", "proxycommand"))
+
     @cached_property
     def control_path(self) -> Path | None:
         """The socket: the user's own ControlPath where there is one, else ours; None where none can be."""
@@ -203,8 +213,11 @@ class Master:
         ]
 
     def _control_path_option(self) -> str:
-        """Quote the socket's path for ssh's option parser, where % starts a token."""
-        return "none" if self.control_path is None else str(self.control_path).replace("%", "%%")
+        """Quote the socket's path for ssh's option parser, where % starts a token and a space a word."""
+        if self.control_path is None:
+            return "none"
+        path = str(self.control_path).replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + path.replace("%", "%%") + '"'
 
     def _patience(self) -> list[str]:
         """Bound connecting and silence, unless the user's own words, which come first, do."""
@@ -252,23 +265,30 @@ class Master:
             yield
 
     def _open(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            # The master keeps the streams it is given, for as long as it lives: a pipe would never close.
-            log = Path(folder) / "log"
-            words = ["ssh", "-M", "-N", "-f", "-E", str(log), *self.destination.options]
-            words += ["-o", f"ControlPath={self._control_path_option()}"]
-            words += ["-o", f"ControlPersist={self.destination.persist_s}", *self._patience()]
-            done = subprocess.run([*words, "--", self.destination.alias], **_SILENT)
+        words = ["ssh", "-M", "-N", "-f", *self.destination.options]
+        words += ["-o", f"ControlPath={self._control_path_option()}"]
+        words += ["-o", f"ControlPersist={self.destination.persist_s}", *self._patience()]
+        # The master keeps the streams it is given, for as long as it lives: a pipe would never close.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run([*words, "--", self.destination.alias], **{**_SILENT, "stderr": said})
             if done.returncode == 0 or self.is_open():
                 return
-            text = log.read_text(errors="replace") if log.exists() else ""
+            said.seek(0)
+            text = said.read().decode(errors="replace")
         if done.returncode == -signal.SIGINT:
             raise Dropped("connect", "Ctrl-C ended ssh")
         if _NO_SOCKET.search(text):
             self.control_path = None  # every session connects for itself then
             return
         host = self.resolved.get("hostname", self.destination.alias)
-        raise diagnose(text, self.destination.alias, host)
+        raise diagnose(text if self.is_direct else self._said_alone() + text, self.destination.alias, host)
+
+    def _said_alone(self) -> str:
+        """Try without a master: with ControlPersist, what a proxy says goes to /dev/null (sshconnect.c)."""
+        words = ["ssh", *self.destination.options, "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+        words += [*self._patience(), "--", self.destination.alias, "true"]
+        done = subprocess.run(words, **{**_SILENT, "stderr": subprocess.PIPE})
+        return bytes(done.stderr).decode(errors="replace")
 
     def close(self) -> None:
         """End the master at once; its sessions end with it. Runs on the host go on."""
