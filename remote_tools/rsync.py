@@ -64,6 +64,7 @@ STALLED = frozenset((10, 12, 30, 35, 255))
 
 VANISHED = 24
 PARTIAL = 23
+TIMED_OUT = 30
 
 _INSTALLERS = (
     ("debian ubuntu", "sudo apt-get install rsync"),
@@ -195,7 +196,7 @@ def push_words(
 
 def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path) -> list[str]:
     """Return the options of a fetch: plain files only, times kept, no owner or special mode taken over."""
-    own = ["-t", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
+    own = ["-vt", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs", "--no-links", "--no-devices", "--no-specials"]
     if pair.has(3, 1, 0):
@@ -224,6 +225,11 @@ def _common(pair: Pair, timeout_s: float, watch_bytes: bool) -> list[str]:
     return words
 
 
+def patience_s(pair: Pair, timeout_s: float) -> float | None:
+    """Return how long rsync may be silent before its first word: -v makes it speak up; openrsync may not."""
+    return None if pair.here.openrsync else timeout_s
+
+
 def remote_path(pair: Pair, path: str) -> str:
     """Return a path on the host as rsync must be given it: without -s the host's shell reads it once more."""
     return path if pair.has(3, 0, 0) else shlex.quote(path)
@@ -248,17 +254,22 @@ def listed(paths: Iterable[bytes]) -> Iterator[Path]:
 
 
 def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[bytes]:
-    """Ask the local rsync which of the files its options leave out: only it knows what a filter means."""
+    """Ask the local rsync which of the files its options leave out: only it knows what a filter means.
+
+    It is asked about the folders too: where rsync walks a tree, what lies below an excluded one is not seen.
+    """
     if not paths or not names_of(words) & FILTERS:
         return set()
-    with tempfile.TemporaryDirectory() as nowhere, listed(paths) as listing:
-        own = ["--dry-run", "-l", "-I", f"--files-from={listing}", "--from0", "--out-format=::%n"]
+    above = {path: {path[:i] for i, byte in enumerate(path) if byte == 47} for path in paths}
+    with tempfile.TemporaryDirectory() as nowhere, listed([*paths, *set().union(*above.values())]) as listing:
+        own = ["--dry-run", "-l", "-I", "-d", f"--files-from={listing}", "--from0", "--out-format=::%n"]
         command = ["rsync", *words, *own, "--no-recursive", "--no-implied-dirs", f"{root}/", nowhere]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode not in (0, PARTIAL, VANISHED):
         raise refused(done.stderr.decode(errors="replace").splitlines())
-    sent = {unescape(line[2:]) for line in done.stdout.splitlines() if line.startswith(b"::")}
-    return set(paths) - sent
+    lines = (line[2:] for line in done.stdout.splitlines() if line.startswith(b"::"))
+    sent = {unescape(line).rstrip(b"/") for line in lines}
+    return {path for path in paths if path not in sent or not above[path] <= sent}
 
 
 def unescape(name: bytes) -> bytes:
@@ -269,12 +280,14 @@ def unescape(name: bytes) -> bytes:
 # Running it -------------------------------------------------------------------------------------------------
 
 
-def run(command: str | Sequence[str], take: Callable[[bytes], None]) -> Outcome:
+def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> Outcome:
     """Run rsync to its end.
 
     Args:
         command: its words, or one string for the shell.
         take: is given what it prints on standard output, as it comes.
+        patience_s: how long to wait for the first word; from then on rsync's own --timeout holds, which does
+            not while the two sides greet each other.
     """
     process = subprocess.Popen(
         command,
@@ -292,8 +305,13 @@ def run(command: str | Sequence[str], take: Callable[[bytes], None]) -> Outcome:
         selector.register(process.stderr, selectors.EVENT_READ, said.extend)
         try:
             while selector.get_map():
-                for key, _ in selector.select():
+                ready = selector.select(patience_s)
+                if not ready:
+                    process.terminate()
+                    return Outcome(TIMED_OUT, ())
+                for key, _ in ready:
                     data = os.read(key.fd, 1 << 16)
+                    patience_s = None
                     if data:
                         key.data(data)
                     else:
@@ -315,7 +333,7 @@ def check(outcome: Outcome, alias: str, stage: str, timeout_s: float) -> None:
         return
     lines = [line for line in outcome.said if line.strip() and not line.startswith("rsync error:")]
     first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
-    if outcome.code == 30:
+    if outcome.code == TIMED_OUT:
         raise Stalled(f"{alias}: nothing was heard for {timeout_s:g} s")
     if outcome.code in STALLED or outcome.code < 0:
         raise Stalled(f"{alias}: {first}")

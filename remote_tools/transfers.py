@@ -229,12 +229,12 @@ def _send(
 ) -> None:
     """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
     plan, files = end.plan, end.files
-    output = RsyncOutput(bar)
+    output, patience_s = RsyncOutput(bar), rsync.patience_s(plan.pair, options.timeout_s)
     endpoint = _Endpoint(
         shlex.quote(link.master.resolved["user"]),
         shlex.quote(link.alias.rpartition("@")[2]),
         link.master.resolved["port"],
-        lambda command: rsync.run(command, output.feed),
+        lambda command: rsync.run(command, output.feed, patience_s),
     )
     with rsync.listed(paths) as listing:
         watch = any(size_of(files[path]) > WATCHED_BYTES for path in paths if path in files)
@@ -332,7 +332,8 @@ def _receive(
         words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing)
         command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
         path = rsync.remote_path(pair, remote_root + "/")
-        outcome = rsync.run([*command, f"{source}:{path}", f"{local_dir}/"], RsyncOutput(bar).feed)
+        command += [f"{source}:{path}", f"{local_dir}/"]
+        outcome = rsync.run(command, RsyncOutput(bar).feed, rsync.patience_s(pair, options.timeout_s))
     rsync.check(outcome, link.alias, "fetch", options.timeout_s)
 
 
