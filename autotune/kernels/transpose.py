@@ -221,9 +221,10 @@ def space(specs: Specs) -> SearchSpace:
     """Return the default space of the C generator."""
     rows, columns = specs[0].shape
     vector_bytes = host_vector_bytes()
+    neighbours = specs[0].element_strides[1] == 1
     parameters: dict[str, Any] = {
-        "method": ("plain", "shuffle", "in_place"),
-        "vector_bytes": tuple(width for width in (16, 32, 64) if width <= vector_bytes),
+        "method": ("shuffle", "in_place") if neighbours else ("plain",),
+        "vector_bytes": (vector_bytes // 2, vector_bytes) if vector_bytes > 16 else (16,),
         "block_rows": (32, 64, 128, 256),
         "block_columns": (32, 64, 128, 256),
         "outer": ("rows", "columns"),
