@@ -23,10 +23,10 @@ from autotune.space import SearchSpace, Value
 _FIRST = 8  # random configs before the model is asked
 _SUCCESSES = 3  # of them at least, so that there is a spread to model
 _SLOW_HALF = 0.3  # what a logarithm above the median counts
-_SHORTLIST = 2_048  # of the candidates, the best are followed until the next fit
+_SHORTLIST = 1_024  # of the candidates, the best are followed until the next fit
 _LEARNED = 256  # costs fitted at once: the best half of them and a sample of the rest
-_GROWTH, _LEAST_STEP, _LARGEST_STEP = 0.15, 4, 48  # observations between two fits
-_STEPS_FIRST, _STEPS = 30, 8  # gradients for the first fit and for later ones, which start from the last
+_GROWTH, _LEAST_STEP, _LARGEST_STEP = 0.2, 4, 48  # observations between two fits
+_STEPS_FIRST, _STEPS = 30, 6  # gradients for the first fit and for later ones, which start from the last
 _SUPPOSED = 256  # configs in flight that are reckoned with
 _WORKED, _FAILED = -1.0, 1.0  # what the model of faults is taught
 
@@ -94,7 +94,7 @@ class Bayesian:
     """Propose the configs of largest expected improvement; made anew for each search.
 
     Each proposal follows from all that is known then; only the model's weights are fitted at intervals,
-    whenever the history has grown by 15 %.
+    whenever the history has grown by a fifth.
     """
 
     def __init__(self, seed: int = 0) -> None:
