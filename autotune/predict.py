@@ -21,7 +21,7 @@ from autotune.search.gaussian_process import Distance, Posterior
 from autotune.space import Config, SearchSpace, Value
 from autotune.trial import Status, Trial
 
-_NEAR = 0.25  # tuned shapes that differ by no more doublings in all are taken at their word
+_NEAR = 0.75  # tuned shapes that differ by no more doublings in all are taken at their word
 _CANDIDATES = 4_096  # configs of the new shape that the model compares
 _TRIALS = 400  # that it learns from, the same number of each tuned shape, the fastest and others alike
 _STEPS = 20  # gradients for its weights
