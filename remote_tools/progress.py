@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -86,13 +87,16 @@ class Bar:
             return self
         from tqdm import tqdm  # behind the network: it takes 40 ms
 
+        # A terminal without a size (a bare pty, some CI) would get a bar of no width.
+        sized = os.get_terminal_size(self._display.stream.fileno()).columns > 0
         icon = f"{self._icon} " if self._icon and self._display.emoji else ""
         self._tqdm = tqdm(
             total=self.files + self.size_bytes,
             desc=f"{icon}{self._verb}",
             file=self._display.stream,
             ascii=not self._display.emoji,
-            dynamic_ncols=True,
+            dynamic_ncols=sized,
+            ncols=None if sized else 80,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {unit} [{elapsed}<{remaining}]",
         )
         self._show()
