@@ -1,0 +1,98 @@
+"""The host's side of a sync, by itself, under the oldest Python that it supports where there is one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_tools import replica
+from remote_tools.replica import pack, same, same_content, unpack
+
+PYTHONS = sorted({sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.8.*/bin/python"))})
+
+
+def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
+    """Ask the host's side one thing, in a process of its own, as a new session would be."""
+    code = "import json, replica, sys; a = json.load(sys.stdin); print(json.dumps(replica.OPS[a[0]](a[1])))"
+    asked = {
+        "client": "me",
+        "name": "me@here",
+        "state": str(state),
+        "code_path": str(state / "code"),
+        **params,
+    }
+    env = {"PYTHONPATH": str(Path(replica.__file__).parent)}
+    said = subprocess.check_output([python, "-c", code], input=json.dumps([op, asked]), env=env, text=True)
+    reply: dict[str, Any] = json.loads(said)
+    return reply
+
+
+NOTHING = {name: pack([]) for name in ("records", "vanished", "absent", "delete", "kept")}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_push_from_its_beginning_to_its_end(python: str, tmp_path: Path) -> None:
+    file = tmp_path / "code" / "d" / "a\n\\"
+    record = replica.file_record(b"d/a\n\\", Path(__file__).stat())
+    plan = ask(python, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
+    assert [b"d/a\n\\"] == unpack(plan["new"])
+    file.parent.mkdir()
+    shutil.copy2(__file__, file)
+    end = ask(python, tmp_path, "sync.finish", stamp="1", date="now", altering=False, **NOTHING)
+    assert {"removed": pack([]), "kept": [], "beside": [], "differs": []} == end
+    assert "1" == (tmp_path / "stamp").read_text()
+    plan = ask(python, tmp_path, "sync.begin", stamp="2", base="1", changed=pack([]), gone=pack([b"d/a\n\\"]))
+    assert ([b"d/a\n\\"], False) == (unpack(plan["delete"]), (tmp_path / "stamp").exists())
+    end = ask(
+        python, tmp_path, "sync.finish",
+        stamp="2", date="now", altering=False, **{**NOTHING, "delete": plan["delete"]},
+    )  # fmt: skip
+    assert ([b"d/a\n\\"], []) == (unpack(end["removed"]), list((tmp_path / "code").iterdir()))
+
+
+def test_a_base_that_the_host_does_not_know_is_asked_for_in_full(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    reply = ask(sys.executable, tmp_path, "sync.begin", stamp="2", base="1", changed=pack([]), gone=pack([]))
+    assert {"want_listing": True} == reply
+
+
+def test_what_did_not_arrive_leaves_the_path_without_a_stamp(tmp_path: Path) -> None:
+    record = replica.file_record(b"a", Path(__file__).stat())
+    ask(sys.executable, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
+    end = ask(sys.executable, tmp_path, "sync.finish", stamp="1", date="now", altering=False, **NOTHING)
+    assert (["a"], False) == (end["differs"], (tmp_path / "stamp").exists())
+
+
+def test_a_second_push_waits_for_the_first_and_then_says_who_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "LOCK_PATIENCE_S", 0.1)
+    assert replica.hold(str(tmp_path))
+    code = "import replica, sys; replica.LOCK_PATIENCE_S = 0.1; sys.exit(replica.hold(sys.argv[1]))"
+    env = {"PYTHONPATH": str(Path(replica.__file__).parent)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert 0 == subprocess.run(command, env=env, check=False).returncode
+    replica.release()
+    assert 1 == subprocess.run(command, env=env, check=False).returncode
+
+
+def test_records_are_compared_as_coarsely_as_a_file_system_keeps_times() -> None:
+    fine = b"f644 3 1700000001123456789 a"
+    coarse = [
+        b"f644 3 1700000001123456700 a",
+        b"f644 3 1700000001000000000 a",
+        b"f644 3 1700000000000000000 a",
+    ]
+    other = [b"f644 3 1700000001123456788 a", b"f644 4 1700000001123456789 a", b"l0 0 0 a//b", b"f644 3 1 a"]
+    assert [True] * 3 == [same(fine, record) for record in coarse]
+    assert [False] * 4 == [same(fine, record) for record in other]
+    assert (False, True) == (
+        same(fine, fine.replace(b"644", b"600")),
+        same_content(fine, fine.replace(b"644", b"600")),
+    )
