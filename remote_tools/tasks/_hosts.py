@@ -21,14 +21,28 @@ class HostsTask(Task[Any]):
     """A task that has the flag `--hosts`; `fab -H` with several names gives it all of them at once."""
 
 
-def on_hosts(c: Context, work: Work, *, host: str | None, hosts: str | None, local_dir: str | None) -> None:
+def on_hosts(
+    c: Context,
+    work: Work,
+    *,
+    host: str | None,
+    hosts: str | None,
+    local_dir: str | None = None,
+    alone: str = "",
+) -> None:
     """Do some work on the host, or on several at once, and end the command with its exit code.
 
     Several are those of `--hosts`, or of a group in the place of the host. What each brings goes to
     `<local_dir>/<host>`. The exit code is 0 where all ended so, else that of the first named that did not.
 
+    Args:
+        c: the task's context.
+        work: what is done with the settings of a host.
+        host, hosts, local_dir: the flags; None where not given.
+        alone: a flag that was given and that only one host can have.
+
     Raises:
-        UsageError: `--host` beside `--hosts`.
+        UsageError: `--host` beside `--hosts`, or several hosts beside `alone`.
         ConfigError: a setting of one of the hosts is wrong or missing; nothing was started.
     """
     from remote_tools.errors import UsageError
@@ -47,6 +61,8 @@ def on_hosts(c: Context, work: Work, *, host: str | None, hosts: str | None, loc
     ]
     if not each:
         raise UsageError("hosts", f"--hosts {hosts!r} names none", "--hosts trn1,trn2")
+    if alone:
+        raise UsageError("hosts", f"{alone} takes one host", f"leave {alone} away, or name one with --host")
     for one in each:
         require(one, ("host", "code_path"))
     ended = run_all(each, work, display())

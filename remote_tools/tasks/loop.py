@@ -11,24 +11,26 @@ from remote_tools.tasks._context import (
     LOCAL_DIR,
     RUN_HELP,
     display,
-    end,
     how,
     print_json,
     print_table,
     settings_for,
     words,
 )
+from remote_tools.tasks._hosts import HOSTS, HostsTask, on_hosts
 
 
 @task(
+    klass=HostsTask,
     help={
         **RUN_HELP,
+        "hosts": HOSTS,
         "auto-fetch": "bring what the run wrote below the cache root, also after a failure",
         "local-dir": LOCAL_DIR,
         "verify": "compare the trees in full although they were equal after the last push",
         "watch": "run again after every save, until Ctrl-C while nothing runs",
         "restart": "with --watch: a save during a run stops it, instead of waiting for its end",
-    }
+    },
 )
 def dev(
     c: Context,
@@ -42,6 +44,7 @@ def dev(
     restart: bool = False,
     on_disconnect: str = "keep",
     lease_s: int = 0,
+    hosts: str | None = None,
 ) -> None:
     """Push what changed, run TARGET on the host, bring back what it wrote: inv dev -- x.py ARGS."""
     from remote_tools import steps
@@ -54,12 +57,19 @@ def dev(
         on_disconnect=on_disconnect,
         lease_s=lease_s,
     )
-    settings = settings_for(c, host=host, local_dir=local_dir)
-    if watch:
+    target = words()
+    if watch and hosts is None:
         from remote_tools.watch import watch as watch_
 
-        watch_(settings, words(), run_how, display(), restart=restart)
-    end(steps.dev(settings, words(), run_how, display()))
+        watch_(settings_for(c, host=host, local_dir=local_dir), target, run_how, display(), restart=restart)
+    on_hosts(
+        c,
+        lambda settings, shown: steps.dev(settings, target, run_how, shown),
+        host=host,
+        hosts=hosts,
+        local_dir=local_dir,
+        alone="--watch" if watch else "--pty" if pty else "",
+    )
 
 
 @task(
@@ -94,8 +104,10 @@ def sync(
 
 @task(
     name="exec",
+    klass=HostsTask,
     help={
         **RUN_HELP,
+        "hosts": HOSTS,
         "command": "one string for the login shell there, pipes and all, instead of words after --",
     },
 )
@@ -107,6 +119,7 @@ def exec_(
     pty: bool = False,
     on_disconnect: str = "keep",
     lease_s: int = 0,
+    hosts: str | None = None,
 ) -> None:
     """Run words on the host, in the code path, with the venv active: inv exec -- WORDS."""
     from remote_tools import steps
@@ -118,7 +131,13 @@ def exec_(
             "exec", "type either words after --, or --command 'STRING'", "inv exec -- python --version"
         )
     run_how = how(detach=detach, pty=pty, on_disconnect=on_disconnect, lease_s=lease_s)
-    end(steps.execute(settings_for(c, host=host), typed or None, run_how, display(), shell=command))
+    on_hosts(
+        c,
+        lambda settings, shown: steps.execute(settings, typed or None, run_how, shown, shell=command),
+        host=host,
+        hosts=hosts,
+        alone="--pty" if pty else "",
+    )
 
 
 @task(

@@ -214,3 +214,30 @@ def test_a_bar_a_host_on_a_terminal(fleet: Laptop) -> None:
     said = terminal.before or ""
     bars = {host: re.findall(rf"\[{host}\] Uploading: +(\d+)%", said) for host in ("trn1", "trn2")}
     assert {"trn1": "100", "trn2": "100"} == {host: found[-1] for host, found in bars.items()}
+
+
+def test_dev_and_exec_take_several_hosts_too(fleet: Laptop) -> None:
+    ran = fleet.inv("dev", "--hosts", "trn1,trn2", "--", "fill.py", "two words")
+    printed = fleet.run("fab", "-H", "trn1,trn2", "exec", "--", "sh", "-c", 'basename "$PWD"; exit 3')
+
+    assert (0, ["[trn1] out of one two words", "[trn2] out of two two words"]) == (
+        ran.returncode,
+        sorted(line for line in ran.stdout.splitlines() if "out of" in line),
+    )
+    assert (3, [["trn1", "done", "3"], ["trn2", "done", "3"]]) == (printed.returncode, rows(printed.stdout))
+    assert {"[trn1] one", "[trn2] two"} <= set(printed.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--host", "trn1", "--hosts", "trn2"], "hosts: --host names one host, --hosts several"),
+        (["--hosts", "fleet", "--pty"], "hosts: --pty takes one host"),
+        (["--hosts", "fleet", "--watch"], "hosts: --watch takes one host"),
+        (["--hosts", ","], "hosts: --hosts ',' names none"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(fleet: Laptop, words: list[str], message: str) -> None:
+    done = fleet.inv("dev", *words, "--", "fill.py")
+
+    assert (64, message) == (done.returncode, done.stderr.splitlines()[0])
