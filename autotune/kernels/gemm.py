@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,23 @@ from autotune.kernels import gemm_c, gemm_numpy
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
 from autotune.kernels.register_tile import dot_tiles, register_tiles
-from autotune.space import Config, SearchSpace
+from autotune.space import Config, SearchSpace, Value
 
 Arrays = tuple[NDArray[Any], ...]
 OPERANDS = (("lhs", "MK"), ("rhs", "NK"))
 SMALL = 128 * 1024
 """Elements of an operand that most L2 caches hold: it may be worth reading where it lies."""
+BLOCKING = (
+    "NUM_BLOCK_M",
+    "NUM_BLOCK_N",
+    "NUM_BLOCK_K",
+    "vector_axis",
+    "vector_bytes",
+    "register_tile",
+    "threads",
+)
+"""The parameters that decide the extents of blocks and shares."""
+
 FEW = 14
 """Rows (columns) of C for which B (A) is read only once: packing it would cost as much as the product."""
 
@@ -95,15 +106,27 @@ def packs_once(config: Config) -> bool:
 
 def packs_what_cannot_be_read(product: Product, config: Config) -> bool:
     """Refuse to leave an operand where vectors cannot be read: the generator would pack it all the same."""
-    schedule = Schedule.of(config)
     return all(
-        config[f"pack_{operand}"] or product.readable(operand, schedule) for operand, _axes in OPERANDS
+        config[f"pack_{operand}"]
+        or product.readable(operand, _schedule(config["vector_axis"], config["vector_bytes"]))
+        for operand, _axes in OPERANDS
     )
+
+
+@lru_cache(maxsize=64)
+def _schedule(vector_axis: Value, vector_bytes: Value) -> Schedule:
+    return Schedule.of({"vector_axis": vector_axis, "vector_bytes": vector_bytes})
 
 
 def blocks_are_filled(product: Product, config: Config) -> bool:
     """Refuse more blocks than there are tiles, and more threads than there are shares."""
-    return Blocking(product, Schedule.of(config)).sensible
+    return _is_filled(product, tuple(config[name] for name in BLOCKING))
+
+
+@lru_cache(maxsize=4096)
+def _is_filled(product: Product, values: tuple[Value, ...]) -> bool:
+    """Decide once for all the loop orders and positions of one blocking."""
+    return Blocking(product, Schedule.of(dict(zip(BLOCKING, values, strict=True)))).sensible
 
 
 def numpy_space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
