@@ -33,12 +33,18 @@ def _sides_typed() -> int:
 
 
 def _compare(
-    c: Context, *, local_dir: str | None = None, out: str | None = None, json: bool = False, **given: str
+    context: Context,
+    /,
+    *,
+    local_dir: str | None = None,
+    out: str | None = None,
+    json: bool = False,
+    **given: str,
 ) -> None:
     from remote_tools.compare import closing, compare, side
     from remote_tools.compare_page import page
 
-    settings = settings_for(c, required=(), local_dir=local_dir)
+    settings = settings_for(context, required=(), local_dir=local_dir)
     sides = [side(given[name], settings) for name in sorted(given)]
     rows = compare(sides)
     for fault in (fault for each in sides for fault in each.faults):
@@ -82,8 +88,8 @@ def _figures(best: Best | None) -> str:
 def _make() -> Task[Any]:
     """Make the task, with as many sides as were typed."""
 
-    def body(c: Context, **given: Any) -> None:
-        _compare(c, **given)
+    def body(context: Context, /, **given: Any) -> None:
+        _compare(context, **given)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     sides = ascii_lowercase[: _sides_typed()]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from remote_tools import sandbox as servers
 from remote_tools.sandbox import Sandbox
 
+ROOT = Path(__file__).parents[2]
 AliasMaker = Callable[..., Path]
 SandboxMaker = Callable[..., Sandbox]
 
@@ -142,3 +144,27 @@ def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 def laptop(make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker) -> Laptop:
     """Give a project folder with a server of its own."""
     return make_laptop(make_sandbox())
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the bin folder of an empty venv that has only the wheel, and what this venv has besides it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv/bin/python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    # The libraries are those of this venv, as found by name: all but our own project, which is editable here.
+    theirs = subprocess.run(
+        [str(python), "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True
+    ).stdout.strip()
+    ours = Path(pytest.__file__).parents[1]
+    for library in ours.iterdir():
+        target = Path(theirs) / library.name
+        project = "remote_autotune" in library.name or library.suffix == ".pth"
+        if not target.exists() and not project:
+            target.symlink_to(library)
+    return folder / "venv/bin"

@@ -1,0 +1,5 @@
+"""`fab` entry: the same tasks as `inv`."""
+
+from tasks import ns
+
+__all__ = ["ns"]
