@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import pwd
@@ -37,6 +36,7 @@ import struct
 import sys
 import termios
 import time
+import zlib
 from typing import Any, Callable, Dict, Iterator, NoReturn, Sequence, cast
 
 MAGIC = b"\0remote-tools 1\n"
@@ -180,9 +180,13 @@ def read_json(path: str) -> Any:
 def state_folder(code_path: str) -> str:
     """Return where the state of the workspace at `code_path` lies: one place for all who push there."""
     real = os.path.realpath(os.path.expanduser(code_path))
-    digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:8]
-    name = "{}-{}".format(os.path.basename(real) or "root", digest)
+    name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real))
     return os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+
+
+def name_sum(path: str) -> int:
+    """Return 32 bits that tell paths of one user apart; hashlib would be a quarter of a session's start."""
+    return zlib.crc32(os.fsencode(path))
 
 
 def born(pid: int) -> str | None:
@@ -381,7 +385,7 @@ def python_folder(interpreter: str) -> str:
 
     A script and no link: an interpreter that is called by a link elsewhere does not find its environment.
     """
-    name = "python-" + hashlib.sha256(os.fsencode(interpreter)).hexdigest()[:8]
+    name = f"python-{name_sum(interpreter):08x}"
     folder = os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
     path, part = os.path.join(folder, "python"), os.path.join(folder, str(os.getpid()))
     if not os.path.exists(path):
