@@ -42,7 +42,7 @@ class Ended:
 
     Args:
         settings: the host's.
-        stage: `done`, or the stage that failed.
+        stage: `done`, the stage that failed, or `interrupted`, `killed` or `crashed`.
         code: the exit code.
         took_s: how long it took.
         fetched: paths below the host's `local_dir`.
@@ -164,7 +164,7 @@ class Fork:
     pid: int
     pipes: dict[str, int]
     began: float = field(default_factory=time.monotonic)
-    stage: str = "killed"
+    stage: str = ""
     fetched: tuple[str, ...] = ()
     took_s: float = 0.0
     code: int | None = None
@@ -173,6 +173,7 @@ class Fork:
         """Take its exit status."""
         status = os.waitpid(self.pid, 0)[1]
         self.code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        self.stage = self.stage or ("killed" if os.WIFSIGNALED(status) else "crashed")
         self.took_s = time.monotonic() - self.began
 
     def ended(self) -> Ended:
@@ -253,30 +254,27 @@ def _listen(forks: Sequence[Fork], screen: Screen) -> None:
         while selector.get_map():
             for key, _ in selector.select():
                 fork, kind = key.data
-                if key.fd not in selector.get_map() or _copy(fork, kind, screen):
+                if kind not in fork.pipes or _copy(fork, kind, screen):
                     continue
                 # Only the fork itself has the writing end of `news`: it has ended. What it started may
                 # hold the others open for as long as it likes.
-                for other, fd in fork.pipes.items() if kind == "news" else [(kind, key.fd)]:
-                    while _copy(fork, other, screen):
+                for ended in list(fork.pipes) if kind == "news" else [kind]:
+                    while _copy(fork, ended, screen):
                         pass
-                    screen.rest(fork, other)
-                    if fd in selector.get_map():
-                        selector.unregister(fd)
-                        os.close(fd)
+                    screen.rest(fork, ended)
+                    selector.unregister(fork.pipes[ended])
+                    os.close(fork.pipes.pop(ended))
                 if kind == "news":
                     fork.reap()
 
 
 def _copy(fork: Fork, kind: str, screen: Screen) -> bool:
-    """Show what there is on one pipe; False where it has ended, or nothing is there."""
+    """Show what there is on one pipe; False where there is nothing, or nobody to show it to."""
     try:
         data = os.read(fork.pipes[kind], READ_BYTES)
-    except (BlockingIOError, OSError):
+    except BlockingIOError:
         return False
-    if data:
-        screen.take(fork, kind, data)
-    return bool(data)
+    return bool(data) and screen.take(fork, kind, data)
 
 
 class Screen:
@@ -288,6 +286,7 @@ class Screen:
         self._names = names
         self._bars: dict[int, Bar] = {}
         self._partial: dict[tuple[int, str], bytes] = {}
+        self._closed: set[str] = set()
         width = max(map(len, names))
         self._prefixes = {
             kind: [
@@ -297,8 +296,12 @@ class Screen:
             for kind, stream in (("out", sys.stdout), ("err", sys.stderr))
         }
 
-    def take(self, fork: Fork, kind: str, data: bytes) -> None:
-        """Take what came from a fork: whole lines are shown or heard, the rest waits."""
+    def take(self, fork: Fork, kind: str, data: bytes) -> bool:
+        """Take what came from a fork: whole lines are shown or heard, the rest waits.
+
+        Returns:
+            Whether anybody reads it: where our stdout is closed (`| head`) the fork's is to be closed too.
+        """
         *lines, rest = (self._partial.pop((fork.number, kind), b"") + data).split(b"\n")
         if len(rest) > LINE_BYTES:
             lines, rest = [*lines, rest], b""
@@ -306,8 +309,9 @@ class Screen:
         for line in lines:
             if kind == "news":
                 self._hear(fork, json.loads(line))
-            else:
-                self._show(fork, kind, line)
+            elif not self._show(fork, kind, line):
+                return False
+        return True
 
     def rest(self, fork: Fork, kind: str) -> None:
         """Show a last line that has no end, and put away a bar that nobody moves any more."""
@@ -317,13 +321,20 @@ class Screen:
         if kind == "news":
             self._close_bar(fork)
 
-    def _show(self, fork: Fork, kind: str, line: bytes) -> None:
+    def _show(self, fork: Fork, kind: str, line: bytes) -> bool:
+        if kind in self._closed:
+            return False
         # A line that is drawn over and over shows as it stood last.
         text = line.rstrip(b"\r").rpartition(b"\r")[2]
         stream = sys.stdout if kind == "out" else sys.stderr
-        with self._above_bars():
-            stream.buffer.write(self._prefixes[kind][fork.number].encode() + text + b"\n")
-            stream.flush()
+        try:
+            with self._above_bars():
+                stream.buffer.write(self._prefixes[kind][fork.number].encode() + text + b"\n")
+                stream.flush()
+        except BrokenPipeError:
+            self._closed.add(kind)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return kind not in self._closed
 
     @contextmanager
     def _above_bars(self) -> Iterator[None]:

@@ -43,6 +43,7 @@ def _compare(
 ) -> None:
     from remote_tools.compare import closing, compare, side
     from remote_tools.compare_page import page
+    from remote_tools.errors import TransferError
 
     settings = settings_for(context, required=(), local_dir=local_dir)
     sides = [side(given[name], settings) for name in sorted(given)]
@@ -56,8 +57,13 @@ def _compare(
     for line in closing(sides, rows):
         print(line)
     path = Path(out).expanduser() if out else settings.local_dir / PAGE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(sides, rows, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(sides, rows, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
+    except OSError as error:
+        raise TransferError(
+            "compare", f"cannot write {path}: {error.strerror}", "--out FILE names another place"
+        ) from error
     display().say(f"Wrote {path}")
 
 
