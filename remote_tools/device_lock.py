@@ -128,19 +128,31 @@ def wait(fd: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def held_by(fd: int) -> str:
-    """Say who holds the lock, since when, and with which run."""
+def holder_of(fd: int) -> dict[str, str] | None:
+    """Return what a holder wrote: `for`, `run`, `user`, `pid`, `since`; None where it cannot be read."""
     try:
         found = json.loads(os.pread(fd, 4096, 0))
-        who, run, account, pid = (plain(found[key]) for key in ("for", "run", "user", "pid"))
-        since_s = max(0.0, time.time() - float(found["since"]))
+        float(found["since"])
+        return {key: plain(found[key]) for key in ("for", "run", "user", "pid", "since")}
     except (ValueError, KeyError, TypeError):
+        return None
+
+
+def outlived(holder: dict[str, str] | None) -> bool:
+    """Tell whether the run that took the lock is gone, and what it left running holds it."""
+    return holder is not None and not os.path.exists("/proc/" + holder["pid"])
+
+
+def held_by(fd: int) -> str:
+    """Say who holds the lock, since when, and with which run."""
+    holder = holder_of(fd)
+    if holder is None:
         return "the accelerator is in use"
-    if not os.path.exists(f"/proc/{pid}"):
+    who, run, account, pid = (holder[key] for key in ("for", "run", "user", "pid"))
+    if outlived(holder):
         return f"the accelerator is in use by what {run} of {who} left running here as {account}"
-    return (
-        f"the accelerator is in use by {who} for {span(since_s)} now: {run}, here as {account}, process {pid}"
-    )
+    since = span(max(0.0, time.time() - float(holder["since"])))
+    return f"the accelerator is in use by {who} for {since} now: {run}, here as {account}, process {pid}"
 
 
 def user() -> str:

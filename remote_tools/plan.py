@@ -166,7 +166,7 @@ def make_plan(link: Link, workspace: Workspace, options: PushOptions) -> Plan:
     """
     base = Base(workspace.root, link.alias, options.code_path)
     client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
-    params = {**client, "stamp": workspace.stamp, "dry": options.dry_run, "rsync": _host_rsync(options)}
+    params = {**client, "stamp": workspace.stamp, "dry": options.dry_run, "rsync": host_rsync(options)}
     reply: dict[str, Any] = {"want_listing": True}
     changes = base.changes(workspace)
     if changes is not None:
@@ -177,7 +177,7 @@ def make_plan(link: Link, workspace: Workspace, options: PushOptions) -> Plan:
     return _read_plan(link, workspace, options, client, reply)
 
 
-def _host_rsync(options: PushOptions) -> str:
+def host_rsync(options: PushOptions) -> str:
     """Return the program to look for on the host; --rsync-path may also be a whole command."""
     given = [word for word in options.rsync_options if word.startswith("--rsync-path=")]
     path = given[-1].partition("=")[2] if given else "rsync"

@@ -1,20 +1,22 @@
 """Try on the host what a run will need, each capability for real: the host's half of `inv doctor`.
 
-Sent to the host: standard library only, Python >= 3.8. Each check is a function that returns what it saw, or
-raises `Trouble` with what mends it; `OPS["probe"]` runs them all and times each.
+Sent to the host: standard library only, Python >= 3.8. Each check is a function that returns what it saw,
+None where there is nothing to try, or raises `Trouble` with what mends it; `OPS["probe"]` runs one.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterator, Mapping
 
 Params = Dict[str, Any]
 RSYNC_FLAGS = (
@@ -25,8 +27,21 @@ RSYNC_FLAGS = (
     "--out-format=%i %l %b",
     "--timeout=60",
     "--outbuf=L",
+    "--no-human-readable",
+    "--info=progress2",
+    "--ignore-missing-args",
+    "--no-implied-dirs",
 )
 """The flags that transfers use where both sides have them."""
+INSTALLERS = {
+    "apt-get": "sudo apt-get install",
+    "dnf": "sudo dnf install",
+    "zypper": "sudo zypper install",
+    "apk": "sudo apk add",
+    "pacman": "sudo pacman -S",
+    "brew": "brew install",
+}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FEW_INODES = 10_000
 LITTLE_BYTES = 1 << 30
 COMMAND_S = 20.0
@@ -77,15 +92,33 @@ def expanded(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def write_and_remove(folder: str) -> None:
+def install(package: str) -> str:
+    """Return the command that installs a package here."""
+    found = next((words for name, words in INSTALLERS.items() if shutil.which(name)), "install")
+    return f"{found} {package}"
+
+
+def nearest_folder(path: str) -> str:
+    """Return the folder that a path lies in or will be made in."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def write_and_remove(folder: str, hint: str) -> None:
     """Make a file in a folder.
 
     Raises:
-        OSError: it cannot be made.
+        Trouble: it cannot be made.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".remote-tools-probe-") as file:
-        file.write(b"it")
-        file.flush()
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".remote-tools-probe-") as file:
+            file.write(b"it")
+            file.flush()
+    except OSError as error:
+        denied = error.errno in DENIED or not os.access(folder, os.W_OK | os.X_OK)  # /proc says ENOENT
+        code = 77 if denied else 74
+        raise Trouble(f"{folder}: {error.strerror}", hint, code) from None
 
 
 def code_path(params: Params) -> str:
@@ -94,30 +127,25 @@ def code_path(params: Params) -> str:
     place = path if os.path.isdir(path) else os.path.dirname(path)
     if not os.path.isdir(place):
         raise Trouble(f"no folder {place}", "inv provision makes it; or correct code_path", 74)
-    try:
-        write_and_remove(place)
-    except OSError as error:
-        raise Trouble(f"{place}: {error.strerror}", "correct code_path, or its owner's rights", 77) from None
+    write_and_remove(place, "correct code_path, or its owner's rights")
     return f"{path} is writable" if place == path else f"{path} will be made by the first push"
 
 
 def disk(params: Params) -> str:
     """Look at the space and the inodes where the code goes."""
-    place = params["code_path"]
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
-    found = os.statvfs(place)
+    found = os.statvfs(nearest_folder(params["code_path"]))
     free = found.f_bavail * found.f_frsize
     seen = f"{free / 1e9:.1f} GB free, {found.f_favail:,} inodes"
-    if free < LITTLE_BYTES or (found.f_files and found.f_favail < FEW_INODES):
+    if (found.f_blocks and free < LITTLE_BYTES) or (found.f_files and found.f_favail < FEW_INODES):
         raise Trouble(seen, "make room: inv exec --command 'du -xsh ~/* | sort -h'")
     return seen
 
 
-def rsync_works(_params: Params) -> str:
+def rsync_works(params: Params) -> str:
     """Copy a file with the very flags that transfers use."""
-    if not shutil.which("rsync"):
-        raise Trouble("no rsync", "install it, e.g. sudo apt-get install rsync", 69)
+    program = params.get("rsync", "rsync")
+    if not shutil.which(program):
+        raise Trouble(f"no {program}", install("rsync"), 69)
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "from")
         os.mkdir(source)
@@ -127,36 +155,47 @@ def rsync_works(_params: Params) -> str:
         with open(listing, "wb") as names:
             names.write(b"it\0")
         try:
-            said(
-                "rsync",
-                *RSYNC_FLAGS,
-                f"--files-from={listing}",
-                source + "/",
-                os.path.join(folder, "to") + "/",
-            )
+            to = os.path.join(folder, "to")
+            said(program, *RSYNC_FLAGS, f"--files-from={listing}", source + "/", to + "/")
         except Trouble as trouble:
             hint = "transfers do without these flags where one side lacks them; rsync 3.2 has all"
             raise Trouble(trouble.seen, hint) from None
-    return said("rsync", "--version").splitlines()[0]
+    return said(program, "--version").splitlines()[0]
+
+
+def interpreter(params: Params) -> str:
+    """Return the Python that runs will have, found as the supervisor finds it.
+
+    Raises:
+        Trouble: the one that the settings name is not there.
+    """
+    venv, named = params.get("venv_path"), params.get("python")
+    if venv:
+        program = shutil.which(os.path.join(expanded(venv), "bin", "python"))
+        if program is None:
+            raise Trouble(f"no virtual environment at {venv}", "inv provision", 69)
+        return program
+    found = shutil.which(os.path.expanduser(named)) if named else shutil.which("python") or sys.executable
+    if found is None:
+        raise Trouble(f"no {named}", "correct python: inv config", 69)
+    return found
 
 
 def python(params: Params) -> str:
     """Start the Python that runs will have."""
-    venv = params.get("venv_path")
-    program = os.path.join(expanded(venv), "bin", "python") if venv else None
-    program = program or shutil.which(params.get("python") or "python") or shutil.which("python3")
-    if program is None or not os.path.exists(program):
-        raise Trouble(f"no virtual environment at {venv}", "inv provision", 69)
-    version = said(program, "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
-    return f"{version} ({'venv' if venv else 'no venv_path is set'})"
+    try:
+        seen = said(interpreter(params), "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
+    except Trouble as trouble:
+        raise Trouble(trouble.seen, trouble.hint or "inv provision", 69) from None
+    return f"{seen} ({'venv' if params.get('venv_path') else 'no venv_path is set'})"
 
 
-def lock(params: Params) -> str:
+def lock(params: Params) -> str | None:
     """Compare what was installed with the lock that is pushed."""
     venv = params.get("venv_path")
     wanted = params.get("lock")
     if not venv or not wanted:
-        return "no lock to compare with"
+        return None
     try:
         with open(os.path.join(expanded(venv), ".remote-provision.json"), encoding="ascii") as file:
             held = json.load(file)["files"].get("requirements.lock")
@@ -167,16 +206,14 @@ def lock(params: Params) -> str:
     return "as locked"
 
 
-def autotune(params: Params) -> str:
+def autotune(params: Params) -> str | None:
     """Import the tuner as a run would."""
-    program = python(params).split()[1] + "/bin/python"
     if not os.path.isdir(os.path.join(params["code_path"], "autotune")):
-        return "not part of this project"
+        return None
     env = {**os.environ, "PYTHONPATH": params["code_path"]}
+    code = "import autotune, numpy; print('importable, NumPy', numpy.__version__)"
     try:
-        return "importable, NumPy " + said(
-            program, "-c", "import autotune, numpy; print(numpy.__version__)", env=env
-        )
+        return said(interpreter(params), "-c", code, env=env)
     except Trouble as trouble:
         last = (trouble.seen.splitlines() or [""])[-1]
         raise Trouble(f"cannot be imported: {last}", "inv provision, with extras: [autotune]") from None
@@ -186,7 +223,7 @@ def compiler(_params: Params) -> str:
     """Compile a program for this machine."""
     name = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if name is None:
-        raise Trouble("no cc, gcc or clang", "backend c needs one: sudo apt-get install gcc libc6-dev")
+        raise Trouble("no cc, gcc or clang", f"backend c needs one: {install('gcc')}")
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "it.c")
         with open(source, "w") as file:
@@ -215,7 +252,7 @@ def clock(params: Params) -> str:
     skew_s = params["arrived"] - params["now"]
     if abs(skew_s) > 5:
         raise Trouble(
-            f"{skew_s:+.1f} s from this machine's", "nothing here relies on it; chrony or ntp mends it"
+            f"{skew_s:+.1f} s from this machine's", "sudo timedatectl set-ntp true; results carry its times"
         )
     return f"{skew_s:+.1f} s from this machine's, transit included"
 
@@ -223,13 +260,8 @@ def clock(params: Params) -> str:
 def cache_root(params: Params) -> str:
     """Write into the cache root, and name its file system."""
     root = expanded(params["cache_dir"])
-    place = root
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
-    try:
-        write_and_remove(place)
-    except OSError as error:
-        raise Trouble(f"{place}: {error.strerror}", "correct cache_dir", 77) from None
+    place = nearest_folder(root)
+    write_and_remove(place, "correct cache_dir")
     try:
         kind = said("stat", "-f", "-c", "%T", place)
     except Trouble:
@@ -243,13 +275,35 @@ def runs(params: Params) -> str:
     for record in params["runs"]:
         found.setdefault(record["state"], []).append(record["id"])
     if found["lost"]:
-        raise Trouble(
-            f"lost: {', '.join(found['lost'][-3:])}", "their supervisor was killed; inv runs.show ID"
-        )
+        last = found["lost"][-1]
+        seen = f"{len(found['lost'])} lost, the last is {last}"
+        raise Trouble(seen, f"their supervisor was killed; inv runs.kill {last} ends what is left of it")
     return f"{len(params['runs'])} kept, running: {', '.join(found['running']) or 'none'}"
 
 
-CHECKS: dict[str, Callable[[Params], str]] = {
+def device(params: Params) -> str:
+    """Look who has locked the accelerator; a run that is gone may have left something that still holds it."""
+    import device_lock
+
+    path = os.environ.get(device_lock.PATH_VARIABLE) or device_lock.PATH
+    if not os.path.lexists(path):
+        return "free"
+    try:
+        fd = device_lock.open_shared(path)
+    except device_lock.Unusable as error:
+        raise Trouble(str(error), f"remove {path}", 69 if params["device_lock"] else 0) from None
+    try:
+        if device_lock.locked_at_once(fd):
+            return "free"
+        seen, holder = str(device_lock.held_by(fd)), device_lock.holder_of(fd)
+        if device_lock.outlived(holder):
+            raise Trouble(seen, f"inv runs.kill {holder['run']}, in the project that started it")
+        return seen
+    finally:
+        os.close(fd)
+
+
+CHECKS: dict[str, Callable[[Params], str | None]] = {
     "rsync there": rsync_works,
     "code path": code_path,
     "disk": disk,
@@ -261,29 +315,30 @@ CHECKS: dict[str, Callable[[Params], str]] = {
     "clock": clock,
     "cache root": cache_root,
     "runs": runs,
+    "device lock": device,
 }
 
 
-def examine(checks: dict[str, Callable[[Params], str]], params: Params) -> list[Params]:
-    """Run checks; each becomes {"name", "ok", "seen", "hint", "code", "seconds"}."""
-    found = []
+def examine(checks: Mapping[str, Callable[[Any], str | None]], subject: Any) -> Iterator[Params]:
+    """Run checks one after the other; each becomes {"name", "ok", "seen", "hint", "code", "seconds"}."""
     for name, check in checks.items():
         begun = time.monotonic()
-        row: Params = {"name": name, "ok": True, "seen": "", "hint": "", "code": 0}
+        row: Params = {"name": name, "ok": True, "hint": "", "code": 0}
         try:
-            row["seen"] = check(params)
+            row["seen"] = check(subject)
         except Trouble as trouble:
             row.update(ok=False, seen=trouble.seen, hint=trouble.hint, code=trouble.code)
         except OSError as error:
             row.update(ok=False, seen=str(error), hint="", code=74)
         row["seconds"] = time.monotonic() - begun
-        found.append(row)
-    return found
+        if row["seen"] is not None:
+            yield row
 
 
 def probe(params: Params) -> Params:
-    """Run every check of this side."""
-    return {"checks": examine(CHECKS, {**params, "arrived": time.time()})}
+    """Run one check of this side: `found` has its row, or nothing."""
+    name = params["check"]
+    return {"found": list(examine({name: CHECKS[name]}, {**params, "arrived": time.time()}))}
 
 
 def digest(path: str) -> str | None:

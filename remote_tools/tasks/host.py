@@ -66,11 +66,23 @@ def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool
         findings.append(finding)
         if not json:
             _print_finding(finding)
+    code = doctor_.exit_code(findings, strict)
     if json:
         print_json([finding.to_json() for finding in findings])
-    code = doctor_.exit_code(findings, strict)
+    else:
+        print(_summary(findings))
     if code:
         raise Exit(code=code)
+
+
+def _summary(findings: list[Finding]) -> str:
+    """Count the states, and say what a run would do."""
+    from collections import Counter
+
+    counts = Counter(finding.state for finding in findings)
+    failed = next((finding for finding in findings if finding.state == "failure"), None)
+    then = f"a run would end with {failed.code}: {failed.name}" if failed else "ready to run"
+    return f"{counts['ok']} ok, warnings: {counts['warning']}, failures: {counts['failure']}; {then}"
 
 
 def _print_finding(finding: Finding) -> None:

@@ -17,7 +17,7 @@ ORDER = [
     "errors", "settings", "argv", "ssh", "session", "workspace", "progress",
     "transfers", "runs", "summaries", "steps", "hosts", "compare", "tasks", "bench", "collection",
 ]  # fmt: skip
-SENT_TO_THE_HOST = ["supervisor", "replica", "device_lock"]  # together, side by side in one folder
+SENT_TO_THE_HOST = ["supervisor", "replica", "device_lock", "probe"]  # together, side by side in one folder
 
 
 def imported(path: Path) -> Iterator[str]:
