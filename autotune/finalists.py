@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
+from autotune import blas
 from autotune.job import Workload
+from autotune.kernel import Kernel
 from autotune.ledger import Ledger
 from autotune.measure import summarize
 from autotune.results import median_ms
-from autotune.trial import Metrics, Status, Trial
+from autotune.trial import Metrics, Reference, Status, Trial
 from autotune.workers import CompileOutcome, RunOutcome, Workers
 
 FINALISTS = 4
@@ -38,8 +40,8 @@ def confirm(
     """Measure the finalists again until the best few are ones that were measured together.
 
     Where a confirmed finalist turns out slower than its first reading said, others come up to the best few,
-    and are measured with them in a second pass. The reference takes its turn among them: so the ratio is not
-    of two different moments.
+    and are measured with them in a second pass. The reference takes its turns among them, with one BLAS
+    thread and with all: so the ratio is not of two different moments, nor to a reference set up badly.
 
     Args:
         work: the workload.
@@ -59,9 +61,11 @@ def confirm(
         jobs = [work.job(trial.config) for trial in chosen]
         with open_workers() as workers:
             built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
-            outcomes, reference = _take_turns(built, workers, work.kernel.reference is not None)
+            ways = _ways_of_reference(work.kernel)
+            runs = [functools.partial(_run, compiled, workers) for compiled in built]
+            outcomes = _take_turns([*runs, *(functools.partial(workers.reference, count) for count in ways)])
         readings = {}
-        for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=True):
+        for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
             if turns[-1].status is Status.OK:
                 readings[trial.identity] = reading = _pooled(turns, gauge)
                 trials[trial.path] = replace(trial, confirmed=reading)
@@ -69,30 +73,51 @@ def confirm(
                 trials[trial.path] = fallen = _fallen(trial, turns[-1])
                 ledger.record_trial(fallen, job.source, compiled.log, turns[-1].log)
         ledger.record_confirmation(readings)
-        if reference and reference[-1].status is Status.OK:
-            ledger.record_reference(_pooled(reference, gauge))
-        elif reference:
-            notes = [f"the reference ended with {reference[-1].status.value}: {reference[-1].message}"]
+        reference = dict(zip(ways, outcomes[len(built) :], strict=True))
+        if faster := faster_reference(reference, gauge):
+            ledger.record_reference(faster)
+        notes = [
+            f"the reference ended with {turns[-1].status.value}: {turns[-1].message}"
+            for turns in list(reference.values())[:1]
+            if not faster
+        ]
     return notes
 
 
-def _take_turns(
-    built: Sequence[CompileOutcome], workers: Workers, with_reference: bool
-) -> tuple[list[list[RunOutcome]], list[RunOutcome]]:
-    """Measure each finalist, then the reference, once a turn, forwards and backwards, in fresh processes.
+def _ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
+    """Return with how many BLAS threads the reference is measured; 0 for as many as it takes by itself."""
+    return (blas.thread_counts() or (0,)) if kernel.reference else ()
+
+
+def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
+    """Return the reference at its best; where its threads make no difference its name is silent about them.
+
+    A user who wants a fast product sets the threads that serve it: small products lose time on more than
+    one, and on a busy machine lose it all, since the others spin until the last has had its turn.
+    """
+    readings = {
+        count: _pooled(turns, gauge) for count, turns in ways.items() if turns[-1].status is Status.OK
+    }
+    if not readings:
+        return None
+    count = min(readings, key=lambda count: readings[count].median_ms)
+    best = readings.pop(count)
+    told = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
+    return Reference(f"NumPy, {count} thread{'s' if count > 1 else ''}" if told else "NumPy", best)
+
+
+def _take_turns(runs: Sequence[Callable[[], RunOutcome]]) -> list[list[RunOutcome]]:
+    """Run each once a turn, forwards and backwards, in fresh processes.
 
     What a process gets by luck (where its pages lie) and what the machine does meanwhile so falls on all
     alike. Who fails has no further turn.
     """
-    runs: list[Callable[[], RunOutcome]] = [functools.partial(_run, compiled, workers) for compiled in built]
-    if with_reference:
-        runs.append(workers.reference)
     outcomes: list[list[RunOutcome]] = [[] for _ in runs]
     for turn in range(TURNS):
         for run, turns in list(zip(runs, outcomes, strict=True))[:: -1 if turn % 2 else 1]:
             if not turns or turns[-1].status is Status.OK:
                 turns.append(run())
-    return outcomes[: len(built)], outcomes[-1] if with_reference else []
+    return outcomes
 
 
 def _run(compiled: CompileOutcome, workers: Workers) -> RunOutcome:

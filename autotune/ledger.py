@@ -14,7 +14,7 @@ from autotune import cache, journal
 from autotune.errors import DataError
 from autotune.job import GENERATOR_FAULTS, Context, Workload, differences, digest, workload_label
 from autotune.recorder import Recorder
-from autotune.trial import Metrics, Status, Trial
+from autotune.trial import Metrics, Reference, Status, Trial
 from autotune.workers import Limits
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -31,7 +31,7 @@ class Known:
         contexts: digest -> context.
         confirmed: identity -> its latest interleaved reading.
         rounds: the identities that were confirmed together, one set for each round.
-        references: context digest -> the latest reading of the reference.
+        references: context digest -> the reference as it was measured last.
         notes: what a user should hear: torn records.
         count: how many records were merged.
     """
@@ -41,7 +41,7 @@ class Known:
     contexts: dict[str, Context] = field(default_factory=dict)
     confirmed: dict[str, Metrics] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
-    references: dict[str, Metrics] = field(default_factory=dict)
+    references: dict[str, Reference] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     count: int = 0
 
@@ -118,7 +118,7 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
         known.confirmed.update({key: Metrics(**value) for key, value in record["readings"].items()})
         known.rounds.append(frozenset(record["readings"]))
     elif kind == "reference":
-        known.references[record["context"]] = Metrics(**record["metrics"])
+        known.references[record["context"]] = Reference(record["name"], Metrics(**record["metrics"]))
 
 
 _TRANSIENT = {status.value for status in Status if status.transient}
@@ -226,9 +226,9 @@ class Ledger:
         plain = {identity: dict(vars(metrics)) for identity, metrics in readings.items()}
         self._append({"record": "confirmation", "readings": plain})
 
-    def record_reference(self, metrics: Metrics) -> None:
+    def record_reference(self, reference: Reference) -> None:
         """Record the reference's reading."""
-        self._append({"record": "reference", "metrics": dict(vars(metrics))})
+        self._append({"record": "reference", **reference.to_dict()})
 
     def _append(self, record: dict[str, Any]) -> None:
         label = self.folder.name

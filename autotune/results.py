@@ -13,7 +13,7 @@ from autotune.errors import DataError
 from autotune.job import spec_dict, workload_label
 from autotune.kernel import Inputs, Kernel
 from autotune.space import Value
-from autotune.trial import Metrics, Status, Trial
+from autotune.trial import Metrics, Reference, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Results:
         trials: every trial of the space, best first, failures last.
         best: the trial to use: the simplest among the winner and its ties; None where no config ended ok.
         ties: the other trials whose confirmed interval overlaps the winner's.
-        reference: the reading of the kernel's reference; None where it has none.
+        reference: the kernel's reference at its best; None where it has none.
         folder: the workload's folder in the cache.
         measured: how many of the trials this run compiled or measured; the others were known.
         notes: what a user should hear: torn records, earlier results that no longer hold and why.
@@ -40,7 +40,7 @@ class Results:
     trials: tuple[Trial, ...]
     best: Trial | None
     ties: tuple[Trial, ...]
-    reference: Metrics | None
+    reference: Reference | None
     folder: Path
     measured: int
     notes: tuple[str, ...]
@@ -53,9 +53,20 @@ class Results:
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the reference the best is."""
+        """How many times faster than the reference the best is; None where that cannot be told."""
         reading = self.best and self.best.best_reading
-        return self.reference.median_ms / reading.median_ms if self.reference and reading else None
+        return speedup(self.reference.metrics, reading) if self.reference and reading else None
+
+
+def speedup(reference: Metrics, reading: Metrics) -> float | None:
+    """Return how many times faster a reading is than the reference's.
+
+    None where either is known to no better than a factor of two: what such a ratio tells is how busy the
+    machine was.
+    """
+    if any(each.ci95_high_ms > 2 * each.ci95_low_ms for each in (reference, reading)):
+        return None
+    return reference.median_ms / reading.median_ms
 
 
 def median_ms(trial: Trial) -> float:

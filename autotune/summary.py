@@ -62,7 +62,7 @@ def write(
             "roofline": roofline and asdict(roofline),
             "timing": work.context["timing"],
             "search": search,
-            "reference": reference and {"name": "numpy", "metrics": dict(vars(reference))},
+            "reference": reference and reference.to_dict(),
             "best": ranked.best and ranked.best.path,
             "ties": [trial.path for trial in ranked.ties],
         }

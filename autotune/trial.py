@@ -56,6 +56,23 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What one writes without a tuner, as it was measured in turns with the finalists.
+
+    Attributes:
+        name: what it is, and with how many threads where that matters.
+        metrics: its reading.
+    """
+
+    name: str
+    metrics: Metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {"name": self.name, "metrics": dict(vars(self.metrics))}
+
+
+@dataclass(frozen=True)
 class Trial:
     """One config of one workload, and what became of it.
 
@@ -110,7 +127,7 @@ class Trial:
         return Trial(
             **{
                 **plain,
-                "status": _STATUSES[plain["status"]],
+                "status": _STATUSES.get(plain["status"]) or Status(plain["status"]),
                 "metrics": metrics and Metrics(**metrics),
                 "confirmed": confirmed and Metrics(**confirmed),
                 "samples_ms": tuple(plain["samples_ms"]),

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from autotune import blas
 from autotune.backends import Artifact, Backend, Program
 from autotune.correctness import Golden, Mismatch, materialize
 from autotune.errors import AutotuneError, CacheError, UnavailableError, UsageError
@@ -159,6 +160,7 @@ class Workers:
             self._numbers = itertools.count()
             self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str]] = {}
             self._lock = threading.Lock()
+            self._closing = False
             self._reader = threading.Thread(target=self._read_compiles, name="autotune-compiles", daemon=True)
             self._reader.start()
             undo.pop_all()
@@ -175,6 +177,7 @@ class Workers:
 
     def close(self) -> None:
         """End every process; futures that have not ended are cancelled."""
+        self._closing = True
         self._stack.close()
         self._reader.join()
 
@@ -207,8 +210,11 @@ class Workers:
         """Check a candidate against the golden, then time it; no compiler runs meanwhile."""
         return self._measure(self._keeper, {"object": artifact.files[0], "entry": artifact.entry})
 
-    def reference(self) -> RunOutcome:
+    def reference(self, threads: int = 0) -> RunOutcome:
         """Check and time the kernel's reference, in the same kind of process.
+
+        Args:
+            threads: of NumPy's BLAS; 0 for as many as it takes by itself.
 
         Raises:
             UsageError: the kernel has none.
@@ -220,7 +226,7 @@ class Workers:
             load = _reference_loader(function, self._arrays, self._segment.outputs)
             settings = {**self._settings_for("reference"), "runner": ()}
             self._reference = self._stack.enter_context(_Peer(settings, load))
-        return self._measure(self._reference, {"object": "", "entry": ""})
+        return self._measure(self._reference, {"object": "", "entry": str(threads)})
 
     # -- inside
 
@@ -260,7 +266,8 @@ class Workers:
                 future.set_result(_compiled(said, artifact, head))
         with self._lock:
             for future, *_ in self._pending.values():
-                future.set_exception(AutotuneError("the tuner's workers were closed"))
+                closed = AutotuneError("the tuner's workers were closed")
+                future.set_exception(closed if self._closing else _keeper_gone())
 
 
 def _keeper_gone() -> AutotuneError:
@@ -281,9 +288,11 @@ def _compiled(said: Record, artifact: Artifact, head: str) -> CompileOutcome:
 
 
 def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> Load:
-    def load(_object: str, _entry: str, _addresses: list[int]) -> Program:
+    def load(_object: str, threads: str, _addresses: list[int]) -> Program:
         from autotune.backends.numpy import timed
 
+        if threads != "0":
+            blas.use_threads(int(threads))
         timing, returned = timed(function, arrays), function(*arrays)
         for output, value in zip(outputs, returned, strict=True):
             output[...] = value

@@ -52,7 +52,7 @@ def comparison(workloads: Sequence[Workload]) -> Scene:
             marks.extend(_bar(workload.reference, scale, bar))
     entries = [("best", "circle", f"best config, {rates[0][1]}")]
     names = sorted({workload.reference_name for workload in workloads if workload.reference})
-    entries += [("reference", "diamond", f"{fit(name, 150)} (reference)") for name in names[:1]]
+    entries += [("reference", "diamond", f"{fit(' or '.join(names), 150)} (reference)")] if names else []
     height = len(workloads) * ROW + 18
     marks.extend(legend(height, entries))
     return Scene(WIDTH, height + 8, "Best against reference" if names else "Best of each shape", tuple(marks))

@@ -11,9 +11,10 @@ from autotune.report.markup import Markup, element
 from autotune.report.palette import stylesheet
 from autotune.report.records import Workload, log_tail, statuses
 from autotune.report.scene import Scene, to_svg
-from autotune.report.summary import COLUMNS, Column, best_config, endings, telling
+from autotune.report.summary import COLUMNS, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
+from autotune.results import speedup
 from autotune.trial import Status, Trial
 
 TOP = 10
@@ -147,7 +148,10 @@ def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
         interval(reading.ci95_low_ms, reading.ci95_high_ms),
         f"{figures(rate)} {unit}",
     )
-    return (*cells, ratio(workload.reference.median_ms / reading.median_ms)) if workload.reference else cells
+    if workload.reference is None:
+        return cells
+    times = speedup(workload.reference, reading)
+    return (*cells, UNSTEADY if times is None else ratio(times))
 
 
 def _failures(workload: Workload) -> Iterator[Markup]:

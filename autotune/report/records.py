@@ -11,6 +11,7 @@ from typing import Any
 from autotune import cache
 from autotune.errors import DataError
 from autotune.report.visible import visible
+from autotune.results import speedup
 from autotune.trial import Metrics, Status, Trial
 
 _LIMIT = 1e18
@@ -86,10 +87,10 @@ class Workload:
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the reference the winner is; None without either."""
+        """How many times faster than the reference the winner is; None where that cannot be told."""
         if self.best_reading is None or self.reference is None:
             return None
-        return self.reference.median_ms / self.best_reading.median_ms
+        return speedup(self.reference, self.best_reading)
 
     @property
     def host(self) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from autotune.report.records import Workload, statuses
-from autotune.report.units import config_text, duration, elapsed, figures, ratio, throughput
+from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.visible import visible
 
 NOTHING = "–"
+UNSTEADY = "unsteady"
+"""A speed-up that cannot be told: see `autotune.results.speedup`."""
 
 
 class Column(NamedTuple):
@@ -29,7 +31,9 @@ def _reference(workload: Workload) -> str:
 
 
 def _speedup(workload: Workload) -> str:
-    return ratio(workload.speedup) if workload.speedup is not None else NOTHING
+    if workload.speedup is None:
+        return UNSTEADY if workload.reference and workload.best_reading else NOTHING
+    return ratio(workload.speedup)
 
 
 def _throughput(workload: Workload) -> str:
@@ -49,8 +53,16 @@ def _roofline(workload: Workload) -> str:
 
 
 def best_config(workload: Workload) -> str:
-    """Write the best config, or that there is none."""
-    return config_text(workload.best.config) if workload.best else "no config ended ok"
+    """Write the best config, or that there is none; parameters that no trial varied tell nothing."""
+    if workload.best is None:
+        return "no config ended ok"
+    config = workload.best.config
+    varied = {
+        name: value
+        for name, value in config.items()
+        if any(trial.config.get(name) != value for trial in workload.trials)
+    }
+    return config_text(varied or config)
 
 
 def _ties(workload: Workload) -> str:
@@ -86,6 +98,19 @@ def endings(workload: Workload) -> str:
     """Write how the trials ended and what that took: `478 ok, 5 crash; 1 min 12 s`."""
     counts = ", ".join(f"{count} {status.value}" for status, count in statuses(workload.trials))
     return f"{counts or 'no trials'}; {elapsed(workload.elapsed_s)}"
+
+
+def against(workload: Workload) -> str:
+    """Write what the reference is; where a speed-up cannot be told, why; empty without a reference."""
+    if workload.reference is None:
+        return ""
+    name = f"against {visible(workload.reference_name)}"
+    if workload.speedup is not None or workload.best_reading is None:
+        return name
+    best, other = (
+        interval(each.ci95_low_ms, each.ci95_high_ms) for each in (workload.best_reading, workload.reference)
+    )
+    return f"{name}, but the machine was busy: the best took {best}, the reference {other}"
 
 
 def headline(workload: Workload) -> str:

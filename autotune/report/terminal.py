@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.report.records import Workload
-from autotune.report.summary import COLUMNS, best_config, endings, headline, telling
+from autotune.report.summary import COLUMNS, against, best_config, endings, headline, telling
 from autotune.report.visible import encodable, visible
 
 _UNBOUND = 10_000
@@ -67,7 +67,9 @@ def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
         cells = [encodable(column.cell(workload), encoding) for column in shown]
         table.add_row(*map(Text, cells, styles))
     lines = [
-        _line(f"{workload.kernel} {workload.shapes}: {endings(workload)}", encoding) for workload in workloads
+        _line(f"{workload.kernel} {workload.shapes}: {told}", encoding)
+        for workload in workloads
+        for told in ["; ".join(filter(None, (endings(workload), against(workload))))]
     ]
     return Group(table, *lines)
 
@@ -86,6 +88,7 @@ def _cards(workloads: Sequence[Workload], encoding: str) -> RenderableType:
             (headline(workload), _style(workload)),
             (best_config(workload), "cyan"),
             (endings(workload), "dim"),
+            (against(workload) if workload.speedup is None else "", "dim"),
         )
         parts.extend(
             Padding(Text(encodable(text, encoding), style, overflow="fold"), (0, 0, 0, 2))

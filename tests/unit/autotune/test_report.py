@@ -157,6 +157,20 @@ def test_a_pipe_gets_one_line_for_each_workload(root: Path) -> None:
     assert lines[6].startswith("softmax 512x512: ")
 
 
+@pytest.mark.parametrize("width", [40, 200])
+def test_no_speed_up_is_told_of_what_was_unsteady(small: Path, width: int) -> None:
+    slow = json.loads(small.read_text())["reference"]["metrics"]
+    edited(small, "reference", "metrics", value={**slow, "ci95_low_ms": 20.0, "ci95_high_ms": 59.0})
+
+    text = " ".join(printed([small], width).split())
+
+    assert None is load(small).speedup
+    assert "0.40×" not in text
+    assert "against numpy, but the machine was busy: the best took" in text
+    assert "the reference 20.0–59.0 ms" in text
+    assert "unsteady" in read_page([small]).text
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 120, 200])
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(root: Path, width: int) -> None:
     path = root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"

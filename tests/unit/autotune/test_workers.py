@@ -411,7 +411,7 @@ def test_a_keeper_that_was_killed_is_said(tmp_path: Path) -> None:
         assert artifact is not None
         for pid in processes_below() - before:
             os.kill(pid, signal.SIGKILL)
-        for work in (lambda: workers.measure(artifact), lambda: workers.compile("int other;\n")):
+        for work in (lambda: workers.measure(artifact), lambda: workers.compile("int other;\n").result()):
             with pytest.raises(AutotuneError, match="the keeper of the workers was killed"):
                 work()
 

@@ -1,0 +1,71 @@
+"""The reference is NumPy as a user would set it up, and no ratio is told of what was unsteady."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vector_add import INPUTS, KERNEL
+
+from autotune import blas
+from autotune.backends.c import CBackend
+from autotune.finalists import TURNS, faster_reference
+from autotune.measure import Timing, metrics
+from autotune.results import speedup
+from autotune.trial import Metrics, Status
+from autotune.workers import RunOutcome, Workers
+
+BRIEF = Timing(warmup_s=0, min_repeats=3, max_repeats=3, max_s=0.02)
+
+
+def gauge(samples_ms: Sequence[float]) -> Metrics:
+    return metrics(samples_ms, flops=1, bytes_moved=1)
+
+
+def reading(*samples_ms: float) -> Metrics:
+    return gauge(samples_ms)
+
+
+def turns(*medians_ms: float) -> list[RunOutcome]:
+    return [RunOutcome(Status.OK, samples_ms=(median_ms,)) for median_ms in medians_ms]
+
+
+def test_the_reference_is_the_faster_of_one_thread_and_all() -> None:
+    small = faster_reference({1: turns(*[0.18] * TURNS), 2: turns(20, 59, 31, 40, 22, 25)}, gauge)
+    large = faster_reference({1: turns(*[9.0] * TURNS), 2: turns(*[5.0] * TURNS)}, gauge)
+    assert small and large
+    assert ("NumPy, 1 thread", 0.18) == (small.name, small.metrics.median_ms)
+    assert ("NumPy, 2 threads", 5.0) == (large.name, large.metrics.median_ms)
+
+
+def test_threads_that_make_no_difference_are_not_named() -> None:
+    alike = {1: turns(*range(10, 16)), 2: turns(*range(9, 15))}
+    best = faster_reference(alike, gauge)
+    assert best and ("NumPy", 11.5) == (best.name, best.metrics.median_ms)
+
+
+def test_a_way_that_fails_leaves_the_other() -> None:
+    failed = [RunOutcome(Status.TIMEOUT, "did not return within 30 s")]
+    best = faster_reference({1: turns(*[2.0] * TURNS), 2: failed}, gauge)
+    assert best and 2.0 == best.metrics.median_ms
+    assert None is faster_reference({1: failed, 2: failed}, gauge)
+
+
+@pytest.mark.skipif(not blas.thread_counts(), reason="one core, or no BLAS whose threads can be set")
+def test_the_threads_of_the_blas_are_set_where_the_reference_runs(tmp_path: Path) -> None:
+    def reference(a, _b):
+        return (np.full_like(a, next(blas.functions("get"))()),)
+
+    for count in blas.thread_counts():
+        kernel = replace(KERNEL, reference=reference, golden=lambda a, _b, n=count: (np.full_like(a, n),))
+        with Workers(kernel, INPUTS, CBackend(), BRIEF, scratch=tmp_path) as workers:
+            assert Status.OK is workers.reference(count).status
+
+
+def test_a_ratio_of_steady_readings_is_told_and_no_other() -> None:
+    assert 2.0 == speedup(reading(*[2.0] * 6), reading(*[1.0] * 6))
+    assert None is speedup(reading(20, 59, 31, 40, 22, 25), reading(*[1.0] * 6))
+    assert None is speedup(reading(*[2.0] * 6), reading(1, 3, 1, 3, 1, 3))
