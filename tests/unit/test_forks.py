@@ -90,7 +90,7 @@ def test_a_process_left_behind_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_bar_without_a_terminal_is_a_line_a_host(tmp_path: Path) -> None:
-    work = "with display.bar('Uploading', 2, 3000) as bar: bar.advance(1, 9); bar.grow(1, 5); print(bar.files)"
+    work = "with display.bar('Uploading', 2, 3000) as bar: bar.grow(1, 5); print(bar.files)"
 
     out, said, _ended = run(tmp_path, a=work, b=work)
 
