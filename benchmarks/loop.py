@@ -3,10 +3,10 @@
     python benchmarks/loop.py [--rounds 7] [--start-up-s 0.26] [--quick]
 
 A server of our own stands behind a proxy that delays every byte by half a round trip. The rows take turns, so
-that what else the machine does falls on all. A figure is the median of the rounds, and a ratio that of the rounds'
-ratios. Round trips are the difference of the medians with and without delay, over the delay: what
-the machine itself needs cancels out. Each session's shell takes as long to start as a host's does whose
-~/.bashrc sets up conda or pyenv; `--start-up-s 0` is a host without any.
+what else the machine does falls on all of them. A figure is the median of the rounds, a ratio that of the
+rounds' ratios. Round trips are the difference of the medians with and without delay, over the delay: what the
+machine itself needs cancels out. Each session's shell takes as long to start as a host's does whose ~/.bashrc
+sets up conda or pyenv; `--start-up-s 0` is a host without any.
 """
 
 from __future__ import annotations

@@ -189,14 +189,20 @@ def name_sum(path: str) -> int:
     return zlib.crc32(os.fsencode(path))
 
 
-def born(pid: int) -> str | None:
-    """Return when a process started, in kernel ticks: with its pid that names it for ever; None if gone."""
+def status_of(pid: int) -> list[bytes]:
+    """Return proc(5)'s `stat` from the state on; nothing for a process that has ended, reaped or not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")
+        return []
+    return [] if fields[0] in (b"Z", b"X") else fields
+
+
+def born(pid: int) -> str | None:
+    """Return when a process started, in kernel ticks: with its pid that names it for ever; None if gone."""
+    fields = status_of(pid)
+    return fields[19].decode("ascii") if fields else None
 
 
 def alive(process: list[Any] | None) -> bool:
@@ -205,14 +211,15 @@ def alive(process: list[Any] | None) -> bool:
 
 
 def group_alive(pgid: int) -> bool:
-    """Tell whether any process is left in a group."""
+    """Tell whether any process is left in a group; the kernel would count those that nobody waited for."""
     try:
         os.killpg(pgid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    group = b"%d" % pgid
+    return any(status_of(int(name))[2:3] == [group] for name in os.listdir("/proc") if name.isdigit())
 
 
 class Run:
@@ -839,7 +846,7 @@ def signal_run(run: Run, number: int) -> bool:
         record = run.record()
     pid = record.get("pid")
     # The group outlives its leader where children are left; a leader of that number may be another's by now.
-    if pid is None or (born(pid) is not None and not alive(record["process"])):
+    if pid is None or not group_alive(pid) or (born(pid) is not None and not alive(record["process"])):
         return False
     try:
         os.killpg(pid, number)

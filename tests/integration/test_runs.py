@@ -1,0 +1,211 @@
+"""Runs as a user meets them: detached, listed, shown, attached to, killed, fetched, run again."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from remote_tools.sandbox import Sandbox
+from tests.integration.conftest import Laptop
+
+COUNT = (
+    "import time\nfor i in range(30):\n    print(i, flush=True)\n    time.sleep(0.05)\nraise SystemExit(7)\n"
+)
+COUNTED = "".join(f"{i}\n" for i in range(30))
+WRITE = """\
+import os, pathlib, sys, time
+path = pathlib.Path(os.environ["AUTOTUNE_CACHE_DIR"], "kernel", "1x1", sys.argv[1])
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text(sys.argv[1])
+print("wrote", flush=True)
+time.sleep(float(sys.argv[2]))
+raise SystemExit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def laptop(make_laptop: Callable[[Sandbox], Laptop], sandbox: Sandbox) -> Laptop:
+    """Give a laptop whose workspace is on the session's server."""
+    made = make_laptop(sandbox)
+    name = made.root.parent.name
+    made.write("count.py", COUNT)
+    made.write("write.py", WRITE)
+    config = (made.root / ".remote_config").read_text()
+    config = config.replace("~/project", f"~/{name}") + f"REMOTE_CACHE_DIR=~/{name}-cache\n"
+    made.write(".remote_config", config)
+    made.write("invoke.yaml", "remote: {keep_runs: 4}\n")
+    assert 0 == made.inv("sync").returncode
+    return made
+
+
+def listed(laptop: Laptop) -> list[dict[str, Any]]:
+    """Return what `inv runs.list --json` prints."""
+    found: list[dict[str, Any]] = json.loads(laptop.inv("runs.list", "--json").stdout)
+    return found
+
+
+def detach(laptop: Laptop, *words: str) -> str:
+    """Start a run without following it; return its id."""
+    done = laptop.inv("exec", "--detach", *words)
+    assert 0 == done.returncode
+    found = re.search(r"\d{8}-\d{6}-\w+-[0-9a-f]{4}", done.stderr)
+    assert found
+    return found[0]
+
+
+def test_a_detached_run_goes_on_and_is_attached_to_by_a_part_of_its_id(laptop: Laptop) -> None:
+    run_id = detach(laptop, "--", "python", "count.py")
+
+    first = laptop.inv("runs.attach", run_id[-4:])
+    again = laptop.inv("runs.attach", "last")
+
+    assert [(7, COUNTED)] * 2 == [(done.returncode, done.stdout) for done in (first, again)]
+
+
+def test_a_client_killed_outright_is_replaced_from_a_second_shell(laptop: Laptop) -> None:
+    command = laptop.command("inv", "dev", "--", "count.py")
+    with subprocess.Popen(command, cwd=laptop.root, env=laptop.env, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert b"0\n" == client.stdout.readline()
+        client.kill()
+
+    done = laptop.inv("runs.attach")
+
+    assert (7, COUNTED) == (done.returncode, done.stdout)
+
+
+def test_two_clients_follow_one_run(laptop: Laptop) -> None:
+    detach(laptop, "--", "python", "count.py")
+    command = laptop.command("inv", "runs.attach")
+    clients = [
+        subprocess.Popen(command, cwd=laptop.root, env=laptop.env, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+
+    printed = [client.communicate()[0] for client in clients]
+
+    assert [(7, COUNTED)] * 2 == [
+        (client.returncode, text) for client, text in zip(clients, printed, strict=True)
+    ]
+
+
+def test_a_log_shows_what_there_is_or_follows(laptop: Laptop) -> None:
+    detach(laptop, "--", "python", "count.py")
+
+    now = laptop.inv("runs.log")
+    all_of_it = laptop.inv("runs.log", "--follow")
+
+    assert (0, True, True) == (now.returncode, COUNTED.startswith(now.stdout), now.stdout != COUNTED)
+    assert (0, COUNTED) == (all_of_it.returncode, all_of_it.stdout)
+
+
+def test_a_run_is_killed_with_its_children(laptop: Laptop) -> None:
+    run_id = detach(laptop, "--command", "sleep 1234.5 & sleep 1234.5")
+
+    done = laptop.inv("runs.kill", run_id, "--signal", "KILL")
+
+    assert f"SIGKILL sent to {run_id}\n" == done.stderr
+    assert 137 == laptop.inv("runs.attach", run_id).returncode
+    assert "sleep 1234.5" not in subprocess.run(["ps", "-axo", "args"], capture_output=True, text=True).stdout
+    assert f"nothing of {run_id} runs any more\n" == laptop.inv("runs.kill", run_id).stderr
+
+
+def test_results_of_a_run_that_was_killed_are_fetched(laptop: Laptop) -> None:
+    run_id = detach(laptop, "--", "python", "write.py", "killed", "60")
+    while "wrote" not in laptop.inv("runs.log").stdout:
+        time.sleep(0.05)
+    laptop.inv("runs.kill")
+    assert 143 == laptop.inv("runs.attach").returncode
+
+    assert 0 == laptop.inv("runs.fetch", run_id).returncode
+
+    assert "killed" == (laptop.root / "cache/kernel/1x1/killed").read_text()
+
+
+def test_results_of_a_run_whose_owner_was_killed_are_fetched(laptop: Laptop) -> None:
+    detach(laptop, "--", "python", "write.py", "orphaned", "5")
+    while "wrote" not in laptop.inv("runs.log").stdout:
+        time.sleep(0.05)
+    (record,) = [record for record in listed(laptop) if record["state"] == "running"]
+    subprocess.run(["kill", "-KILL", str(record["owner"][0])], check=True)
+
+    done = laptop.inv("runs.attach")
+    fetched = laptop.inv("runs.fetch")
+
+    assert (70, 0) == (done.returncode, fetched.returncode)
+    assert "its supervisor on the host was killed" in done.stderr
+    assert "orphaned" == (laptop.root / "cache/kernel/1x1/orphaned").read_text()
+
+
+def test_a_run_is_shown_whole(laptop: Laptop) -> None:
+    assert 3 == laptop.inv("dev", "--auto-fetch", "--", "write.py", "a b", "0").returncode
+
+    shown = json.loads(laptop.inv("runs.show", "--json").stdout)
+
+    assert ["write.py", "a b", "0"] == shown["words"]
+    assert (["kernel/1x1/a b"], 3, "sandbox") == (shown["fetched"], shown["exit"], shown["host"])
+    there = shown["there"]
+    assert {"exit": 3, "signal": None, "state": "ended", "files": 1, "files_bytes": 3} == {
+        name: there[name] for name in ("exit", "signal", "state", "files", "files_bytes")
+    }
+    assert there["started"] < there["ended"]
+
+
+def test_a_rerun_runs_the_same_words_with_the_sources_of_now(laptop: Laptop) -> None:
+    laptop.write("again.py", "import sys; print(1, sys.argv[1:])\n")
+    assert 0 == laptop.inv("dev", "--", "again.py", "a b").returncode
+    laptop.write("again.py", "import sys; print(2, sys.argv[1:])\n")
+
+    done = laptop.inv("runs.rerun")
+
+    assert (0, "2 ['a b']\n") == (done.returncode, done.stdout)
+
+
+def test_the_host_keeps_the_last_runs_and_those_that_run(laptop: Laptop) -> None:
+    running = detach(laptop, "--", "sleep", "60")
+    for _ in range(5):
+        assert 0 == laptop.inv("exec", "--", "true").returncode
+
+    found = [(record["id"] == running, record["state"]) for record in listed(laptop)]
+
+    assert (True, "running") == found[0]
+    assert 5 == len(found)
+    laptop.inv("runs.kill", running)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("runs.attach", "nosuch"), "runs: no run nosuch\n"),
+        (("runs.kill", "--signal", "NOSUCH"), "runs: no signal NOSUCH\n"),
+        (
+            ("exec", "--on-disconnect", "maybe", "--", "true"),
+            "exec: --on-disconnect maybe: it is keep or kill\n",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(laptop: Laptop, words: tuple[str, ...], said: str) -> None:
+    done = laptop.inv(*words)
+
+    assert (64, said) == (done.returncode, done.stderr[: len(said)])
+
+
+@pytest.mark.long
+def test_an_orphan_is_ended_where_that_was_asked_for(laptop: Laptop) -> None:
+    """A quarter of a minute: three signs of life must be missing."""
+    command = laptop.command("inv", "exec", "--on-disconnect", "kill", "--", "sleep", "60")
+    with subprocess.Popen(command, cwd=laptop.root, env=laptop.env) as client:
+        while "running" not in {record["state"] for record in listed(laptop)}:
+            time.sleep(0.05)
+        client.kill()
+
+    while "running" in {record["state"] for record in listed(laptop)}:
+        time.sleep(0.5)
+
+    assert (143, True) == (listed(laptop)[-1]["exit"], listed(laptop)[-1]["lease_ended"])
