@@ -152,8 +152,10 @@ class Session:
         )
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
         # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
+        # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
+        python = f"exec python3 -I -S -X utf8 -c '{loader}'"
         self.process = subprocess.Popen(
-            [*master.words(), "-T", "--", master.destination.alias, f"exec python3 -I -S -c '{loader}'"],
+            [*master.words(), "-T", "--", master.destination.alias, python],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,
