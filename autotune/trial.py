@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from autotune.space import Value
 
@@ -124,13 +124,30 @@ class Trial:
             TypeError, ValueError, KeyError: it describes none.
         """
         metrics, confirmed = plain["metrics"], plain["confirmed"]
-        return Trial(
-            **{
+        return _filled(
+            Trial,
+            {
                 **plain,
                 "status": _STATUSES.get(plain["status"]) or Status(plain["status"]),
-                "metrics": metrics and Metrics(**metrics),
-                "confirmed": confirmed and Metrics(**confirmed),
+                "metrics": metrics and _filled(Metrics, metrics),
+                "confirmed": confirmed and _filled(Metrics, confirmed),
                 "samples_ms": tuple(plain["samples_ms"]),
                 **changes,
-            }
+            },
         )
+
+
+_Record = TypeVar("_Record", Metrics, Trial)
+
+
+def _filled(kind: type[_Record], values: Mapping[str, Any]) -> _Record:
+    """Make a frozen dataclass of all its fields at once: its own __init__ sets them one by one, slowly.
+
+    Raises:
+        TypeError: a field is missing, or is none of its own.
+    """
+    if values.keys() != kind.__dataclass_fields__.keys():
+        raise TypeError(f"a {kind.__name__.lower()} has other fields than {', '.join(values)}")
+    made = object.__new__(kind)
+    vars(made).update(values)
+    return made
