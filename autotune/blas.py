@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LIBRARIES = re.compile(r"blas|mkl_rt|blis|omp")
@@ -24,6 +26,30 @@ def use_threads(count: int) -> None:
     """Have the BLAS of this process use so many threads."""
     for setter in functions("set"):
         setter(ctypes.c_int(count))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold the OpenBLAS of this process to one thread inside a `with`.
+
+    Its other threads spin for a while after their work is done, beside what is measured next, and for small
+    matrices they cost more than they bring.
+    """
+    before = [(setter, getter()) for getter, setter in _openblas()]
+    for setter, _ in before:
+        setter(1)
+    try:
+        yield
+    finally:
+        for setter, count in before:
+            setter(count)
+
+
+@functools.cache
+def _openblas() -> list[tuple[Callable[..., int], Callable[..., int]]]:
+    """Return what gets and what sets the count of each OpenBLAS that is loaded when first asked."""
+    found = ([each for each in functions(verb) if "openblas" in each.__name__] for verb in ("get", "set"))
+    return list(zip(*found, strict=True))
 
 
 def functions(verb: str) -> Iterator[Callable[..., int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.blas import one_thread
 from autotune.search._base import Observation
 from autotune.search._history import Settled
 from autotune.search.gaussian_process import Codes, Distance, Fit, Floats, Posterior
@@ -126,7 +127,8 @@ class Bayesian:
         if np.count_nonzero(~np.isnan(self._logs)) < _SUCCESSES or len(history) < _FIRST:
             rows = pool.draw(count)
         else:
-            rows = self._promising(pool, pending, count)
+            with one_thread():
+                rows = self._promising(pool, pending, count)
         pool.free[rows] = False
         return [pool.config(row) for row in rows]
 

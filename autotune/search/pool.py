@@ -53,6 +53,8 @@ class Pool:
 
     def draw(self, count: int) -> list[int]:
         """Return up to `count` free rows, evenly drawn."""
+        if count == 0:
+            return []
         free = np.flatnonzero(self.free)
         return list(map(int, self._rng.choice(free, min(count, len(free)), replace=False)))
 
@@ -77,7 +79,7 @@ class Pool:
         codes = self.codes[free]
         close = np.zeros(len(free), bool)
         for row in best:
-            close |= (codes != self.codes[row]).sum(axis=1) <= _NEAR
+            close |= np.count_nonzero(codes != self.codes[row], axis=1) <= _NEAR
         half = _AT_ONCE // 2
         return np.concatenate([self.sample(free[close], half), self.sample(free[~close], half)])
 
