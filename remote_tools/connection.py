@@ -8,9 +8,12 @@ known_hosts. Here Fabric is the API and ssh is the transport: `run`, `sudo`, `sh
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
+import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
@@ -99,73 +102,120 @@ class Connection(fabric.Connection):
     ) -> TransferResult:
         """Copy one file from the host; the local file appears whole or not at all.
 
+        Args:
+            remote: the path there; a relative one starts at the home folder.
+            local: a path, where {host}, {user}, {port}, {dirname} and {basename} stand for what they say and
+                a trailing / names a folder; or something to write to. None: here, under its own name.
+            preserve_mode: take the file's mode over.
+
         Raises:
             TransferError: it could not be read there or written here.
         """
-        path = self._there(remote)
+        result = {"remote": remote, "orig_remote": remote, "orig_local": local, "connection": self}
         if local is not None and not isinstance(local, str):
-            self._pipe(f"cat -- {path}", stdout=local)
-            return TransferResult(
-                local=local, orig_local=local, remote=remote, orig_remote=remote, connection=self
-            )
-        target = Path(local or PurePosixPath(remote).name)
-        if target.is_dir() or (local or "").endswith("/"):
-            target = target / PurePosixPath(remote).name
-        target.parent.mkdir(parents=True, exist_ok=True)
+            self._copy(f"cat -- {self._there(remote)}", target=local)
+            return TransferResult(local=local, **result)
+        folder, _, name = remote.rpartition("/")
+        places = {"host": self.host, "user": self.user, "port": self.port}
+        given = (local or name).format(**places, dirname=folder, basename=name)
+        target = Path(given, name) if given.endswith("/") or Path(given).is_dir() else Path(given)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._receive(remote, target, preserve_mode)
+        except OSError as error:
+            raise TransferError("copy", f"cannot write {target}: {error.strerror}") from error
+        return TransferResult(local=str(target.absolute()), **result)
+
+    def _receive(self, remote: str, target: Path, preserve_mode: bool) -> None:
+        path = self._there(remote)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
             try:
-                self._pipe(f"cat -- {path}", stdout=part)
+                self._copy(f"cat -- {path}", target=part)
                 if preserve_mode:
-                    Path(part.name).chmod(int(self._ask(f"stat -c %a -- {path}"), 8))
+                    Path(part.name).chmod(int(self._ask(f"stat -L -c %a -- {path}"), 8))
                 Path(part.name).replace(target)
             except BaseException:
                 Path(part.name).unlink()
                 raise
-        return TransferResult(
-            local=str(target), orig_local=local, remote=remote, orig_remote=remote, connection=self
-        )
 
     def put(
         self, local: str | IO[bytes], remote: str | None = None, preserve_mode: bool = True
     ) -> TransferResult:
         """Copy one file to the host; the file there appears whole or not at all.
 
+        Args:
+            local: a path, or something to read from.
+            remote: a path there, or a folder that is there; a relative one starts at the home folder.
+                None: the home folder.
+            preserve_mode: take the mode of a local path over.
+
         Raises:
             TransferError: it could not be read here or written there.
+            ValueError: it has no name there.
         """
-        name = Path(local).name if isinstance(local, str) else PurePosixPath(remote or "").name
+        name = Path(local if isinstance(local, str) else str(getattr(local, "name", ""))).name
         given = remote or name
+        if not given:
+            raise ValueError("what has no name needs a remote path")
         folder_test = f"test -d {self._there(given)} && echo yes || echo no"
-        target = str(PurePosixPath(given) / name) if self._ask(folder_test) == "yes" else given
-        path, part = self._there(target), self._there(target + ".part")
-        write = f"cat > {part} && mv -f -- {part} {path}"
-        if isinstance(local, str):
-            mode = f"chmod {Path(local).stat().st_mode & 0o777:o} {part} && " if preserve_mode else ""
-            with Path(local).open("rb") as source:
-                self._pipe(write.replace("&& mv", f"&& {mode}mv"), stdin=source)
-        else:
-            self._pipe(write, stdin=local)
+        target = str(PurePosixPath(given, name)) if self._ask(folder_test) == "yes" else given
+        part = self._there(f"{target}.{secrets.token_hex(4)}.part")
+        # Two commands: the first one's success says that every byte arrived.
+        finish = f"mv -f -- {part} {self._there(target)}"
+        try:
+            if isinstance(local, str):
+                with Path(local).open("rb") as source:
+                    mode = os.fstat(source.fileno()).st_mode & 0o777
+                    self._copy(f"cat > {part}", source=source)
+                finish = f"chmod {mode:o} -- {part} && {finish}" if preserve_mode else finish
+            else:
+                self._copy(f"cat > {part}", source=local)
+        except BaseException as error:
+            self.run(f"rm -f -- {part}", hide=True, warn=True, in_stream=False)
+            if isinstance(error, OSError):
+                raise TransferError("copy", f"cannot read {local}: {error.strerror}") from error
+            raise
+        self._copy(finish)
         return TransferResult(
             local=local, orig_local=local, remote=target, orig_remote=remote, connection=self
         )
 
     def _there(self, path: str) -> str:
-        """Quote a path for the host's shell, leaving a leading ~ to it."""
+        """Quote a path for the host's shell, leaving a leading ~ to it; a leading - is no option then."""
         home, slash, rest = path.partition("/")
-        return home + slash + (shlex.quote(rest) if rest else "") if home == "~" else shlex.quote(path)
+        if home == "~":
+            return home + slash + (shlex.quote(rest) if rest else "")
+        return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
     def _ask(self, command: str) -> str:
         return str(self.run(command, hide=True, in_stream=False).stdout).strip()
 
-    def _pipe(self, command: str, stdin: Any = subprocess.DEVNULL, stdout: Any = subprocess.DEVNULL) -> None:
+    def _copy(self, command: str, source: IO[bytes] | None = None, target: IO[bytes] | None = None) -> None:
         """Run a command with its bytes piped here, past Invoke's runner, which holds output in memory."""
         self.master.open()
         words = [*self.master.words(), "-T", "--", self.master.destination.alias, command]
-        done = subprocess.run(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
-        if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip()
-            kind = PermissionDenied if "Permission denied" in said else TransferError
-            raise kind("copy", f"{self.master.destination.alias}: {said}")
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if source else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if target else subprocess.DEVNULL,
+                stderr=said,
+                bufsize=0,
+            ) as process,
+        ):
+            if source is not None and process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    shutil.copyfileobj(source, process.stdin)
+                process.stdin.close()
+            if target is not None and process.stdout is not None:
+                shutil.copyfileobj(process.stdout, target)
+            code = process.wait()
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
+        if code:
+            kind = PermissionDenied if "Permission denied" in text else TransferError
+            raise kind("copy", f"{self.master.destination.alias}: {text}")
 
     def _not_over_openssh(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise UnavailableError(
@@ -173,3 +223,12 @@ class Connection(fabric.Connection):
         )
 
     create_session = forward_local = forward_remote = sftp = _not_over_openssh
+
+
+class ThreadingGroup(fabric.ThreadingGroup):
+    """A `fabric.ThreadingGroup` of our Connections: `ThreadingGroup("trn1", "trn2").run("uname")`."""
+
+    def __init__(self, *hosts: str, **kwargs: Any) -> None:
+        """Name the hosts; nothing is connected."""
+        super().__init__()
+        self.extend(Connection(host, **kwargs) for host in hosts)
