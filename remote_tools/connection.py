@@ -32,7 +32,8 @@ class Ssh(Local):
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:  # noqa: ARG002
         """Start ssh; `env` reaches the host as `export`s, since sshd takes no others by default."""
         exports = "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in env.items())
-        terminal = ["-tt"] if self.using_pty else ["-T"]
+        # At INFO, ssh says that the shared connection is closed, into the very terminal (mux.c).
+        terminal = ["-tt", "-o", "LogLevel=ERROR"] if self.using_pty else ["-T"]
         master = self.context.master
         master.open()
         words = [*master.words(), *terminal, "--", master.destination.alias, exports + command]

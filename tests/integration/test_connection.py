@@ -84,8 +84,11 @@ def test_variables_reach_the_host_and_only_those_asked_for(
     assert "it's $HOME|" == result.stdout
 
 
-def test_a_command_has_a_terminal_where_that_is_asked_for(c: Connection) -> None:
-    pty = c.run("test -t 1 && echo terminal", pty=True, fallback=False, **QUIET)
+def test_a_command_has_a_terminal_where_that_is_asked_for(
+    c: Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with capfd.disabled():  # Invoke sizes the terminal by what sys.stdout is
+        pty = c.run("test -t 1 && echo terminal", pty=True, fallback=False, **QUIET)
     plain = c.run("test -t 1 || echo none", **QUIET)
 
     assert ("terminal", "none") == (pty.stdout.strip(), plain.stdout.strip())
