@@ -14,7 +14,8 @@ from autotune.budget import Budget
 from autotune.errors import AutotuneError
 from autotune.kernel import Inputs, Kernel, TensorSpec
 from autotune.measure import Timing
-from autotune.results import Results, best_config
+from autotune.predict import Choice, best_config
+from autotune.results import Results
 from autotune.space import SearchSpace
 from autotune.trial import Metrics, Status, Trial
 from autotune.tuner import tune
@@ -24,6 +25,7 @@ __all__ = [
     "AutotuneError",
     "Backend",
     "Budget",
+    "Choice",
     "Inputs",
     "Kernel",
     "Limits",

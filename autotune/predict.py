@@ -1,4 +1,4 @@
-"""Predict: the config to use for shapes that were never tuned, from those that were."""
+"""Predict: the config to use, for shapes that were tuned and for those that never were."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune import cache
-from autotune.job import spec_dict
+from autotune.job import spec_dict, workload_label
 from autotune.kernel import Inputs, Kernel, Specs
-from autotune.results import best_config, median_ms, read_trials
+from autotune.results import median_ms, read_trials, tuned_config
 from autotune.search.gaussian_process import Distance, Posterior
 from autotune.space import Config, SearchSpace, Value
 from autotune.trial import Status, Trial
+
+Origin = Literal["exact", "nearest", "model"]
 
 _NEAR = 0.75  # tuned shapes that differ by no more doublings in all are taken at their word
 _CANDIDATES = 4_096  # configs of the new shape that the model compares
@@ -29,18 +31,18 @@ _SHAPE_STEPS = 2  # places in the model for each doubling of an extent
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A config, and why it.
+class Choice:
+    """A config to use, and why it.
 
     Args:
-        config: the config to use.
-        origin: `tuned` where exactly these inputs were tuned; `nearest` where it is the best of the nearest
+        config: the config.
+        origin: `exact` where exactly these inputs were tuned; `nearest` where it is the best of the nearest
             tuned shape; `model` where a model of all tuned shapes chose it.
         shapes: the workloads that it comes from, nearest first.
     """
 
     config: dict[str, Value]
-    origin: str
+    origin: Origin
     shapes: tuple[str, ...]
 
 
@@ -54,10 +56,10 @@ class _Tuned:
     trials: tuple[Trial, ...]
 
 
-def predict(
+def best_config(
     kernel: Kernel, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
-) -> Prediction | None:
-    """Return the config that is likely to be best for inputs that may never have been tuned.
+) -> Choice | None:
+    """Return the best config known for inputs, or the one likely to be best where they were never tuned.
 
     Args:
         kernel: the kernel.
@@ -70,9 +72,9 @@ def predict(
     Raises:
         DataError: a summary in the cache cannot be trusted.
     """
-    exact = best_config(kernel, inputs, cache_dir)
+    exact = tuned_config(kernel.name, inputs, cache_dir)
     if exact is not None:
-        return Prediction(exact, "tuned", (inputs.shapes,))
+        return Choice(exact, "exact", (workload_label(inputs.specs),))
     space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
     tuned = sorted(
         _tuned(cache.root(cache_dir) / kernel.name, inputs.specs, next(iter(kernel.generators))),
@@ -80,10 +82,10 @@ def predict(
     )
     for each in tuned:
         if _apart(each, at) <= _NEAR and each.best.config in space:
-            return Prediction(each.best.config, "nearest", (each.shapes,))
+            return Choice(each.best.config, "nearest", (each.shapes,))
     alike = [each for each in tuned if each.best.config.keys() == space.parameters.keys()]
     if alike and space:
-        return Prediction(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike))
+        return Choice(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike))
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from autotune import cache
 from autotune.errors import DataError
 from autotune.job import spec_dict, workload_label
-from autotune.kernel import Inputs, Kernel
+from autotune.kernel import Inputs
 from autotune.space import Value
 from autotune.trial import Metrics, Reference, Status, Trial
 
@@ -134,13 +134,13 @@ def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:
         raise DataError(f"{where}: a trial that is not one of this program: {fault!r}") from None
 
 
-def best_config(
-    kernel: Kernel | str, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
+def tuned_config(
+    kernel: str, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Value] | None:
-    """Return the best known config of a kernel for exactly these inputs.
+    """Return the best config that tuning exactly these inputs found.
 
     Args:
-        kernel: the kernel, or its name.
+        kernel: the kernel's name.
         inputs: the tensors; shapes, dtypes and strides must be the ones that were tuned.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
 
@@ -150,8 +150,7 @@ def best_config(
     Raises:
         DataError: the summary cannot be trusted.
     """
-    name = kernel if isinstance(kernel, str) else kernel.name
-    path = cache.root(cache_dir) / name / workload_label(inputs.specs) / cache.METRICS
+    path = cache.root(cache_dir) / kernel / workload_label(inputs.specs) / cache.METRICS
     if not path.exists():
         return None
     document = cache.read_metrics(path)

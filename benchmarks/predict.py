@@ -22,7 +22,7 @@ from autotune import Budget, Inputs, Results, Timing, backends, tune
 from autotune.backends import Artifact
 from autotune.job import workload
 from autotune.kernels import gemm
-from autotune.predict import Prediction, predict
+from autotune.predict import Choice, best_config
 from autotune.search import Bayesian
 from autotune.space import Config
 from autotune.workers import Limits, Workers
@@ -37,7 +37,7 @@ KERNEL = gemm.lhs_rhs
 TURNS = 5
 
 
-def held_out(inputs: Inputs, cache_dir: Path) -> Prediction:
+def held_out(inputs: Inputs, cache_dir: Path) -> Choice:
     """Predict from a cache that lacks these inputs."""
     with tempfile.TemporaryDirectory() as other:
         kept = Path(other) / KERNEL.name
@@ -45,7 +45,7 @@ def held_out(inputs: Inputs, cache_dir: Path) -> Prediction:
             if summary.parent.name != inputs.shapes:
                 (kept / summary.parent.name).mkdir(parents=True)
                 shutil.copy(summary, kept / summary.parent.name)
-        prediction = predict(KERNEL, inputs, other)
+        prediction = best_config(KERNEL, inputs, other)
     assert prediction is not None
     return prediction
 

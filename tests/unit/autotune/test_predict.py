@@ -15,7 +15,7 @@ from autotune.errors import DataError
 from autotune.job import config_label, spec_dict, workload_label
 from autotune.kernel import Specs
 from autotune.measure import metrics
-from autotune.predict import Prediction, predict
+from autotune.predict import Choice, best_config
 from autotune.space import Config, Value
 from autotune.trial import Status, Trial
 
@@ -80,33 +80,33 @@ def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
 
 def test_shapes_that_were_tuned_get_their_own_best(tmp_path: Path) -> None:
     tuned(tmp_path, 256)
-    expected = Prediction({"block": 64, "order": "MN"}, "tuned", ("256x64",))
-    assert expected == predict(KERNEL, inputs(256), tmp_path)
+    expected = Choice({"block": 64, "order": "MN"}, "exact", ("256x64",))
+    assert expected == best_config(KERNEL, inputs(256), tmp_path)
 
 
 def test_shapes_close_to_tuned_ones_get_the_best_of_the_nearest(tmp_path: Path) -> None:
     for extent in (128, 256, 512):
         tuned(tmp_path, extent)
-    expected = Prediction({"block": 128, "order": "MN"}, "nearest", ("512x64",))
-    assert expected == predict(KERNEL, inputs(500), tmp_path)
+    expected = Choice({"block": 128, "order": "MN"}, "nearest", ("512x64",))
+    assert expected == best_config(KERNEL, inputs(500), tmp_path)
 
 
 def test_shapes_between_tuned_ones_get_what_a_model_of_all_of_them_chooses(tmp_path: Path) -> None:
     for extent in (64, 128, 512, 1024):
         tuned(tmp_path, extent)
-    predicted = predict(KERNEL, inputs(256), tmp_path)
-    assert predicted is not None
-    assert ("model", {"128x64", "512x64", "64x64", "1024x64"}) == (predicted.origin, {*predicted.shapes})
+    chosen = best_config(KERNEL, inputs(256), tmp_path)
+    assert chosen is not None
+    assert ("model", {"128x64", "512x64", "64x64", "1024x64"}) == (chosen.origin, {*chosen.shapes})
     best = milliseconds(256, {"block": 64, "order": "MN"})
-    assert milliseconds(256, predicted.config) <= 1.2 * best
+    assert milliseconds(256, chosen.config) <= 1.2 * best
 
 
 def test_a_best_that_is_not_valid_here_is_passed_over(tmp_path: Path) -> None:
     tuned(tmp_path, 64)
-    predicted = predict(KERNEL, inputs(15), tmp_path)
-    assert predicted is None
-    small = predict(KERNEL, inputs(16), tmp_path)
-    assert small == Prediction({"block": 16, "order": "MN"}, "model", ("64x64",))
+    chosen = best_config(KERNEL, inputs(15), tmp_path)
+    assert chosen is None
+    small = best_config(KERNEL, inputs(16), tmp_path)
+    assert small == Choice({"block": 16, "order": "MN"}, "model", ("64x64",))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_a_best_that_is_not_valid_here_is_passed_over(tmp_path: Path) -> None:
 )
 def test_other_dtypes_layouts_and_ranks_tell_nothing(tmp_path: Path, other: Inputs) -> None:
     tuned(tmp_path, 256)
-    assert None is predict(KERNEL, other, tmp_path)
+    assert None is best_config(KERNEL, other, tmp_path)
 
 
 def test_an_empty_cache_tells_nothing(tmp_path: Path) -> None:
-    assert None is predict(KERNEL, inputs(256), tmp_path)
+    assert None is best_config(KERNEL, inputs(256), tmp_path)
 
 
 def test_a_summary_that_is_damaged_is_named(tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_a_summary_that_is_damaged_is_named(tmp_path: Path) -> None:
     path = tmp_path / "copy" / "128x64" / cache.METRICS
     path.write_text(path.read_text()[:-9])
     with pytest.raises(DataError, match=r"copy/128x64/perf_metrics\.json: not JSON"):
-        predict(KERNEL, inputs(256), tmp_path)
+        best_config(KERNEL, inputs(256), tmp_path)

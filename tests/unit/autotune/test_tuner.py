@@ -14,6 +14,7 @@ from tuned import INPUTS, kernel, run, space
 
 from autotune import (
     Budget,
+    Choice,
     Inputs,
     Limits,
     SearchSpace,
@@ -81,14 +82,17 @@ def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_reference_with_
     written = document(tmp_path)
     assert results.best.path == written["best"] == written["trials"][0]["path"]
     assert results.reference.to_dict() == written["reference"]
-    assert {"kind": "good", "variant": 0} == best_config(kernel(), INPUTS, tmp_path)
+    expected = Choice({"kind": "good", "variant": 0}, "exact", ("1000_1000",))
+    assert expected == best_config(kernel(), INPUTS, tmp_path)
 
 
-def test_best_config_is_silent_about_inputs_never_tuned(tmp_path):
+def test_best_config_says_so_where_inputs_were_never_tuned(tmp_path):
     run(tmp_path, space("good"))
-    other = Inputs((TensorSpec("a", (7,)), TensorSpec("b", (7,))))
-    assert None is best_config(kernel(), other, tmp_path)
-    assert None is best_config("another", INPUTS, tmp_path)
+    close, far = (Inputs((TensorSpec("a", (n,)), TensorSpec("b", (n,)))) for n in (1100, 7))
+    expected = Choice({"kind": "good", "variant": 0}, "nearest", ("1000_1000",))
+    assert expected == best_config(kernel(), close, tmp_path)
+    assert "model" == best_config(kernel(), far, tmp_path).origin
+    assert None is best_config(kernel(name="another"), INPUTS, tmp_path)
 
 
 def test_what_is_known_is_not_measured_again_and_the_summary_stands(tmp_path):
