@@ -129,6 +129,7 @@ def compare(
         times.append([taken[way] for way in ways])
     ours, plain, passes = (statistics.median(column) for column in zip(*times, strict=True))
     to_plain, to_passes = (statistics.median(row[0] / row[i] for row in times) for i in (1, 2))
+    print(f"{files:,} {change}: {ours:.2f} s, {to_plain:.2f} of plain rsync", file=sys.stderr, flush=True)
     rows.add_row(
         f"{files:,}",
         change,
