@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 from remote_tools import steps
 from remote_tools.connection import Connection
 from remote_tools.errors import UnavailableError
 from remote_tools.progress import Display
+from remote_tools.session import packed_program, program_folder
 from remote_tools.settings import Settings, require
 
 
@@ -26,10 +26,10 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
         _make_folder(Connection.over(link.master), settings.code_path)
     steps.sync(settings, steps.push_options(settings), display)
     orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
-    source = (Path(__file__).parent / "provisioner.py").read_text(encoding="utf-8")
-    argv = ["python3", "-c", source, json.dumps(orders)]
+    program = f"{program_folder(packed_program())}/provisioner.py"
+    command = f"exec python3 -I {program} {shlex.quote(json.dumps(orders))}"
     # The run that makes the venv cannot be in it yet.
-    return steps.execute(replace(settings, venv_path=None), argv, steps.How(), display)
+    return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)
 
 
 def _make_folder(connection: Connection, path: str) -> None:

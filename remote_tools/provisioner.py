@@ -11,12 +11,11 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn, Sequence
 
 MARK = ".remote-provision.json"
 LOCK = "requirements.lock"
@@ -26,6 +25,11 @@ def fail(code: int, message: str) -> NoReturn:
     """End with one of sysexits' codes, which becomes the command's own."""
     print(f"provision: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def find_uv() -> str | None:
+    """Find uv, also where its installer puts it, which is not in the PATH of an ssh session."""
+    return shutil.which("uv") or shutil.which("uv", path=os.path.expanduser("~/.local/bin:~/.cargo/bin"))
 
 
 def accelerator() -> str:
@@ -70,8 +74,34 @@ def wanted(orders: dict[str, Any]) -> dict[str, Any]:
         "extras": named,
         "files": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
         "project": os.getcwd(),
-        "python": platform.python_version(),
+        "python": version_of(orders["python"] or sys.executable),
     }
+
+
+def version_of(interpreter: str) -> str:
+    """Return an interpreter's version, as far as a virtual environment depends on it."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        return subprocess.check_output([os.path.expanduser(interpreter), "-c", code]).decode().strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        fail(69, f"{interpreter} does not start: {error}")
+
+
+def changes(before: dict[str, Any], goal: dict[str, Any]) -> list[str]:
+    """Say what differs from what was installed before."""
+    found = []
+    for key in goal:
+        old, new = before.get(key), goal[key]
+        if key == "files":
+            old = old or {}
+            found += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        elif old != new:
+            found.append(f"{key} {_text(old)} -> {_text(new)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) or "none" if isinstance(value, list) else str(value)
 
 
 def read_mark(path: str) -> dict[str, Any]:
@@ -89,14 +119,26 @@ def run(command: Sequence[str]) -> None:
     print("$ " + " ".join(command), flush=True)
     code = subprocess.run(command).returncode
     if code:
-        fail(69, f"{command[0]} ended with {code}; what was there before is still there")
+        fail(69, f"{command[0]} ended with {code}; what it said stands above")
+
+
+def make_venv(venv: str, interpreter: str) -> None:
+    """Make an empty virtual environment, in the place of one that another Python made."""
+    uv, there = find_uv(), os.path.exists(venv)
+    make = [uv, "venv", "-q", "--python", interpreter] if uv else [interpreter, "-m", "venv"]
+    try:
+        run([*make, "--clear", venv])
+    except SystemExit:
+        if not there:
+            shutil.rmtree(venv, ignore_errors=True)  # half of one would be taken for a whole one
+        raise
 
 
 def install(venv: str, goal: dict[str, Any]) -> None:
     """Install the lock where there is one, and the project itself where it is one."""
     python = os.path.join(venv, "bin", "python")
-    uv = shutil.which("uv")
-    pip = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
+    uv = find_uv()
+    pip = [uv, "pip", "install", "-q", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
     locked, files = LOCK in goal["files"], goal["files"]
     if locked:
         run([*pip, "--no-deps", "--require-hashes", "-r", LOCK])
@@ -116,15 +158,16 @@ def main() -> None:
     if before == goal:
         print(f"nothing to do: {venv} is as it should be")
         return
-    if not os.path.exists(os.path.join(venv, "bin", "python")):
-        interpreter = orders.get("python") or sys.executable
-        uv = shutil.which("uv")
-        run([uv, "venv", "--python", interpreter, venv] if uv else [interpreter, "-m", "venv", venv])
+    another = bool(before) and before["python"] != goal["python"]
+    if another or not os.path.exists(os.path.join(venv, "bin", "python")):
+        make_venv(venv, os.path.expanduser(orders["python"] or sys.executable))
+    with suppress(FileNotFoundError):
+        os.unlink(mark)  # until all of it is installed, nobody knows what is
     install(venv, goal)
     with open(mark + ".part", "w", encoding="ascii") as file:
         json.dump(goal, file)
     os.replace(mark + ".part", mark)
-    changed = [name for name in goal if goal[name] != before.get(name)] if before else ["everything is new"]
+    changed = changes(before, goal) if before else ["everything is new"]
     print(f"ready: {venv}; changed: {', '.join(changed)}")
 
 

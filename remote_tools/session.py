@@ -41,7 +41,7 @@ DEATHS = 5
 """How often in a row the host program may die without having brought anything."""
 NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
-HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py", "probe.py")
+HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py", "probe.py", "provisioner.py")
 
 Reply = dict[str, Any]
 
@@ -80,7 +80,7 @@ early = []
 if sys.version_info < (3, 8):
     refuse("unavailable", "Python " + sys.version.split()[0] + " is too old",
            "install Python 3.8 or newer there, as python3")
-folder = os.path.expanduser("~/.cache/remote-tools/program-DIGEST")
+folder = os.path.expanduser("FOLDER")
 if not os.path.isdir(folder):
     install(folder)
 sys.path.insert(0, folder)
@@ -136,24 +136,34 @@ def host_program() -> dict[str, str]:
     return {name: (folder / name).read_text(encoding="utf-8") for name in HOST_PROGRAM}
 
 
+def packed_program() -> bytes:
+    """Return what the host is sent to have the program."""
+    return json.dumps(host_program()).encode()
+
+
+def program_folder(packed: bytes) -> str:
+    """Name the folder, below the account's home there, that keeps a program."""
+    return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
+
+
 class Session:
     """One ssh session with the host program at its other end."""
 
     def __init__(self, master: Master) -> None:
         """Start ssh and send it what the host's Python begins with."""
         self.master = master
-        self.sources = json.dumps(host_program()).encode()
-        digest = hashlib.sha256(self.sources).hexdigest()[:16]
-        beginning = _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("DIGEST", digest).encode()
+        self.sources = packed_program()
+        folder = program_folder(self.sources)
+        beginning = _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("FOLDER", folder).encode()
         # No newline, no !, no single quote: it reads the same to sh, bash, zsh, fish and csh.
         loader = (
             f'import os,sys;b=b"";exec("while len(b)<{len(beginning)}:'
             f' b+=os.read(0,{len(beginning)}-len(b)) or sys.exit(75)");exec(b)'
         )
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
-        # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
         # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
         python = f"exec python3 -I -S -X utf8 -c '{loader}'"
+        # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
             stdin=subprocess.PIPE,
