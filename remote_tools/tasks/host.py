@@ -20,16 +20,18 @@ if TYPE_CHECKING:
         "code-path": "the folder there that the workspace is pushed to",
         "venv-path": "the virtual environment there",
         "force": "replace a .remote_config that is there; the old one is kept beside",
+        "no-check": "do not have the doctor look at the host afterwards",
     }
 )
 def init(
-    _c: Context,
+    c: Context,
     host: str | None = None,
     code_path: str | None = None,
     venv_path: str | None = None,
     force: bool = False,
+    no_check: bool = False,
 ) -> None:
-    """Write .remote_config: asks for host and paths, and offers the aliases of ~/.ssh/config."""
+    """Write .remote_config: asks for host and paths, offers the aliases of ~/.ssh/config; runs doctor."""
     from pathlib import Path
 
     from remote_tools import setup_config
@@ -44,7 +46,8 @@ def init(
     known = setup_config.aliases(Path.home() / ".ssh" / "config")
     ask = input if sys.stdin.isatty() else None
     print(setup_config.write(path, setup_config.ask_for(given, known, root().name, ask)))
-    print("next: inv doctor")
+    if not no_check:
+        doctor(c)
 
 
 @task(help={"host": HOST})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pexpect
@@ -19,32 +20,52 @@ def project(laptop: Laptop) -> Laptop:
     return laptop
 
 
-def test_provision_makes_the_code_path_and_a_venv_to_run_in(project: Laptop) -> None:
+def test_a_host_is_made_ready_once_and_then_what_changed_is_told(project: Laptop) -> None:
     project.write("where.py", "import sys\nprint(sys.prefix)\n")
+    project.env["INVOKE_REMOTE_CODE_PATH"] = "~/deep/er/project"
+    venv = project.host.home / "venvs" / "project"
 
-    made = project.inv("provision", INVOKE_REMOTE_CODE_PATH="~/deep/er/project")
-    ran = project.inv("dev", "--", "where.py", INVOKE_REMOTE_CODE_PATH="~/deep/er/project")
+    made = project.inv("provision")
+    assert (0, "") == (made.returncode, made.stderr.partition("provision:")[2])
+    assert [f"ready: {venv}; changed: everything is new"] == made.stdout.splitlines()[-1:]
+    assert f"{venv}\n" == project.inv("dev", "--", "where.py").stdout
 
-    assert (0, 0) == (made.returncode, ran.returncode), made.stderr
-    assert f"{project.host.home}/venvs/project\n" == ran.stdout
-
-
-def test_a_second_provision_changes_nothing_and_says_so(project: Laptop) -> None:
-    assert 0 == project.inv("provision").returncode
-    before = {path: path.lstat().st_mtime_ns for path in (project.host.home / "venvs").rglob("*")}
-
+    before = {path: path.lstat().st_mtime_ns for path in venv.rglob("*")}
     again = project.inv("provision")
+    assert (0, f"nothing to do: {venv} is as it should be") == (
+        again.returncode,
+        again.stdout.splitlines()[-1],
+    )
+    assert before == {path: path.lstat().st_mtime_ns for path in venv.rglob("*")}
 
-    assert 0 == again.returncode
-    assert f"nothing to do: {project.host.home}/venvs/project is as it should be" in again.stdout
-    assert before == {path: path.lstat().st_mtime_ns for path in (project.host.home / "venvs").rglob("*")}
-
-
-def test_provision_says_what_changed(project: Laptop) -> None:
-    assert 0 == project.inv("provision").returncode
     project.write("requirements.txt", "# nothing yet\n")
+    changed = project.inv("provision")
+    assert f"ready: {venv}; changed: requirements.txt" == changed.stdout.splitlines()[-1]
 
-    assert "changed: files" in project.inv("provision").stdout
+
+@pytest.mark.skipif(not shutil.which("uv"), reason="no uv on this machine (pip install uv)")
+def test_uv_is_used_where_the_host_has_it(project: Laptop) -> None:
+    there = project.host.home / ".local" / "bin" / "uv"  # where its installer puts it, which is not in PATH
+    there.parent.mkdir(parents=True)
+    there.symlink_to(shutil.which("uv") or "")
+
+    made = project.inv("provision")
+
+    steps = [line.split()[:3] for line in made.stdout.splitlines() if line.startswith("$ ")]
+    assert (0, [["$", str(there), "venv"], ["$", str(there), "pip"]]) == (made.returncode, steps), made.stderr
+
+
+def test_a_venv_that_cannot_be_made_leaves_nothing(project: Laptop) -> None:
+    python = project.host.home / "half python"
+    python.write_text(
+        '#!/bin/sh\n[ "$1" = -m ] || { echo 3.11; exit; }\nmkdir -p "$4/bin"\necho no pip >&2\nexit 1\n'
+    )
+    python.chmod(0o700)
+
+    done = project.inv("provision", INVOKE_REMOTE_PYTHON="~/half python")
+
+    assert (69, True) == (done.returncode, "no pip\nprovision: " in done.stderr), done.stderr
+    assert not (project.host.home / "venvs" / "project").exists()
 
 
 def test_an_extra_that_the_project_lacks_is_named(project: Laptop) -> None:
@@ -58,7 +79,7 @@ def test_an_extra_that_the_project_lacks_is_named(project: Laptop) -> None:
 def test_init_writes_what_flags_say(laptop: Laptop) -> None:
     (laptop.root / ".remote_config").unlink()
 
-    done = laptop.inv("init", "--host", "trn1", "--code-path", "~/my code")
+    done = laptop.inv("init", "--no-check", "--host", "trn1", "--code-path", "~/my code")
 
     assert 0 == done.returncode
     assert "REMOTE_HOST=trn1\nREMOTE_CODE_PATH='~/my code'\n" == (laptop.root / ".remote_config").read_text()
@@ -73,7 +94,10 @@ def test_init_asks_and_offers_the_aliases(laptop: Laptop) -> None:
     (ssh / "more" / "trn").write_text("Host trn1 trn2\n")
 
     child = pexpect.spawn(
-        " ".join(laptop.command("inv", "init")), cwd=laptop.root, env=laptop.env, encoding="utf-8"
+        " ".join(laptop.command("inv", "init", "--no-check")),
+        cwd=laptop.root,
+        env=laptop.env,
+        encoding="utf-8",
     )
     child.expect_exact("Host (trn1, trn2, gpu): ")
     child.sendline("trn2")
@@ -94,7 +118,18 @@ def test_init_overwrites_nothing_unless_told_and_keeps_the_old_one(laptop: Lapto
 
     refused = laptop.inv("init", "--host", "other")
     unchanged = (laptop.root / ".remote_config").read_text()
-    forced = laptop.inv("init", "--host", "other", "--force")
+    forced = laptop.inv("init", "--no-check", "--host", "other", "--force")
 
     (kept,) = laptop.root.glob(".remote_config.*")
     assert (64, 0, before, before) == (refused.returncode, forced.returncode, unchanged, kept.read_text())
+
+
+def test_init_has_the_doctor_look_at_the_host(laptop: Laptop) -> None:
+    (laptop.root / ".remote_config").unlink()
+    env = {"INVOKE_REMOTE_SSH_OPTIONS": f"-F {laptop.host.ssh_config}"}
+
+    well = laptop.inv("init", "--host", "sandbox", **env)
+    unwell = laptop.inv("init", "--host", "nowhere.invalid", "--force", **env)
+
+    assert (0, True) == (well.returncode, well.stdout.endswith("failures: 0; ready to run\n"))
+    assert (68, True) == (unwell.returncode, unwell.stdout.endswith("a run would end with 68: name\n"))
