@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Results:
     local_dir: Path
     arrived: dict[bytes, int] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    _folders: set[bytes] = field(default_factory=set, repr=False)
+    _unsafe: set[bytes] = field(default_factory=set, repr=False)
 
     def take(self, header: dict[str, Any], data: bytes) -> None:
         """Write one small file, whole or not at all.
@@ -38,28 +41,35 @@ class Results:
         fault = unsafe(self.local_dir, path)
         if fault:
             self.refused.append((shown(path), fault))
+            self._unsafe.add(path)
             return
-        target = self.local_dir / header["path"]
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        target = os.path.join(os.fsencode(self.local_dir), path)
+        folder = os.path.dirname(target)
+        part = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
+            if folder not in self._folders:
+                os.makedirs(folder, exist_ok=True)
+                self._folders.add(folder)
+            with open(part, "wb") as file:
+                file.write(data)
             os.utime(part, ns=(header["mtime_ns"], header["mtime_ns"]))
-            part.replace(target)
+            os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(part)
             hint = "make room, or name another folder with --local-dir"
-            raise TransferError("fetch", f"cannot write {target}: {error.strerror}", hint) from error
+            raise TransferError("fetch", f"cannot write {shown(target)}: {error.strerror}", hint) from error
         self.arrived[path] = len(data)
 
     def complete(self, link: Link, reply: Reply, root: str, options: PushOptions, display: Display) -> None:
         """Bring by rsync what did not come along with the reply, and say what is here now."""
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
-        if entries and not reply["sent"]:
-            pulled = pull(link, root, entries, self.local_dir, options, display, reply["rsync"])
+        left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self._unsafe]
+        if left:
+            pulled = pull(link, root, left, self.local_dir, options, display, reply["rsync"])
             self.refused += pulled.refused
-            gone = set(pulled.missing) | {path for path, _ in entries if unsafe(self.local_dir, path)}
-            self.arrived = {path: size for path, size in entries if path not in gone}
+            gone = set(pulled.missing) | {path for path, _ in left if unsafe(self.local_dir, path)}
+            self.arrived.update((path, size) for path, size in left if path not in gone)
         for name, fault in self.refused:
             display.say(f"fetch: {name} was not written: {fault}")
         display.say(self.summary(), "✅" if entries else "")

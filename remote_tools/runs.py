@@ -18,8 +18,8 @@ from typing import Any
 from remote_tools.errors import RemoteError, SoftwareError, TransferError
 from remote_tools.session import Controls, Link, Reply
 
-INLINE_BYTES = 1024 * 1024
-"""Results up to this size, all together, come back in the run's own session; larger ones by rsync."""
+INLINE_BYTES = 16 * 1024 * 1024
+"""Small results up to this size, all together, come back in the run's own session; the others by rsync."""
 
 SIGNALLED = 128
 """A command that a signal ended exits with this plus the signal's number, as in a shell."""
@@ -274,7 +274,7 @@ def start(
         inline_bytes: results up to this size come back too.
 
     Returns:
-        {"run": record, "outputs": [[path, size_bytes, mtime_ns]], "sent": bool} or {"stale": True}.
+        {"run": record, "outputs": [[path, size_bytes, mtime_ns]], "rsync": ...} or {"stale": True}.
     """
     params = {
         "id": run_id,

@@ -9,6 +9,7 @@ session can simply be opened anew and asked again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from remote_tools.ssh import SSH_FAILED, Destination, Master, diagnose
 MAGIC = b"\0remote-tools 1\n"
 HEADER = struct.Struct(">cI")
 READ_BYTES = 256 * 1024
+PIPE_BYTES = 1024 * 1024
 PING_S = 5.0
 """How often the host is asked for a sign of life, which is ours too: three lost ones end a run's lease."""
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
@@ -176,6 +178,8 @@ class Session:
         assert self.process.stdout is not None
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._in, False)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._incoming, self._outgoing = bytearray(), bytearray(beginning)
         self.greeted = False
         self._silent_s = 0.0
@@ -307,7 +311,8 @@ class Session:
             end = start + HEADER.size + length
             if len(self._incoming) < end:
                 break
-            frames.append((kind, bytes(self._incoming[start + HEADER.size : end])))
+            with memoryview(self._incoming) as view:
+                frames.append((kind, bytes(view[start + HEADER.size : end])))
             start = end
         del self._incoming[:start]
         return frames

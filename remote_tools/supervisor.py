@@ -61,7 +61,8 @@ RECORD_BYTES = 16 * 1024
 LEFT_BYTES = 1024 * 1024 * 1024
 """Output is recorded while this much, or a twentieth, of the disk is left for others."""
 LOOK_EVERY_BYTES = 16 * 1024 * 1024
-INLINE_FILES = 1000
+INLINE_FILE_BYTES = 256 * 1024
+"""Results up to this size are sent in the run's own session, where they are not too many."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Record = Dict[str, Any]
@@ -467,8 +468,11 @@ class Output:
         if self.fault:
             return
         try:
-            write_all(self._fd, HEADER.pack(kind, len(data)) + data)
-            self.size_bytes += HEADER.size + len(data)
+            header = HEADER.pack(kind, len(data))
+            taken = os.writev(self._fd, [header, data])
+            if taken < len(header) + len(data):  # a disk that fills up takes a part of it, then says so
+                write_all(self._fd, (header + data)[taken:])
+            self.size_bytes += len(header) + len(data)
             if self.size_bytes > self._look_at_bytes:
                 self._leave_room()
         except OSError as error:
@@ -590,7 +594,7 @@ class Owner:
     def _take(self, fd: int) -> None:
         """Record what one of the command's streams holds."""
         try:
-            data = os.read(fd, CHUNK_BYTES)
+            data = os.read(fd, PIPE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -855,32 +859,35 @@ def signal_run(run: Run, number: int) -> bool:
     return True
 
 
-def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> list[list[Any]] | None:
-    """Send the files themselves where they are small enough all together.
+def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[list[list[Any]], bool]:
+    """Send the small files themselves, unless they are too many.
 
     Returns:
-        [path, size, mtime_ns] of what was sent, as it is now; None where nothing was.
+        [path, size, mtime_ns] of all the files, as they are now; whether each was sent.
     """
-    if sum(entry[1] for entry in outputs) > limit_bytes or len(outputs) > INLINE_FILES:
-        return None
-    found, contents, left = [], [], limit_bytes
-    for name, _size, _mtime_ns in outputs:
-        try:
-            with open(os.path.join(root, name), "rb") as file:
-                data, info = file.read(left + 1), os.fstat(file.fileno())
-        except FileNotFoundError:  # it was removed after the run's end
+    if sum(size for _, size, _ in outputs if size <= INLINE_FILE_BYTES) > limit_bytes:
+        return outputs, not outputs
+    found, all_sent = [], True
+    for entry in outputs:
+        name, size, mtime_ns = entry
+        data = None
+        if size <= INLINE_FILE_BYTES:
+            try:
+                with open(os.path.join(root, name), "rb", buffering=0) as file:
+                    data = file.read(INLINE_FILE_BYTES + 1)
+                    mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+            except FileNotFoundError:  # it was removed after the run's end
+                continue
+            except OSError:
+                data = None  # rsync says what is wrong with it
+        if data is None or len(data) > INLINE_FILE_BYTES:
+            found.append(entry)
+            all_sent = False
             continue
-        except OSError:
-            return None  # rsync says what is wrong with it
-        left -= len(data)
-        if left < 0:
-            return None
-        found.append([name, len(data), info.st_mtime_ns])
-        contents.append(data)
-    for (name, size, mtime_ns), data in zip(found, contents):
-        send_json(b"F", {"path": name, "mtime_ns": mtime_ns, "size_bytes": size})
-        send(b"D", data)
-    return found
+        found.append([name, len(data), mtime_ns])
+        header = json.dumps({"path": name, "mtime_ns": mtime_ns, "size_bytes": len(data)}).encode("ascii")
+        write_all(1, HEADER.pack(b"F", len(header)) + header + HEADER.pack(b"D", len(data)) + data)
+    return found, all_sent
 
 
 def end_reply(run: Run, state: str, record: Record, params: Record) -> Record:
@@ -888,24 +895,21 @@ def end_reply(run: Run, state: str, record: Record, params: Record) -> Record:
     outputs = run.outputs()
     if record["state"] == "lost" and "since_ns" in record and not outputs:
         outputs = find_outputs(run, state, record)
-    sent = None
-    if params.get("inline_bytes") and record["state"] in ("ended", "lost"):
-        sent = send_files(record["cache_dir"], outputs, params["inline_bytes"])
-    return with_files({"run": record}, outputs, sent, params)
+    wanted = params.get("inline_bytes", 0) if record["state"] in ("ended", "lost") else 0
+    return with_files({"run": record}, record["cache_dir"], outputs, {**params, "inline_bytes": wanted})
 
 
-def with_files(
-    reply: Record, outputs: list[list[Any]], sent: list[list[Any]] | None, params: Record
-) -> Record:
-    """Complete a reply by the files, and by which rsync the client can fetch with where it will need one."""
-    rsync = None
-    if sent is None and outputs and params.get("inline_bytes"):
-        import replica
+def with_files(reply: Record, root: str, outputs: list[list[Any]], params: Record) -> Record:
+    """Send the small files, and complete a reply by all, with the rsync to fetch the others with."""
+    if not params.get("inline_bytes"):
+        return {**reply, "outputs": outputs, "rsync": None}
+    found, all_sent = send_files(root, outputs, params["inline_bytes"])
+    if all_sent:
+        return {**reply, "outputs": found, "rsync": None}
+    import replica
 
-        store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
-        rsync = replica.rsync_here(store, "rsync")
-    shown = outputs if sent is None else sent
-    return {**reply, "outputs": shown, "sent": sent is not None, "rsync": rsync}
+    store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
+    return {**reply, "outputs": found, "rsync": replica.rsync_here(store, "rsync")}
 
 
 def op_run(params: Record, inbox: Inbox) -> Record:
@@ -929,7 +933,7 @@ def op_run(params: Record, inbox: Inbox) -> Record:
     touch(run.lease_path)
     send_json(b"R", {"started": run.id, "finish": finished})
     if params.get("detach"):
-        return {"run": run.record(), "outputs": [], "sent": False, "rsync": None}
+        return {"run": run.record(), "outputs": [], "rsync": None}
     return end_reply(run, state, stream(run, params.get("offset", 0), inbox), params)
 
 
@@ -984,8 +988,7 @@ def op_cache(params: Record, _inbox: Inbox) -> Record:
         if not os.path.basename(path).startswith(".remote-tools-mark-")
     ]
     found.sort()
-    sent = send_files(root, found, params["inline_bytes"]) if params.get("inline_bytes") else None
-    return with_files({"cache_dir": root}, found, sent, params)
+    return with_files({"cache_dir": root}, root, found, params)
 
 
 def beside(op: str) -> Callable[[Record], Record]:
