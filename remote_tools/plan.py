@@ -54,6 +54,7 @@ class PushOptions:
         force: even where that is much at once.
         dry_run: only plan.
         timeout_s: how long the connection may be silent before it counts as stalled.
+        ride: a small change may ride in `sync.finish` instead of taking an rsync of its own.
     """
 
     code_path: str
@@ -62,6 +63,7 @@ class PushOptions:
     force: bool = False
     dry_run: bool = False
     timeout_s: float = 60.0
+    ride: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ Listing = Dict[bytes, bytes]  # path -> record
 
 DISPLACED = b".remote-displaced"
 """Where rsync's --backup-dir puts what it overwrites: in the workspace, since a rename stays on one disk."""
+PARTIAL_DIR = b".remote-partial"
+"""Where half a file waits for its other half: rsync's --partial-dir, in the folder of the file itself."""
 LOCK_PATIENCE_S = 5.0
 """How long a push waits for the one before it to let go; a client that lost its session leaves one behind."""
 COARSE_NS = (100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
@@ -500,7 +502,8 @@ def finish(params: Params) -> Params:
         params: as for `begin`, with `records` that replace the announced ones since they changed meanwhile,
             `vanished` paths, `absent` ones that rsync was not given, `delete`, the paths that may go,
             `kept`, those that stay though they are no longer listed, `date`, and `altering`, whether
-            RSYNC_OPTIONS change what arrives.
+            RSYNC_OPTIONS change what arrives; `contents`, base64 by path, of files that come along here
+            instead of by rsync.
 
     Returns:
         `removed` paths, `kept` ones, `beside` pairs, and `differs`, the paths that are not as they were sent.
@@ -513,6 +516,8 @@ def finish(params: Params) -> Params:
         release()
         return {"removed": pack([]), "kept": [], "beside": [], "differs": []}
     later = by_path(unpack(params["records"]))
+    for name, data in params.get("contents", {}).items():
+        deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data))
     beside = sweep(tree, (account, coming, Account({}, later)), store, params["date"])
     removed, kept = delete_pushed(tree, unpack(params["delete"]), (account, coming), store)
     vanished = unpack(params["vanished"])
@@ -540,6 +545,34 @@ def finish(params: Params) -> Params:
         "beside": [[os.fsdecode(path), os.fsdecode(name)] for path, name in beside],
         "differs": [os.fsdecode(path) for path in differs],
     }
+
+
+def deliver(tree: Tree, record: bytes, data: bytes) -> None:
+    """Write one file that came along, as rsync would: whole, and what it replaces put aside for `sweep`."""
+    path = path_of(record)
+    there, aside = tree.prefix + path, tree.prefix + DISPLACED + b"/" + path
+    name = hashlib.sha256(path).hexdigest().encode("ascii")
+    part = os.path.join(os.path.dirname(there), PARTIAL_DIR, name)
+    for place in (there, part):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+    if record[:1] == b"l":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        os.symlink(record.split(b" ", 3)[3].partition(b"//")[2], part)
+    else:
+        mode, _size, mtime_ns, _path = record.split(b" ", 3)
+        with open(part, "wb") as file:
+            file.write(data)
+        os.chmod(part, int(mode[1:], 8))
+        os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
+    if os.path.lexists(there):
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a second try: what was put aside first is what counts
+            os.link(there, aside, follow_symlinks=False)
+    os.replace(part, there)
+    with contextlib.suppress(OSError):  # half a big file of an rsync may wait there too
+        os.rmdir(os.path.dirname(part))
+    tree.forget()
 
 
 def write_stamp(store: Store, params: Params) -> None:

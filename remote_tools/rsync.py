@@ -28,10 +28,7 @@ from remote_tools.errors import (
     UnavailableError,
 )
 from remote_tools.progress import OUT_FORMAT
-from remote_tools.replica import DISPLACED, join
-
-PARTIAL_DIR = ".remote-partial"
-"""Where half a file waits for its other half, in the folder of the file itself."""
+from remote_tools.replica import DISPLACED, PARTIAL_DIR, join
 
 # fmt: off
 FILTERS = frozenset((
@@ -216,7 +213,7 @@ def _fetching(words: Sequence[str]) -> Iterator[str]:
 
 
 def _common(pair: Pair, timeout_s: float, watch_bytes: bool) -> list[str]:
-    words = [f"--timeout={max(1, round(timeout_s))}", f"--partial-dir={PARTIAL_DIR}"]
+    words = [f"--timeout={max(1, round(timeout_s))}", f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"]
     if pair.has(3, 0, 0):
         words.append("-s")
     if pair.local_has(3, 1, 0):

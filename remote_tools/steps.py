@@ -103,14 +103,21 @@ def reached(settings: Settings, display: Display) -> Iterator[Link]:
 def workspace_of(settings: Settings) -> Workspace:
     """Scan the local tree."""
     never = [f"/{settings.local_dir.relative_to(settings.root)}"] if _inside(settings) else []
-    return scan(settings.root, settings.exclude, settings.include, never, salt=[settings.code_path])
+    return scan(settings.root, settings.exclude, settings.include, never, salt=_salt(settings))
+
+
+def _salt(settings: Settings) -> list[str]:
+    """Return the settings beside the patterns that decide what the host should hold."""
+    return [settings.code_path, str(settings.delete), *settings.rsync_options]
 
 
 def _inside(settings: Settings) -> bool:
     return settings.local_dir.is_relative_to(settings.root)
 
 
-def push_options(settings: Settings, *, force: bool = False, dry_run: bool = False) -> PushOptions:
+def push_options(
+    settings: Settings, *, force: bool = False, dry_run: bool = False, ride: bool = False
+) -> PushOptions:
     """Return how this project's settings say to push."""
     return PushOptions(
         settings.code_path,
@@ -119,6 +126,7 @@ def push_options(settings: Settings, *, force: bool = False, dry_run: bool = Fal
         force=force,
         dry_run=dry_run,
         timeout_s=settings.timeout_s,
+        ride=ride,
     )
 
 
@@ -287,7 +295,8 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
 
 def travel(link: Link, run: Run, display: Display) -> Outcome:
     """Take a run the whole way over a link: the tree there, the command, its results back."""
-    settings, options = run.settings, push_options(run.settings)
+    settings = run.settings
+    options = push_options(settings, ride=not run.how.verify)
     with run.recorded() as record:
         tree = workspace_of(settings)
         results = Results(settings.local_dir) if run.how.auto_fetch else None
