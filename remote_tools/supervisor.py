@@ -594,7 +594,7 @@ class Owner:
     def _take(self, fd: int) -> None:
         """Record what one of the command's streams holds."""
         try:
-            data = os.read(fd, PIPE_BYTES)
+            data = os.read(fd, PIPE_BYTES - HEADER.size)  # `send_frames` reads a whole frame at once
         except BlockingIOError:
             return
         except OSError as error:
