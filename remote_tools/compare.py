@@ -13,6 +13,7 @@ from typing import Any
 from remote_tools import summaries
 from remote_tools.errors import UsageError
 from remote_tools.records import Record, Records, match
+from remote_tools.results import display_path
 from remote_tools.settings import Settings
 from remote_tools.summaries import Best
 
@@ -102,7 +103,7 @@ def side(name: str, settings: Settings) -> Side:
     for folder in (settings.local_dir / name, Path(name)):
         paths = summaries.below(folder)
         if paths:
-            return _read(name, str(folder), paths)
+            return _read(name, display_path(folder), paths)
     runs, about = _runs(name, Records(settings.root))
     records = Records(settings.root)
     paths = [path for run in runs for path in summaries.below(records.folder(run["id"]) / summaries.KEPT)]

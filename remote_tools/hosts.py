@@ -354,6 +354,8 @@ class Screen:
         if "bar" in news:
             verb, files, size_bytes = news["bar"]
             self._close_bar(fork)
+            if self._display.terminal:
+                _without_monitor()
             bar = self._display.bar(f"[{self._names[fork.number]}] {verb}", files, size_bytes)
             self._bars[fork.number] = bar.__enter__()
         elif fork.number in self._bars:
@@ -369,6 +371,13 @@ class Screen:
         bar = self._bars.pop(fork.number, None)
         if bar is not None:
             bar.__exit__(None, None, None)
+
+
+def _without_monitor() -> None:
+    """Keep tqdm from starting its thread: there are more forks to come, and a fork takes no threads along."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
 
 
 def _coloured(text: str, number: int, terminal: bool) -> str:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import pytest
 
 from remote_tools.sandbox import Sandbox
-from tests.integration.conftest import Laptop, SandboxMaker
+from tests.integration.conftest import Laptop
 
 LOCKED = {"INVOKE_REMOTE_DEVICE_LOCK": "true"}
 # Says that it has the accelerator, and works until it is told to stop.
@@ -29,15 +29,14 @@ while not pathlib.Path(sys.argv[1]).exists():
 
 
 @pytest.fixture
-def two(make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker) -> tuple[Laptop, Laptop]:
+def two(make_laptop: Callable[[Sandbox], Laptop], sandbox: Sandbox) -> tuple[Laptop, Laptop]:
     """Give two people's laptops and their one host."""
-    host = make_sandbox()
-    laptops = make_laptop(host), make_laptop(host)
+    laptops = make_laptop(sandbox), make_laptop(sandbox)
     for name, laptop in zip(("ann", "bob"), laptops, strict=True):
         laptop.write("use.py", USE)
+        laptop.env["USER"] = f"{name}-{laptop.root.parent.name}"
         config = laptop.root / ".remote_config"
-        config.write_text(config.read_text().replace("~/project", f"~/{name}"))
-        laptop.env["USER"] = name
+        config.write_text(config.read_text().replace("~/project", f"~/{laptop.env['USER']}"))
     return laptops
 
 
@@ -56,6 +55,7 @@ def started(laptop: Laptop, stop: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
+        stop.touch()  # the run outlives its client, and the lock is everybody's here
         process.kill()
         process.communicate()
 
@@ -92,7 +92,8 @@ def test_the_second_waits_and_is_told_for_whom(two: tuple[Laptop, Laptop], tmp_p
             (tmp_path / "stop").touch()
 
             run_id = record_of(ann)["id"]
-            who = rf"device: the accelerator is in use by ann@\S+ for \d+ s now: {run_id}, here as "
+            user = ann.env["USER"]
+            who = rf"device: the accelerator is in use by {user}@\S+ for \d+ s now: {run_id}, here as "
             assert re.match(who, said), said
             assert re.match(r"device: the accelerator is free, after \d+ s", line_with("free", second.stderr))
             assert ((0, 0), "in use\n") == ((first.wait(), second.wait()), second.communicate()[0])
@@ -124,7 +125,7 @@ def test_a_killed_holder_holds_nothing(
             for victim in ([record["owner"][0]] if "owner" in victims else []) + [record["pid"]]:
                 os.kill(victim, signal.SIGKILL)
 
-            assert "in use\n" == line_with("in use", second.stdout)
+            assert "in use\n" == line_with("in use", second.stdout), second.communicate()[1]
 
 
 @pytest.mark.parametrize("victim", ["client", "owner"])
