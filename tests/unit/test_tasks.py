@@ -1,0 +1,66 @@
+"""What `inv --list`, `--help` and completion show of the tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from invoke import Collection
+
+ROOT = Path(__file__).parents[2]
+
+
+def namespace() -> Collection:
+    """Load this checkout's own tasks.py."""
+    spec = importlib.util.spec_from_file_location("tasks_of_this_checkout", ROOT / "tasks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Collection = module.ns
+    return found
+
+
+NS = namespace()
+NAMES = sorted(NS.task_names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_says_what_it_does_in_one_line(name: str) -> None:
+    first = (NS[name].__doc__ or "").strip().splitlines()[0]
+
+    assert (True, True) == (first.endswith((".", "ARGS.", "WORDS.")), len(first) <= 100)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flag_has_help(name: str) -> None:
+    silent = [argument.name for argument in NS[name].get_arguments() if not argument.help]
+
+    assert [] == silent
+
+
+def inv(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("inv ru", "runs.attach"),
+        ("inv ru", "runs.kill"),
+        ("inv dev --", "--auto-fetch"),
+        ("inv ben", "bench.gemm"),
+    ],
+)
+def test_completion_offers_tasks_and_flags(typed: str, offered: str) -> None:
+    assert offered in inv("--complete", "--", *typed.split()).split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_printed_for_each_shell(shell: str) -> None:
+    assert "--complete" in inv("--print-completion-script", shell)
