@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from remote_tools.errors import TransferError
 from remote_tools.plan import PushOptions
@@ -31,13 +30,12 @@ class Results:
     _folders: set[bytes] = field(default_factory=set, repr=False)
     _unsafe: set[bytes] = field(default_factory=set, repr=False)
 
-    def take(self, header: dict[str, Any], data: bytes) -> None:
+    def take(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Write one small file, whole or not at all.
 
         Raises:
             TransferError: it cannot be written here.
         """
-        path = os.fsencode(header["path"])
         fault = unsafe(self.local_dir, path)
         if fault:
             self.refused.append((shown(path), fault))
@@ -52,7 +50,7 @@ class Results:
                 self._folders.add(folder)
             with open(part, "wb") as file:
                 file.write(data)
-            os.utime(part, ns=(header["mtime_ns"], header["mtime_ns"]))
+            os.utime(part, ns=(mtime_ns, mtime_ns))
             os.replace(part, target)
         except OSError as error:
             with suppress(OSError):

@@ -60,7 +60,8 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
 
 
-FileTaker = Callable[[dict[str, Any], bytes], None]
+FileTaker = Callable[[bytes, int, bytes], None]
+"""Takes a small result: its path below the cache root, when it was written, its content."""
 
 
 class Console:
@@ -84,10 +85,10 @@ class Console:
         while view:
             view = view[os.write(fd, view) :]
 
-    def file(self, header: dict[str, Any], data: bytes) -> None:
+    def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Take a small result file."""
         if self._take_file is not None:
-            self._take_file(header, data)
+            self._take_file(path, mtime_ns, data)
 
     def started(self, reply: dict[str, Any]) -> None:
         """Remember that the run is there, and show what ending the push before it told."""

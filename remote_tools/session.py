@@ -28,6 +28,7 @@ from remote_tools.ssh import SSH_FAILED, Destination, Master, diagnose
 
 MAGIC = b"\0remote-tools 1\n"
 HEADER = struct.Struct(">cI")
+FILE = struct.Struct(">qI")
 READ_BYTES = 256 * 1024
 PIPE_BYTES = 1024 * 1024
 PING_S = 5.0
@@ -100,7 +101,7 @@ class Listener(Protocol):
     def output(self, kind: bytes, data: bytes) -> None:
         """Take output: kind is b"O" for stdout, b"E" for stderr."""
 
-    def file(self, header: dict[str, Any], data: bytes) -> None:
+    def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Take a small result file."""
 
     def started(self, reply: dict[str, Any]) -> None:
@@ -125,7 +126,7 @@ class Silent:
     def output(self, kind: bytes, data: bytes) -> None:
         """Drop it."""
 
-    def file(self, header: dict[str, Any], data: bytes) -> None:
+    def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Drop it."""
 
     def started(self, reply: dict[str, Any]) -> None:
@@ -219,7 +220,6 @@ class Session:
         self._send(b"Q", json.dumps({"op": op, "params": params}).encode())
         for frame in done_before:
             self._send(*frame)
-        header: dict[str, Any] = {}
         while True:
             for kind, payload in self._frames():
                 if kind in b"OE":
@@ -228,9 +228,9 @@ class Session:
                 elif kind == b"N":
                     self._send(b"S", self.sources)
                 elif kind == b"F":
-                    header = json.loads(payload)
-                elif kind == b"D":
-                    listener.file(header, payload)
+                    mtime_ns, length = FILE.unpack_from(payload)
+                    end = FILE.size + length
+                    listener.file(payload[FILE.size : end], mtime_ns, payload[end:])
                 elif kind == b"R":
                     reply: Reply = json.loads(payload)
                     if "started" not in reply:

@@ -17,7 +17,8 @@ On disk, below `~/.cache/remote-tools/<workspace>/`:
 A frame is one byte of kind, four of length (big-endian), and the payload:
 
     to the host    Q request (JSON)  S sources (JSON)  K signal number  I input  W "rows cols"  P ping
-    from the host  R reply (JSON)  O stdout  E stderr  F file header (JSON)  D file data  P pong  N need S
+    from the host  R reply (JSON)  O stdout  E stderr  F file (mtime_ns, length of path, path, data)  P pong
+                   N need S
 
 `output.frames` holds O and E frames only, so a client that lost its connection comes back with the number of
 bytes that it has consumed, and goes on there.
@@ -43,6 +44,7 @@ MAGIC = b"\0remote-tools 1\n"
 """Sent first, so that what shell start-up files print before it can be told from us."""
 
 HEADER = struct.Struct(">cI")
+FILE = struct.Struct(">qI")
 CHUNK_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
 IDLE_S = 0.005
@@ -885,8 +887,8 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
             all_sent = False
             continue
         found.append([name, len(data), mtime_ns])
-        header = json.dumps({"path": name, "mtime_ns": mtime_ns, "size_bytes": len(data)}).encode("ascii")
-        write_all(1, HEADER.pack(b"F", len(header)) + header + HEADER.pack(b"D", len(data)) + data)
+        path = os.fsencode(name)
+        send(b"F", FILE.pack(mtime_ns, len(path)) + path + data)
     return found, all_sent
 
 

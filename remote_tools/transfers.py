@@ -41,6 +41,7 @@ SENDINGS = 3
 """How often a file is sent that changes while it is sent, before it is left at that."""
 RIDE_BYTES = 128 * 1024
 """Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
+CONTROLS = bytes([*range(32), 127])
 WATCHED_BYTES = 4_000_000
 """Size of a file from which progress inside of it is worth reporting."""
 
@@ -370,7 +371,7 @@ def unsafe(local_dir: Path, path: bytes) -> str:
         return "it leads out of the folder"
     if b"" in parts or b"." in parts:
         return "it is no plain path"
-    if any(byte < 32 or byte == 127 for byte in path):
+    if path.translate(None, CONTROLS) != path:
         return "its name holds control characters"
     top = os.fsencode(local_dir)
     for count in range(1, len(parts)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_name_that_leads_elsewhere_is_refused_and_told(tmp_path: Path, name: s
     (local_dir / "link").symlink_to(elsewhere)
     results = Results(local_dir)
 
-    results.take({"path": name, "mtime_ns": 0, "size_bytes": 2}, b"it")
+    results.take(os.fsencode(name), 0, b"it")
 
     everything = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert (["cache", "cache/link", "elsewhere"], 1, {}) == (
@@ -45,7 +46,7 @@ def test_a_name_that_leads_elsewhere_is_refused_and_told(tmp_path: Path, name: s
 def test_a_plain_file_arrives_with_its_time(tmp_path: Path) -> None:
     results = Results(tmp_path)
 
-    results.take({"path": "gemm/8x8/a b", "mtime_ns": 1_700_000_000_123_456_789, "size_bytes": 2}, b"it")
+    results.take(b"gemm/8x8/a b", 1_700_000_000_123_456_789, b"it")
 
     path = tmp_path / "gemm/8x8/a b"
     assert (b"it", 1_700_000_000_123_456_789) == (path.read_bytes(), path.stat().st_mtime_ns)
@@ -57,6 +58,6 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) 
     local_dir.mkdir()
     (local_dir / "result").symlink_to(tmp_path / "precious")
 
-    Results(local_dir).take({"path": "result", "mtime_ns": 0, "size_bytes": 2}, b"it")
+    Results(local_dir).take(b"result", 0, b"it")
 
     assert ("mine", "it") == ((tmp_path / "precious").read_text(), (local_dir / "result").read_text())
