@@ -24,8 +24,9 @@ from autotune.space import SearchSpace, Value
 _FIRST = 8  # random configs before the model is asked
 _SUCCESSES = 3  # of them at least, so that there is a spread to model
 _SLOW_HALF = 0.3  # what a logarithm above the median counts
-_SHORTLIST = 1_024  # of the candidates, the best are followed until the next fit
+_SHORTLIST = 512  # of the candidates, the best are followed until the next fit
 _LEARNED = 256  # costs fitted at once: the best half of them and a sample of the rest
+_WEIGHED = 96  # of these, those that decide the model's weights: the best half and some of the rest
 _GROWTH, _LEAST_STEP, _LARGEST_STEP = 0.2, 4, 48  # observations between two fits
 _STEPS_FIRST, _STEPS = 30, 6  # gradients for the first fit and for later ones, which start from the last
 _SUPPOSED = 256  # configs in flight that are reckoned with
@@ -194,7 +195,11 @@ class Bayesian:
         start, steps = self._distance.prior(), _STEPS_FIRST
         if of in self._fits:
             start, steps = self._fits[of], _STEPS
-        self._fits[of] = self._distance.fit(measured, costs, start, steps)
+        weighed = np.arange(len(costs))
+        if len(weighed) > _WEIGHED:
+            half = _WEIGHED // 2
+            weighed = np.append(weighed[:half], np.linspace(half, weighed[-1], half).astype(np.intp))
+        self._fits[of] = self._distance.fit(measured[weighed], costs[weighed], start, steps)
         return Posterior(self._distance, self._fits[of], measured, costs, candidates)
 
 

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Singles = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
+_AT_ONCE = 512  # candidates correlated at once: as many as stay in the cache
 _JITTER = 1e-3  # noise that is always there: keeps near-twins apart, in single precision too
 _ORDER_WEIGHT, _DIFFERENCE_WEIGHT, _NOISE = 1.0, 0.1, 1e-3  # where the fit starts, and what it is drawn to
 _WEIGHT_SPREAD, _NOISE_SPREAD = 1.5, 2.0  # standard deviations, of logarithms, around these
@@ -40,43 +42,45 @@ class Distance:
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
-        self._features: list[tuple[int, NDArray[np.float32]]] = []
-        for parameter, size in enumerate(sizes):
-            order = np.subtract.outer(np.arange(size), np.arange(size)) / max(1, size - 1)
-            if size > 2:
-                self._features.append((parameter, (order**2).astype(np.float32)))
-            if size > 1:
-                self._features.append((parameter, (order != 0).astype(np.float32)))
-        ordered = {parameter for parameter, table in self._features if 0 < table[0, 1] < 1}
-        self._prior = np.log(
-            [
-                _ORDER_WEIGHT
-                if table[0, 1] < 1
-                else _DIFFERENCE_WEIGHT
-                if parameter in ordered
-                else _ORDER_WEIGHT + _DIFFERENCE_WEIGHT
-                for parameter, table in self._features
-            ]
-        )
+        counts = np.array(sizes, np.intp)
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._longest = np.maximum(1, counts - 1)  # steps between a parameter's first value and its last
+        self._parameter = np.repeat(np.arange(len(counts)), counts)  # of each column of `one_hot`
+        steps = np.arange(self._offsets[-1]) - self._offsets[self._parameter]
+        self._place = (steps / self._longest[self._parameter]).astype(np.float32)
+        self._ordered, self._differing = np.flatnonzero(counts > 2), np.flatnonzero(counts > 1)
+        differences = np.where(counts > 2, _DIFFERENCE_WEIGHT, _ORDER_WEIGHT + _DIFFERENCE_WEIGHT)
+        orders = np.full(len(self._ordered), _ORDER_WEIGHT)
+        self._prior = np.log(np.append(orders, differences[self._differing]))
 
     def prior(self) -> Fit:
         """Return what to believe before any cost is known."""
         return Fit(np.exp(self._prior), _NOISE)
 
-    def one_hot(self, codes: Codes) -> NDArray[np.float32]:
+    def one_hot(self, codes: Codes) -> Singles:
         """Return the left factor of distances from these configs: `one_hot(codes) @ to(...)`."""
         rows = np.zeros((len(codes), self._offsets[-1]), np.float32)
         rows[np.arange(len(codes))[:, None], codes + self._offsets[:-1]] = 1
         return rows
 
-    def to(self, codes: Codes, weights: Floats) -> NDArray[np.float32]:
+    def to(self, codes: Codes, weights: Floats) -> Singles:
         """Return the right factor: how far each value of each parameter is from these configs' values."""
-        columns = np.zeros((self._offsets[-1], len(codes)), np.float32)
-        for (parameter, table), weight in zip(self._features, weights, strict=True):
-            start, end = self._offsets[parameter], self._offsets[parameter + 1]
-            columns[start:end] += np.float32(weight) * table[:, codes[:, parameter]]
-        return columns
+        order, difference = np.zeros((2, len(self._longest), 1), np.float32)
+        order[self._ordered, 0] = weights[: len(self._ordered)]
+        difference[self._differing, 0] = weights[len(self._ordered) :]
+        apart = self._place[:, None] - self._places(codes).T[self._parameter]
+        return np.asarray(order[self._parameter] * apart**2 + difference[self._parameter] * (apart != 0))
+
+    def _places(self, codes: Codes) -> Singles:
+        """Return where each value stands in its parameter's order, from 0 to 1."""
+        return (codes / self._longest).astype(np.float32)
+
+    def _pairs(self, codes: Codes) -> Singles:
+        """Return every feature of every pair of configs: one row for each feature."""
+        places = self._places(codes).T
+        apart = places[:, :, None] - places[:, None, :]
+        features = np.concatenate([apart[self._ordered] ** 2, apart[self._differing] != 0])
+        return np.asarray(features.reshape(len(features), -1), np.float32)
 
     def fit(self, codes: Codes, costs: Floats, start: Fit, steps: int) -> Fit:
         """Climb towards the weights under which `costs` are most likely, their scale being free.
@@ -90,20 +94,20 @@ class Distance:
             start: weights to start from, such as the last fit's.
             steps: gradients to take.
         """
-        count: int = len(costs)
-        pairs = np.array(
-            [table[np.ix_(codes[:, p], codes[:, p])].ravel() for p, table in self._features], float
-        )
+        count, pairs = len(costs), self._pairs(codes)
+        costs, identity = costs.astype(np.float32), np.eye(len(costs), dtype=np.float32)
         prior = np.append(self._prior, np.log(_NOISE))
         spread = np.append(np.full(len(self._prior), _WEIGHT_SPREAD), _NOISE_SPREAD)
         logs = np.log(np.append(start.weights, start.noise))
         step, last = np.full(len(logs), 0.3), np.zeros(len(logs))
         for _ in range(steps):
-            weights = np.exp(logs)
+            weights = np.exp(logs).astype(np.float32)
             correlation, slope = _matern((weights[:-1] @ pairs).reshape(count, count))
-            inverse = np.linalg.inv(correlation + (weights[-1] + _JITTER) * np.eye(count))
+            inverse = np.linalg.inv(correlation + (weights[-1] + np.float32(_JITTER)) * identity)
             solved = inverse @ costs
-            surplus = inverse - np.outer(solved, solved) * (count / max(float(costs @ solved), 1e-12))
+            surplus = inverse - np.outer(solved, solved) * np.float32(
+                count / max(float(costs @ solved), 1e-12)
+            )
             gradient = 0.5 * weights * np.append(pairs @ (surplus * slope).ravel(), np.trace(surplus))
             gradient += (logs - prior) / spread**2
             agree = np.sign(gradient * last)
@@ -120,7 +124,7 @@ def _matern(squared: Floats) -> tuple[Floats, Floats]:
     return (1 + root + root**2 / 3) * decay, -(5 / 6) * (1 + root) * decay
 
 
-def correlate(squared: NDArray[np.float32]) -> NDArray[np.float32]:
+def correlate(squared: Singles) -> Singles:
     """Return the correlation at a squared distance; mostly in place, for here a search spends its time."""
     root = np.asarray(np.sqrt(5 * squared), np.float32)
     correlation = np.asarray(root / 3, np.float32)
@@ -140,32 +144,42 @@ class Posterior:
 
     Attributes:
         mean: the expected cost of each candidate.
-        variance: relative to the variance of costs overall.
+        variance: relative to the variance of costs overall; until candidates are chosen to `keep`, what the
+            nearest observation alone leaves of it.
     """
 
     def __init__(
         self, distance: Distance, fit: Fit, measured: Codes, costs: Floats, candidates: Codes
     ) -> None:
-        self._distance, self._fit = distance, fit
-        self._left = distance.one_hot(candidates)
-        columns = distance.to(measured, fit.weights)
-        among = correlate(distance.one_hot(measured) @ columns).astype(float)
-        factor = np.linalg.cholesky(among + (fit.noise + _JITTER) * np.eye(len(costs)))
-        inverse = np.linalg.inv(factor)
+        self._distance, self._fit, self._candidates = distance, fit, candidates
+        self._columns = distance.to(measured, fit.weights)
+        among = self._correlations(measured).astype(float)
+        inverse = np.linalg.inv(np.linalg.cholesky(among + (fit.noise + _JITTER) * np.eye(len(costs))))
         whitened = inverse @ costs
         self._scale = max(float(whitened @ whitened) / len(costs), 1e-9)
-        correlations = correlate(self._left @ columns)
-        self._basis = inverse.astype(np.float32) @ correlations.T
-        self._rows = len(costs)
-        self.mean = whitened.astype(np.float32) @ self._basis
-        self.variance = 1 - np.einsum("ij,ij->j", self._basis, self._basis)
+        self._inverse, self._whitened = inverse.astype(np.float32), whitened.astype(np.float32)
+        coefficients = (whitened @ inverse).astype(np.float32)
+        self.mean: Floats
+        self.variance: Floats
+        self.mean, self.variance = np.empty((2, len(candidates)), np.float32)
+        for start in range(0, len(candidates), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            correlations = self._correlations(candidates[part])
+            self.mean[part] = coefficients @ correlations
+            self.variance[part] = 1 - correlations.max(axis=0) ** 2 / (1 + fit.noise + _JITTER)
+
+    def _correlations(self, codes: Codes) -> Singles:
+        """Return how each config measured correlates with each of some configs."""
+        return correlate(self._columns.T @ self._distance.one_hot(codes).T)
 
     def keep(self, places: NDArray[np.intp], room: int) -> None:
         """Forget all candidates but those at `places`, and make room for `room` more observations."""
-        basis = np.empty((self._rows + room, len(places)), np.float32)
-        basis[: self._rows] = self._basis[:, places]
-        self._basis, self._left = basis, self._left[places]
-        self.mean, self.variance = self.mean[places], self.variance[places]
+        kept, rows = self._candidates[places], len(self._inverse)
+        self._basis = np.empty((rows + room, len(places)), np.float32)
+        known = np.matmul(self._inverse, self._correlations(kept), out=self._basis[:rows])
+        self._rows, self._left = rows, self._distance.one_hot(kept)
+        self.mean = self._whitened @ known
+        self.variance = 1 - np.einsum("ij,ij->j", known, known)
 
     @property
     def room(self) -> int:
@@ -177,10 +191,6 @@ class Posterior:
         """The standard deviation of each candidate's cost."""
         return np.asarray(np.sqrt(np.maximum(self.variance, _JITTER) * self._scale), float)
 
-    def correlation(self, codes: Codes) -> NDArray[np.float32]:
-        """Return how each candidate correlates with each of some configs: one row per candidate."""
-        return correlate(self._left @ self._distance.to(codes, self._fit.weights))
-
     def observe(self, place: int, code: Codes, cost: float | None) -> None:
         """Take in a candidate's cost; None supposes the expected one, which narrows the variance only.
 
@@ -191,7 +201,7 @@ class Posterior:
         """
         rows = self._basis[: self._rows]
         spread = float(np.sqrt(max(self.variance[place], _JITTER) + self._fit.noise + _JITTER))
-        correlation = self.correlation(code[None])[:, 0]
+        correlation = correlate(self._left @ self._distance.to(code[None], self._fit.weights))[:, 0]
         row = (correlation - rows[:, place] @ rows) / spread
         if cost is not None:
             self.mean = self.mean + row * np.float32((cost - self.mean[place]) / spread)
