@@ -149,6 +149,15 @@ def program_folder(packed: bytes) -> str:
     return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
 
 
+def loader(size: int) -> str:
+    """Return Python that reads its beginning, so many bytes, from standard input, and carries it out.
+
+    It holds no newline, !, $ or single quote, and so reads the same to sh, bash, zsh, fish and csh.
+    """
+    read = f"while len(b)<{size}: b+=os.read(0,{size}-len(b)) or sys.exit(75)"
+    return f'import os,sys;b=b"";exec("{read}");exec(b)'
+
+
 class Session:
     """One ssh session with the host program at its other end."""
 
@@ -158,14 +167,9 @@ class Session:
         self.sources = packed_program()
         folder = program_folder(self.sources)
         beginning = _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("FOLDER", folder).encode()
-        # No newline, no !, no single quote: it reads the same to sh, bash, zsh, fish and csh.
-        loader = (
-            f'import os,sys;b=b"";exec("while len(b)<{len(beginning)}:'
-            f' b+=os.read(0,{len(beginning)}-len(b)) or sys.exit(75)");exec(b)'
-        )
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
         # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
-        python = f"exec python3 -I -S -X utf8 -c '{loader}'"
+        python = f"exec python3 -I -S -X utf8 -c '{loader(len(beginning))}'"
         # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
