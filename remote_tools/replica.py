@@ -38,7 +38,9 @@ Params = Dict[str, Any]
 Listing = Dict[bytes, bytes]  # path -> record
 
 DISPLACED = b".remote-displaced"
-"""Where rsync's --backup-dir puts what it overwrites: in the workspace, since a rename stays on one disk."""
+"""Where what is overwritten waits: in the workspace, since a rename stays on one disk. Each rsync has its own
+folder in it: --backup-dir replaces what an earlier one put there, of a push that was cut, or of a file that is
+sent again since it changed meanwhile."""
 PARTIAL_DIR = b".remote-partial"
 """Where half a file waits for its other half: rsync's --partial-dir, in the folder of the file itself."""
 LOCK_PATIENCE_S = 5.0
@@ -204,7 +206,8 @@ class Account:
     Args:
         header: the stamp, and paths: `folders` that the push made; `absent`, listed but never sent;
             `altered`, records as they look there where RSYNC_OPTIONS change what arrives; `left`, records
-            that were pushed once and are no longer listed, though not deleted.
+            that were pushed once and are no longer listed, though not deleted: several of one path where
+            several pushes in a row were cut.
         listing: the client's workspace when the push ended.
     """
 
@@ -215,13 +218,24 @@ class Account:
         self.folders = set(unpack(header["folders"])) if "folders" in header else set()
         self.absent = set(unpack(header["absent"])) if "absent" in header else set()
         self.altered = by_path(unpack(header["altered"])) if "altered" in header else {}
-        self.left = by_path(unpack(header["left"])) if "left" in header else {}
+        self.left: dict[bytes, set[bytes]] = {}
+        self.leave(unpack(header["left"]) if "left" in header else ())
 
-    def pushed(self, path: bytes) -> bytes | None:
-        """Return how the client's file looked on the host when it had arrived; None if it was never there."""
-        if path in self.absent:
-            return None
-        return self.altered.get(path) or self.listing.get(path) or self.left.get(path)
+    def leave(self, records: Iterable[bytes]) -> None:
+        """Remember what was pushed and is no longer listed."""
+        for record in records:
+            self.left.setdefault(path_of(record), set()).add(record)
+
+    def pushed(self, path: bytes) -> set[bytes]:
+        """Return how a file of the client's may look on the host; nothing if none was ever there."""
+        found = set(self.left.get(path, ()))
+        if path not in self.absent and path in self.listing:
+            found.add(self.altered.get(path) or self.listing[path])
+        return found
+
+    def knows(self, path: bytes, have: bytes) -> bool:
+        """Tell whether what the host has is a file that the client pushed, by its content."""
+        return any(same_content(have, record) for record in self.pushed(path))
 
     def paths(self) -> Iterator[bytes]:
         """Yield every path that may hold a file of the client's."""
@@ -235,14 +249,14 @@ class Account:
             folders=pack(sorted(self.folders)),
             absent=pack(sorted(self.absent)),
             altered=pack(self.altered.values()),
-            left=pack(self.left.values()),
+            left=pack(record for records in self.left.values() for record in sorted(records)),
         )
         replace(path, json.dumps(self.header).encode("ascii") + b"\n" + join(self.listing.values()))
 
 
 def untouched(have: bytes, path: bytes, accounts: Iterable[Account]) -> bool:
     """Tell whether a file is, mode and all, as one of the accounts says it was pushed."""
-    return bool(have) and any(same(have, account.pushed(path)) for account in accounts)
+    return bool(have) and any(same(have, record) for account in accounts for record in account.pushed(path))
 
 
 def load(path: str) -> Account:
@@ -303,7 +317,7 @@ class Store:
 
     def anothers(self, path: bytes, have: bytes) -> bool:
         """Tell whether another client pushed the file as it is now."""
-        return any(same_content(have, account.pushed(path)) for account in self.others())
+        return any(account.knows(path, have) for account in self.others())
 
 
 _lock: tuple[str, int] | None = None
@@ -424,7 +438,7 @@ def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: S
             continue
         elif (
             same_content(have, wanted)
-            or any(same_content(have, account.pushed(path)) for account in mine)
+            or any(account.knows(path, have) for account in mine)
             or store.anothers(path, have)
         ):
             plan["changed"].append(path)
@@ -457,8 +471,8 @@ def note_coming(
     store: Store, coming: Account, target: Listing, plan: dict[str, list[Any]], tree: Tree
 ) -> None:
     """Write down what is about to arrive: if the push is cut, what came is still known as pushed."""
-    left = {p: r for p, r in {**coming.left, **coming.listing}.items() if target.get(p) != r}
-    coming.listing, coming.left = target, left
+    coming.leave(record for path, record in coming.listing.items() if target.get(path) != record)
+    coming.listing = target
     for path in plan["new"]:
         folder = path.rpartition(b"/")[0]
         while folder and folder not in coming.folders and tree.folder(folder) != b"":
@@ -503,7 +517,7 @@ def finish(params: Params) -> Params:
             `vanished` paths, `absent` ones that rsync was not given, `delete`, the paths that may go,
             `kept`, those that stay though they are no longer listed, `date`, and `altering`, whether
             RSYNC_OPTIONS change what arrives; `contents`, base64 by path, of files that come along here
-            instead of by rsync.
+            instead of by rsync, and `aside`, where in `DISPLACED` what they replace waits.
 
     Returns:
         `removed` paths, `kept` ones, `beside` pairs, and `differs`, the paths that are not as they were sent.
@@ -516,8 +530,9 @@ def finish(params: Params) -> Params:
         release()
         return {"removed": pack([]), "kept": [], "beside": [], "differs": []}
     later = by_path(unpack(params["records"]))
-    for name, data in params.get("contents", {}).items():
-        deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data))
+    aside = os.path.join(DISPLACED, params["aside"].encode("ascii"))
+    for name, data in params["contents"].items():
+        deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data), aside)
     beside = sweep(tree, (account, coming, Account({}, later)), store, params["date"])
     removed, kept = delete_pushed(tree, unpack(params["delete"]), (account, coming), store)
     vanished = unpack(params["vanished"])
@@ -528,10 +543,8 @@ def finish(params: Params) -> Params:
     result.absent = account.absent.difference(named).union(unpack(params["absent"])) & result.listing.keys()
     result.altered = {path: record for path, record in account.altered.items() if path in result.listing}
     differs = check_arrival(tree, result, named, params["altering"])
-    staying = {
-        path: account.pushed(path) or coming.pushed(path) for path in unpack(params["kept"]) + vanished
-    }
-    result.left = {path: record for path, record in staying.items() if record}
+    for path in unpack(params["kept"]) + vanished:
+        result.leave(account.pushed(path) or coming.pushed(path))
     result.folders = {path for path in account.folders | coming.folders if tree.folder(path) == b""}
     result.stamp = params["stamp"]
     result.save(store.pushed_path)
@@ -547,10 +560,10 @@ def finish(params: Params) -> Params:
     }
 
 
-def deliver(tree: Tree, record: bytes, data: bytes) -> None:
+def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
     """Write one file that came along, as rsync would: whole, and what it replaces put aside for `sweep`."""
     path = path_of(record)
-    there, aside = tree.prefix + path, tree.prefix + DISPLACED + b"/" + path
+    there, old = tree.prefix + path, tree.prefix + os.path.join(aside, path)
     name = hashlib.sha256(path).hexdigest().encode("ascii")
     part = os.path.join(os.path.dirname(there), PARTIAL_DIR, name)
     for place in (there, part):
@@ -566,9 +579,9 @@ def deliver(tree: Tree, record: bytes, data: bytes) -> None:
         os.chmod(part, int(mode[1:], 8))
         os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
     if os.path.lexists(there):
-        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        os.makedirs(os.path.dirname(old), exist_ok=True)
         with contextlib.suppress(FileExistsError):  # a second try: what was put aside first is what counts
-            os.link(there, aside, follow_symlinks=False)
+            os.link(there, old, follow_symlinks=False)
     os.replace(part, there)
     with contextlib.suppress(OSError):  # half a big file of an rsync may wait there too
         os.rmdir(os.path.dirname(part))
@@ -603,12 +616,11 @@ def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering:
 
 def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> list[tuple[bytes, bytes]]:
     """Put what rsync overwrote beside its successor; drop what a client had pushed, and what is the same."""
-    top, beside = Tree(tree.prefix + DISPLACED), []
-    for path in paths_below(tree.prefix + DISPLACED):
-        old, there = top.record(path), top.prefix + path
-        pushed = old and (
-            any(same_content(old, account.pushed(path)) for account in known) or store.anothers(path, old)
-        )
+    top, beside = tree.prefix + DISPLACED, []
+    for place in sorted(paths_below(top)):
+        folder, _, path = place.partition(b"/")
+        old, there = Tree(os.path.join(top, folder)).record(path), os.path.join(top, place)
+        pushed = old and (any(account.knows(path, old) for account in known) or store.anothers(path, old))
         if pushed or same_bytes(there, tree.prefix + path):
             os.unlink(there)
         else:
@@ -616,7 +628,7 @@ def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> li
             os.makedirs(os.path.dirname(tree.prefix + kept), exist_ok=True)
             os.rename(there, tree.prefix + kept)
             beside.append((path, kept))
-    shutil.rmtree(tree.prefix + DISPLACED, ignore_errors=True)  # only folders are left
+    shutil.rmtree(top, ignore_errors=True)  # only folders are left
     return beside
 
 

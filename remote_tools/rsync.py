@@ -173,7 +173,7 @@ def names_of(words: Sequence[str]) -> set[str]:
 
 
 def push_words(
-    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, watch_bytes: bool
+    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, watch_bytes: bool, aside: str
 ) -> list[str]:
     """Return the options of a push: what the user may change, the user's own, what must be as it is.
 
@@ -183,9 +183,10 @@ def push_words(
         timeout_s: how long the connection may be silent.
         listing: file with the paths to send, separated by NUL.
         watch_bytes: report progress inside of files, not only between them.
+        aside: the folder in `DISPLACED` for what is overwritten.
     """
     own = ["-l", "-I", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
-    own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}"]
+    own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}/{aside}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs"]
     return [*_common(pair, timeout_s, watch_bytes), *words, *own]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 import shlex
 import stat
 import sys
@@ -219,6 +220,7 @@ class _Ending:
             "delete": pack(path for path in self.plan.delete if path not in self.removed),
             "kept": pack(self.plan.staying),
             "contents": self.contents,
+            "aside": secrets.token_hex(8),
             "altering": bool(rsync.names_of(options.rsync_options) & rsync.ALTERING),
         }
 
@@ -265,7 +267,8 @@ def _send(
     )
     with rsync.listed(paths) as listing:
         watch = any(size_of(files[path]) > WATCHED_BYTES for path in paths if path in files)
-        words = rsync.push_words(plan.pair, options.rsync_options, options.timeout_s, listing, watch)
+        aside = secrets.token_hex(8)
+        words = rsync.push_words(plan.pair, options.rsync_options, options.timeout_s, listing, watch, aside)
         outcome = _patchwork_rsync()(
             endpoint,
             shlex.quote(f"{root}/"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from remote_tools import transfers
@@ -36,11 +36,12 @@ class Edit(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Edits here and there, and whether the sync after them is cut before its end."""
+    """Edits here and there, and whether the sync after them is cut at its end, or may do without rsync."""
 
     here: list[Edit]
     there: list[Edit]
     cut: bool
+    ride: bool
 
 
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
@@ -52,7 +53,9 @@ EDITS = st.one_of(
     st.builds(Edit, st.just("link"), PATHS, TARGETS),
     st.builds(Edit, st.just("delete"), PATHS),
 )
-ROUND = st.builds(Round, st.lists(EDITS, max_size=8), st.lists(EDITS, max_size=4), st.booleans())
+ROUND = st.builds(
+    Round, st.lists(EDITS, max_size=8), st.lists(EDITS, max_size=4), st.booleans(), st.booleans()
+)
 ROUNDS = st.lists(ROUND, min_size=1, max_size=4)
 
 _numbers = itertools.count()
@@ -119,10 +122,10 @@ class Pair:
         after = things(self.there)
         self.made_there = (self.made_there - (before - after)) | (after - before)
 
-    def sync(self, cut: bool) -> None:
-        """Do what `inv sync` does, or lose the connection before its last step."""
+    def sync(self, cut: bool, ride: bool) -> None:
+        """Do what `inv sync` or `inv dev` does, or lose the connection before the last step."""
         self.link.code_path = str(self.there)
-        options = PushOptions(str(self.there), timeout_s=20)
+        options = PushOptions(str(self.there), timeout_s=20, ride=ride)
         result = transfers.push(self.link, scan(self.here), options, Display(io.StringIO()))
         if cut:
             self.link.close()
@@ -153,20 +156,24 @@ def follow(rounds: list[Round], link: Link, sandbox: Sandbox, folder: Path) -> N
     number = next(_numbers)
     pair = Pair(link, folder / f"here {number}", sandbox.home / f"there {number}")
     pair.here.mkdir()
-    for turn, (here, there, cut) in enumerate(rounds):
+    for turn, (here, there, cut, ride) in enumerate(rounds):
         for edit in here:
             carry_out(edit, pair.here)
         for edit in there if turn else []:
             pair.edit_there(edit)
-        pair.sync(cut)
+        pair.sync(cut, ride)
         if not cut:
             pair.check()
     shutil.rmtree(pair.here)
     shutil.rmtree(pair.there)
 
 
+# A failure is told as it was found: an example takes rsync a second, and shrinking one takes hundreds.
 often = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

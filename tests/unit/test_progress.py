@@ -72,9 +72,10 @@ def test_on_a_terminal_the_bar_shows_files_bytes_rate_and_time_left() -> None:
     with open(terminal, "w", encoding="utf-8") as stream:  # noqa: PTH123  # a descriptor, no path
         with Display(stream).bar("Uploading", 2, 2_000_000, "📤") as bar:
             bar.advance(1, 1_000_000)
-        shown = os.read(control, 1 << 16).decode()
+        shown = ""
+        while "50%" not in shown:  # a terminal hands over in its own time
+            shown += os.read(control, 1 << 16).decode(errors="replace")
     os.close(control)
     assert "📤 Uploading:   0%" in shown
-    assert "50%" in shown
     assert "1/2 files, 1 MB of 2 MB" in shown
     assert "/s [00:00<00:0" in shown

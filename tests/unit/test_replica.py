@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -33,7 +34,11 @@ def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
     return reply
 
 
-NOTHING = {name: pack([]) for name in ("records", "vanished", "absent", "delete", "kept")}
+NOTHING: dict[str, Any] = {
+    **{name: pack([]) for name in ("records", "vanished", "absent", "delete", "kept")},
+    "contents": {},
+    "aside": "one",
+}
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -54,6 +59,47 @@ def test_a_push_from_its_beginning_to_its_end(python: str, tmp_path: Path) -> No
         stamp="2", date="now", altering=False, **{**NOTHING, "delete": plan["delete"]},
     )  # fmt: skip
     assert ([b"d/a\n\\"], []) == (unpack(end["removed"]), list((tmp_path / "code").iterdir()))
+
+
+def test_what_several_cut_pushes_left_is_known_as_pushed(tmp_path: Path) -> None:
+    def pushed(number: int, aside: str) -> bytes:
+        """Announce a version of a file, and overwrite the one before as rsync does."""
+        file, waits = tmp_path / "code" / "a", tmp_path / "code" / ".remote-displaced" / aside / "a"
+        source = tmp_path / f"version {number}"
+        source.write_text("x" * number)
+        record = replica.file_record(b"a", source.stat())
+        ask(sys.executable, tmp_path, "sync.begin", stamp=str(number), listing=pack([record]))
+        waits.parent.mkdir(parents=True)
+        if file.exists():
+            file.rename(waits)
+        shutil.copy2(source, file)
+        return record
+
+    for number in (1, 2, 3):
+        pushed(number, str(number))
+    end = ask(sys.executable, tmp_path, "sync.finish", stamp="3", date="now", altering=False, **NOTHING)
+    assert ([], ["a"]) == (end["beside"], [path.name for path in (tmp_path / "code").iterdir()])
+
+
+def test_what_comes_along_twice_is_there_once_and_what_it_replaced_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "code" / "a"
+    file.parent.mkdir()
+    file.write_text("the host's own")
+    record = b"f640 3 1700000000123456789 a"
+    ask(sys.executable, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
+    tree, aside = replica.Tree(str(tmp_path / "code").encode()), replica.DISPLACED + b"/one"
+    replica.deliver(tree, record, b"new", aside)  # and the connection is lost
+    params = {
+        **NOTHING,
+        "contents": {"a": base64.b64encode(b"new").decode()},
+        "altering": False,
+        "date": "now",
+    }
+    end = ask(sys.executable, tmp_path, "sync.finish", stamp="1", **params)
+    again = ask(sys.executable, tmp_path, "sync.finish", stamp="1", **params)
+    held = {path.name: path.read_text() for path in file.parent.iterdir()}
+    assert {"a": "new", "a.remote-now": "the host's own"} == held
+    assert ([["a", "a.remote-now"]], [], record) == (end["beside"], again["beside"], tree.record(b"a"))
 
 
 def test_a_base_that_the_host_does_not_know_is_asked_for_in_full(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def test_a_version_is_read_from_what_rsync_says(text: str, expected: Version) ->
     "pair", [Pair(NEW, OLD), Pair(OLD, NEW), Pair(MAC, NEW), Pair(NEW, MAC), Pair(OLD, OLD)]
 )
 def test_protected_arguments_are_used_only_where_both_know_them(pair: Pair) -> None:
-    words = rsync.push_words(pair, (), 60, Path("list"), True)
+    words = rsync.push_words(pair, (), 60, Path("list"), True, "aside")
     assert ("-s" not in words, "'a b'") == (True, rsync.remote_path(pair, "a b"))
 
 
 def test_an_old_rsync_here_gets_no_option_of_a_newer_one() -> None:
     newer = {"--info=progress2", "--outbuf=L", "--no-human-readable", "--ignore-missing-args", "-s"}
     for words in (
-        rsync.push_words(Pair(MAC, NEW), (), 60, Path("list"), True),
+        rsync.push_words(Pair(MAC, NEW), (), 60, Path("list"), True, "aside"),
         rsync.pull_words(Pair(MAC, NEW), (), 60, Path("list")),
     ):
         assert set() == newer & set(words)
