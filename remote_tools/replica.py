@@ -38,9 +38,9 @@ Params = Dict[str, Any]
 Listing = Dict[bytes, bytes]  # path -> record
 
 DISPLACED = b".remote-displaced"
-"""Where what is overwritten waits: in the workspace, since a rename stays on one disk. Each rsync has its own
-folder in it: --backup-dir replaces what an earlier one put there, of a push that was cut, or of a file that is
-sent again since it changed meanwhile."""
+"""Where what is overwritten waits: in the workspace, as a rename stays on one disk. Each rsync has its own
+folder in it: --backup-dir replaces what an earlier one put there, of a push that was cut, or of a file that
+is sent again since it changed meanwhile."""
 PARTIAL_DIR = b".remote-partial"
 """Where half a file waits for its other half: rsync's --partial-dir, in the folder of the file itself."""
 LOCK_PATIENCE_S = 5.0

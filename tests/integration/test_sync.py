@@ -383,3 +383,90 @@ def test_a_workspace_of_git_is_pushed_without_its_repository(place: Place) -> No
     (place.here / ".gitignore").write_text("b\n")
     place.push()
     assert {".gitignore": "b\n", "a": "1"} == place.held()
+
+
+# Without rsync ----------------------------------------------------------------------------------------------
+
+
+def test_a_small_change_arrives_without_rsync_as_it_would_with_it(place: Place) -> None:
+    place.write(**{"script": "#!/bin/sh\n", "gone": "x", "new folder__d__a b": "1", "empty": ""})
+    (place.here / "script").chmod(0o755)
+    (place.here / "link").symlink_to("no/such\nfile")
+    os.utime(place.here / "empty", ns=(1, 1_234_567_890_123_456_789))
+    rode = place.push(ride=True)
+    (place.here / "gone").unlink()
+    (place.here / "link").unlink()
+    (place.here / "link").write_text("a file now")
+    (place.here / "empty").unlink()
+    (place.here / "empty").symlink_to("script")
+    again = place.push(ride=True)
+    assert (5, 2, (b"gone",)) == (rode.sent, again.sent, again.plan.delete)
+    assert scan(place.here).files == scan(place.there).files
+    assert 0 == place.push().sent
+
+
+def rides(place: Place, **options: Any) -> bool:
+    """Push, and tell whether the change went without rsync."""
+    result = place.push(ride=True, **options)
+    assert scan(place.here).files == scan(place.there).files
+    assert result.finish is not None
+    return bool(result.finish["contents"])
+
+
+def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None:
+    place.write(a="1")
+    assert rides(place)
+    place.write(a="x" * transfers.RIDE_BYTES)
+    assert rides(place)
+    place.write(a="x" * transfers.RIDE_BYTES, b="y")
+    assert not rides(place)
+    place.write(b="z")
+    assert rides(place)
+    place.write(b="1")
+    assert not rides(place, rsync_options=("--bwlimit=9m",))
+
+
+def test_a_conflict_is_kept_beside_without_rsync_too(place: Place) -> None:
+    place.write(a="1", d__b="1")
+    place.push(ride=True)
+    (place.there / "a").write_text("by the host")
+    place.write(a="by me")
+    result = place.push(ride=True)
+    assert {"a": "by me", "d/b": "1", place.kept_as(result, "a"): "by the host"} == place.held()
+
+
+def test_what_the_host_edits_after_the_comparison_is_kept_beside(place: Place) -> None:
+    place.write(a="1")
+    place.push(ride=True)
+    place.write(a="2")
+    result = transfers.push(
+        place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
+    )
+    (place.there / "a").write_text("by the host, just now")
+    name = place.kept_as(result, "a")
+    assert [f"a on the host is kept as {name}"] == transfers.finish(place.link, result)
+    assert {"a": "2", name: "by the host, just now"} == place.held()
+
+
+def test_a_request_that_was_lost_on_its_way_is_asked_again(place: Place) -> None:
+    place.write(a="1", b="2")
+    place.push(ride=True)
+    place.write(a="3")
+    result = transfers.push(
+        place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
+    )
+    assert ([], []) == (transfers.finish(place.link, result), transfers.finish(place.link, result))
+    assert {"a": "3", "b": "2"} == place.held()
+    assert 0 == place.push().sent
+
+
+def test_a_file_that_changes_after_the_scan_goes_by_rsync(place: Place) -> None:
+    place.write(a="1")
+    place.link.code_path = str(place.there)
+    tree = scan(place.here)
+    place.write(a="changed meanwhile")
+    options = PushOptions(str(place.there), ride=True)
+    result = transfers.push(place.link, tree, options, Display(io.StringIO()))
+    assert [] == transfers.finish(place.link, result)
+    assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.finish and result.finish["contents"])
+    assert 0 == place.push().sent
