@@ -11,7 +11,7 @@ from autotune import blas
 from autotune.job import Workload
 from autotune.kernel import Kernel
 from autotune.ledger import Ledger
-from autotune.measure import summarize
+from autotune.measure import Timing, summarize
 from autotune.results import median_ms
 from autotune.trial import Metrics, Reference, Status, Trial
 from autotune.workers import CompileOutcome, RunOutcome, Workers
@@ -35,6 +35,7 @@ def confirm(
     ledger: Ledger,
     trials: dict[str, Trial],
     open_workers: Callable[[], Workers],
+    timing: Timing,
     gauge: Gauge,
 ) -> list[str]:
     """Measure the finalists again until the best few are ones that were measured together.
@@ -48,6 +49,7 @@ def confirm(
         ledger: where the readings are recorded.
         trials: path -> trial; changed in place: finalists get their confirmed reading, or how they failed.
         open_workers: called only where something is to be measured.
+        timing: of one turn.
         gauge: makes metrics of samples.
 
     Returns:
@@ -59,11 +61,12 @@ def confirm(
         if not chosen or any({trial.identity for trial in chosen} <= each for each in ledger.known.rounds):
             break
         jobs = [work.job(trial.config) for trial in chosen]
-        with open_workers() as workers:
-            built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
-            ways = _ways_of_reference(work.kernel)
-            runs = [functools.partial(_run, compiled, workers) for compiled in built]
-            outcomes = _take_turns([*runs, *(functools.partial(workers.reference, count) for count in ways)])
+        workers = open_workers()
+        built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
+        ways = _ways_of_reference(work.kernel)
+        runs = [functools.partial(_run, compiled, workers, timing) for compiled in built]
+        references = [functools.partial(workers.reference, count, timing) for count in ways]
+        outcomes = _take_turns([*runs, *references])
         readings = {}
         for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
             if turns[-1].status is Status.OK:
@@ -120,10 +123,10 @@ def _take_turns(runs: Sequence[Callable[[], RunOutcome]]) -> list[list[RunOutcom
     return outcomes
 
 
-def _run(compiled: CompileOutcome, workers: Workers) -> RunOutcome:
+def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:
     if compiled.artifact is None:
         return RunOutcome(compiled.status, compiled.message)
-    return workers.measure(compiled.artifact)
+    return workers.measure(compiled.artifact, timing)
 
 
 def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:

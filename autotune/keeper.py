@@ -58,14 +58,13 @@ class Keeper:
     Args:
         control: socket to the tuner, for compiles.
         stage: socket to the tuner, for the one candidate that is measured.
-        settings: limits, timing, tensors, runner and folder, as `workers.py` writes them.
+        settings: limits, tensors, runner and folder, as `workers.py` writes them.
         load: how candidates are loaded where the settings name no runner.
     """
 
     def __init__(self, control: socket.socket, stage: socket.socket, settings: Record, load: Load) -> None:
         self._control, self._stage, self._settings, self._load = control, stage, settings, load
-        self._limits, self._timing = settings["limits"], Timing(**settings["timing"])
-        self._compilers, self._family = Compilers(settings), Family()
+        self._limits, self._compilers, self._family = settings["limits"], Compilers(settings), Family()
         self._errno_at_death = memoryview(mmap.mmap(settings["segment"], mmap.PAGESIZE))[:4].cast("i")
         self._log = os.memfd_create("log")
         # Emptied between candidates, which share its offset: without this they would leave holes.
@@ -161,22 +160,22 @@ class Keeper:
         with self._compilers.held():
             candidate = self._start_candidate(request)
             try:
-                ended = self._converse(candidate)
+                ended = self._converse(candidate, Timing(**request["timing"]))
             except _Ended as stop:
                 ended = stop.record
             self._bury(candidate)
         log = os.pread(self._log, self._limits["output_bytes"], 0).decode(errors="replace")
         send(self._stage, {"log": log, **ended})
 
-    def _converse(self, candidate: _Candidate) -> Record:
+    def _converse(self, candidate: _Candidate, timing: Timing) -> Record:
         """Have the candidate called once, the outputs checked by the tuner, and then the candidate timed."""
         self._run(candidate, 1, 1, False, self._limits["run_s"])
         send(self._stage, {"called": True})
         if not receive(self._stage)["go"]:
             return ending("wrong_output")
-        limit_s = self._limits["run_s"] + self._timing.max_s + self._timing.warmup_s
+        limit_s = self._limits["run_s"] + timing.max_s + timing.warmup_s
         taken = sample(
-            lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), self._timing
+            lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), timing
         )
         return {**ending("ok"), "samples": taken.nanoseconds, "calls": taken.calls}
 

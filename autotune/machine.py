@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -73,6 +74,21 @@ def compiler_version(compiler: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"the C compiler does not work: {compiler} --version: {error}") from None
     return done.stdout.partition("\n")[0].strip()
+
+
+@functools.lru_cache
+def accepts(compiler: str, flag: str) -> bool:
+    """Whether a compiler knows a flag; it is given a GiB of memory and ten seconds to say so."""
+    command = [compiler, "-Werror", flag, "-c", "-x", "c", "-o", os.devnull, os.devnull]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10, check=False, preexec_fn=limit)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
 
 
 def user_cache() -> Path:

@@ -26,9 +26,12 @@ class Family:
     def kill_all_but(self, kept: Collection[int]) -> None:
         """Kill and bury our children, and theirs as they become ours, except those that are kept."""
         while strays := [pid for pid in self._pids() if pid not in kept]:
-            for pid in strays:
+            for pid in dict.fromkeys(strays):
                 kill(pid)
-                os.waitpid(pid, 0)
+                with contextlib.suppress(
+                    ChildProcessError
+                ):  # while the list changes it may be wrong: proc(5)
+                    os.waitpid(pid, 0)
 
     def _pids(self) -> list[int]:
         return [int(word) for word in os.pread(self._children, 1 << 16, 0).split()]

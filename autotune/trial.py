@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from autotune.space import Value
+if TYPE_CHECKING:  # for the keeper's sake, as in kernel.py
+    from autotune.space import Value
 
 
 class Status(str, Enum):

@@ -109,9 +109,9 @@ def tune(
         ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
         objects = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autotune-")))
 
-        def workers(brief: bool = False) -> Workers:
-            method = replace(timing, max_s=timing.max_s / TURNS) if brief else timing
-            return Workers(kernel, inputs, maker, method, budget.limits, objects)
+        @functools.cache
+        def workers() -> Workers:  # where the cache holds everything, none are started
+            return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits, objects))
 
         size = _size(space)
         strategy = strategy or _strategy(size, budget)
@@ -121,7 +121,7 @@ def tune(
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
         with _summarized(run, strategy, budget, started):
             run.search(strategy, budget, started, workers)
-            notes += run.confirm(functools.partial(workers, brief=True))
+            notes += run.confirm(workers, replace(timing, max_s=timing.max_s / TURNS))
         return run.results(notes, time.monotonic() - started)
 
 
@@ -231,27 +231,22 @@ class _Search:
     def search(
         self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
     ) -> None:
-        """Try configs until there are no more or the budget is spent; compilers work ahead meanwhile.
-
-        Where the cache holds everything, no worker is started.
-        """
+        """Try configs until there are no more or the budget is spent; compilers work ahead meanwhile."""
         if len(self._history) == self.space_size:
             return
         flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
         deadline = started + (budget.seconds or math.inf)
-        with contextlib.ExitStack() as stack:
-            workers: Workers | None = None
-            while (left := deadline - time.monotonic()) > 0:
-                room = min(_AHEAD - len(flight), (budget.trials or sys.maxsize) - len(self._history))
-                proposed = strategy.propose(self._space, self._history, room) if room > 0 else []
-                if not flight and not proposed:
-                    return
-                workers = workers or stack.enter_context(open_workers())
-                for place, job in filter(None, map(self._begin, proposed)):
-                    flight[workers.compile(job.source)] = (place, job)
-                done = wait(flight, min(left, threading.TIMEOUT_MAX), FIRST_COMPLETED).done
-                for future in [each for each in flight if each in done][:1]:
-                    self._finish(*flight.pop(future), future.result(), workers)
+        while (left := deadline - time.monotonic()) > 0:
+            room = min(_AHEAD - len(flight), (budget.trials or sys.maxsize) - len(self._history))
+            proposed = strategy.propose(self._space, self._history, room) if room > 0 else []
+            if not flight and not proposed:
+                return
+            workers = open_workers()
+            for place, job in filter(None, map(self._begin, proposed)):
+                flight[workers.compile(job.source)] = (place, job)
+            done = wait(flight, min(left, threading.TIMEOUT_MAX), FIRST_COMPLETED).done
+            for future in [each for each in flight if each in done][:1]:
+                self._finish(*flight.pop(future), future.result(), workers)
 
     def _begin(self, config: Config) -> tuple[int, Job] | None:
         """Take a config into the history; None where the generator makes no source of it."""
@@ -304,12 +299,12 @@ class _Search:
         self.trials[trial.path] = trial
         self._hear(trial)
 
-    def confirm(self, open_workers: Callable[[], Workers]) -> list[str]:
+    def confirm(self, open_workers: Callable[[], Workers], timing: Timing) -> list[str]:
         """Measure the finalists again where anything was measured, or none was confirmed yet."""
         confirmed = any(trial.confirmed for trial in self.trials.values())
         if confirmed and not self._measured:
             return []
-        return confirm(self.work, self.ledger, self.trials, open_workers, self._gauge)
+        return confirm(self.work, self.ledger, self.trials, open_workers, timing, self._gauge)
 
     def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
         """Return what was found, in order."""

@@ -148,7 +148,6 @@ class Workers:
                 "runner": backend.runner(),
                 "specs": {"inputs": [*map(asdict, inputs.specs)], "outputs": [*map(asdict, self._outputs)]},
                 "limits": asdict(self._limits),
-                "timing": self._timing.to_dict(),
                 "segment": self._segment.file,
                 "size": self._segment.size,
                 "tensors": self._segment.offsets,
@@ -206,15 +205,22 @@ class Workers:
                 raise _keeper_gone() from None
         return future
 
-    def measure(self, artifact: Artifact) -> RunOutcome:
-        """Check a candidate against the golden, then time it; no compiler runs meanwhile."""
-        return self._measure(self._keeper, {"object": artifact.files[0], "entry": artifact.entry})
+    def measure(self, artifact: Artifact, timing: Timing | None = None) -> RunOutcome:
+        """Check a candidate against the golden, then time it; no compiler runs meanwhile.
 
-    def reference(self, threads: int = 0) -> RunOutcome:
+        Args:
+            artifact: what `compile` made.
+            timing: instead of the one that all have.
+        """
+        request = {"object": artifact.files[0], "entry": artifact.entry}
+        return self._measure(self._keeper, request, timing)
+
+    def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
         """Check and time the kernel's reference, in the same kind of process.
 
         Args:
             threads: of NumPy's BLAS; 0 for as many as it takes by itself.
+            timing: instead of the one that all have.
 
         Raises:
             UsageError: the kernel has none.
@@ -226,7 +232,7 @@ class Workers:
             load = _reference_loader(function, self._arrays, self._segment.outputs)
             settings = {**self._settings_for("reference"), "runner": ()}
             self._reference = self._stack.enter_context(_Peer(settings, load))
-        return self._measure(self._reference, {"object": "", "entry": str(threads)})
+        return self._measure(self._reference, {"object": "", "entry": str(threads)}, timing)
 
     # -- inside
 
@@ -235,10 +241,10 @@ class Workers:
         folder.mkdir()
         return {**self._settings, "folder": str(folder)}
 
-    def _measure(self, peer: _Peer, request: Record) -> RunOutcome:
+    def _measure(self, peer: _Peer, request: Record, timing: Timing | None) -> RunOutcome:
         self._segment.poison()
         try:
-            send(peer.stage, request)
+            send(peer.stage, {**request, "timing": (timing or self._timing).to_dict()})
             said, mismatch = receive(peer.stage), None
             if "called" in said:
                 mismatch = self._check()

@@ -10,11 +10,13 @@ from pathlib import Path
 from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
 from autotune.errors import UsageError
 from autotune.kernel import Specs
-from autotune.machine import built_program, compiler_version, cpu_name, find_compiler
+from autotune.machine import accepts, built_program, compiler_version, cpu_name, find_compiler
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 """No -ffast-math: it lets the compiler assume that NaN and Inf never occur, and they are compared exactly."""
 
+_NO_LIBC = "-nolibc"
+"""The runner has loaded libc: looking its names up takes the linker a fifth of a small compilation."""
 _RUNNER = Path(__file__).with_name("runner.c")
 MAX_TENSORS = 8
 """As many arguments as runner.c can pass."""
@@ -26,7 +28,7 @@ class CBackend:
 
     Args:
         compiler: a command or path; empty for $CC, else the first of cc, gcc and clang that is there.
-        flags: what the compiler is given besides -shared, -fPIC and -lm.
+        flags: what the compiler is given besides -shared, -fPIC and what is linked.
     """
 
     compiler: str = ""
@@ -59,7 +61,9 @@ class CBackend:
         if not text.exists():
             write_atomically(text, source)
         produces = f"{target}.{os.getpid()}.part"
-        command = (self._path(), *self.flags, "-shared", "-fPIC", "-o", produces, str(text), "-lm")
+        compiler = self._path()
+        shared = ("-shared", "-fPIC", *([_NO_LIBC] if accepts(compiler, _NO_LIBC) else []))
+        command = (compiler, *self.flags, *shared, "-o", produces, str(text), "-lm", "-lpthread")
         return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
 
     def runner(self) -> tuple[str, ...]:
