@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autotune import cache, report
+from autotune import cache, exchange, report
 from autotune.clean import clean
 from autotune.errors import AutotuneError, DataError, UsageError
 from autotune.report.records import log_tail
@@ -49,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     best = command("best", "Print best configs as JSON, one workload a line.")
     best.add_argument("workload", nargs="?", help="KERNEL or KERNEL/SHAPES; default: all")
     command("verify", "Check that everything is whole, and say what would be measured again here and why.")
+    export = command("export", "Write a workload's trials to a file that other tuners read.", "workload")
+    export.add_argument("file", type=Path, help="*.csv, *.t4.json, else kernel_tuner's cache; *.gz is packed")
+    fetched = command("import", "Read a CSV, T4 results or a cache of kernel_tuner into this cache.")
+    fetched.add_argument("file", type=Path)
     command("clean", "Remove what killed tuners left, and merge journals.")
     return parser
 
@@ -67,13 +71,18 @@ def main(argv: Sequence[str]) -> int:
         return _best(root, options.workload)
     if options.command == "verify":
         return _verify(root)
+    if options.command == "export":
+        return _export(root, options.workload, options.file)
+    if options.command == "import":
+        _say(str(exchange.import_file(options.file, root)))
+        return 0
     for line in clean(root):
         _say(line)
     return 0
 
 
-def _workloads(root: Path, name: str | None) -> list[report.Workload]:
-    """Return the workloads of a name: KERNEL, KERNEL/SHAPES, or all.
+def _summaries(root: Path, name: str | None) -> list[Path]:
+    """Return the summaries of the workloads of a name: KERNEL, KERNEL/SHAPES, or all.
 
     Raises:
         UsageError: there is none.
@@ -83,7 +92,21 @@ def _workloads(root: Path, name: str | None) -> list[report.Workload]:
     if not chosen:
         what = "nothing was tuned there" if not paths else f"no workload {name!r}{nearest(name, paths)}"
         raise UsageError(f"cache {root}: {what}")
-    return [report.load(path) for path in chosen]
+    return chosen
+
+
+def _workloads(root: Path, name: str | None) -> list[report.Workload]:
+    return [report.load(path) for path in _summaries(root, name)]
+
+
+def _export(root: Path, name: str, file: Path) -> int:
+    chosen = _summaries(root, name)
+    if len(chosen) > 1:
+        known = ", ".join(f"{name}/{path.parent.name}" for path in chosen)
+        raise UsageError(f"{name} has {len(chosen)} workloads and a file holds one: name one of {known}")
+    exchange.export_file(chosen[0], file)
+    _say(str(file))
+    return 0
 
 
 def _show(root: Path, name: str, config: str | None) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autotune.space import Config, SearchSpace
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the keeper reads this file, too, and starts and forks several times faster without NumPy
     import numpy as np
     from numpy.typing import NDArray
+
+    from autotune.space import Config, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class TensorSpec:
     dtype: str = "float32"
     strides: tuple[int, ...] | None = None
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TensorSpec:
+        """Make a spec of `dataclasses.asdict` that went through JSON, where tuples become lists."""
+        strides = record["strides"] and tuple(record["strides"])
+        return cls(record["name"], tuple(record["shape"]), record["dtype"], strides)
+
     @property
     def element_strides(self) -> tuple[int, ...]:
         """Strides in elements, computed where none were given."""
@@ -41,7 +47,7 @@ class TensorSpec:
 
 
 Specs = tuple[TensorSpec, ...]
-Generator = Callable[[Config, Specs, Specs], str]
+Generator = Callable[["Config", Specs, Specs], str]
 """(config, input specs, output specs) -> the source text of one candidate."""
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
-from autotune import backends, cache, journal
+from autotune import backends, cache, journal, kernels
 from autotune.errors import AutotuneError, CacheError, DataError
-from autotune.job import differences
+from autotune.job import GENERATOR_FAULTS, Context, Workload, differences, workload
+from autotune.kernel import Inputs, Kernel, TensorSpec
 from autotune.ledger import Known, merge
 from autotune.results import read_trials
 from autotune.trial import Trial
@@ -113,7 +117,46 @@ def _stale(folder: Path, known: Known) -> Iterator[Finding]:
         except AutotuneError as fault:
             yield Finding("stale", folder, f"backend {name}: {fault}")
             continue
-        if changes := differences(context["fingerprint"], here):
+        try:
+            changes = differences(context["fingerprint"], here) or _changed_kernel(context, known)
+        except (AutotuneError, KeyError, TypeError, ValueError) as fault:
+            yield Finding(
+                "damaged", folder, f"backend {name}: a context that is not of this program: {fault!r}"
+            )
+            continue
+        if changes:
             yield Finding(
                 "stale", folder, f"backend {name} would be measured again here: {'; '.join(changes)}"
             )
+
+
+def _changed_kernel(context: Context, known: Known) -> list[str]:
+    """Say what is new in a kernel of `autotune.kernels` since it was tuned; others are out of reach here."""
+    kernel = own_kernels().get(context["kernel"])
+    backend = context["backend"]
+    if kernel is None or backend not in kernel.generators:
+        return []
+    decides = {name: context[name] for name in ("fingerprint", "timing")}
+    now = workload(kernel, Inputs(tuple(map(TensorSpec.from_json, context["inputs"]))), backend, decides)
+    now = replace(now, context={**now.context, "data": context["data"]})
+    if changes := differences(context, now.context):
+        return changes
+    tuned = [each["trial"] for each in known.trials.values() if each["context"] == now.digest]
+    other = sum(trial["identity"] != now.identity(trial["config"], _source(now, trial)) for trial in tuned)
+    return [f"the generator writes another source for {other} of {len(tuned)} configs"] if other else []
+
+
+def _source(work: Workload, trial: dict[str, Any]) -> str:
+    """Return what the generator writes today; nothing, as then, where it refuses the config."""
+    try:
+        return work.source(trial["config"])
+    except GENERATOR_FAULTS:
+        return ""
+
+
+@functools.cache
+def own_kernels() -> dict[str, Kernel]:
+    """Return the kernels that come with this package, by name."""
+    modules = [import_module(f"{kernels.__name__}.{each.name}") for each in iter_modules(kernels.__path__)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Kernel)]
+    return {kernel.name: kernel for kernel in found}

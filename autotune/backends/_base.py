@@ -45,19 +45,9 @@ class Artifact:
             backend=record["backend"],
             entry=record["entry"],
             files=tuple(record["files"]),
-            inputs=tuple(map(_spec_from_json, record["inputs"])),
-            outputs=tuple(map(_spec_from_json, record["outputs"])),
+            inputs=tuple(map(TensorSpec.from_json, record["inputs"])),
+            outputs=tuple(map(TensorSpec.from_json, record["outputs"])),
         )
-
-
-def _spec_from_json(record: dict[str, Any]) -> TensorSpec:
-    strides = record["strides"]
-    return TensorSpec(
-        record["name"],
-        tuple(record["shape"]),
-        record["dtype"],
-        None if strides is None else tuple(strides),
-    )
 
 
 @dataclass(frozen=True)

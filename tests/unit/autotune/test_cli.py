@@ -5,13 +5,15 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tuned import run, space
 
-from autotune import journal
+from autotune import SearchSpace, journal, verify
 from autotune.__main__ import main
+from autotune.kernels import transpose
 
 ROOT = Path(__file__).parents[3]
 FOLDER = "add/1000_1000"
@@ -126,6 +128,43 @@ def test_verify_says_what_would_be_measured_again_here_and_why(tuned, capsys, mo
     monkeypatch.setenv("CC", "no-such-cc")
     text = said(capsys, "verify", "--cache-dir", tuned)
     assert f"stale: {tuned / FOLDER}: backend c: no C compiler: looked for no-such-cc" in text
+
+
+def test_verify_says_that_a_kernel_of_ours_writes_another_source_now(tmp_path, capsys, monkeypatch):
+    kernel, inputs = transpose.kernel, transpose.inputs(24, 40)
+    run(tmp_path, first_of(kernel.space(inputs.specs)), kernel=kernel, inputs=inputs)
+    assert "1 trials read: all whole, all good here\n" == said(capsys, "verify", "--cache-dir", tmp_path)
+    source = kernel.generators["c"]
+    changed = {**kernel.generators, "c": lambda *words: source(*words) + "/* new */\n"}
+    monkeypatch.setattr(transpose, "kernel", replace(kernel, generators=changed))
+    verify.own_kernels.cache_clear()
+    text = said(capsys, "verify", "--cache-dir", tmp_path)
+    verify.own_kernels.cache_clear()
+    assert "the generator writes another source for 1 of 1 configs" in text
+
+
+def first_of(space):
+    config = next(iter(space))
+    return SearchSpace({name: (value,) for name, value in config.items()})
+
+
+@pytest.mark.parametrize("name", ["add.csv", "add.t4.json", "add.json.gz"])
+def test_what_is_exported_can_be_imported_again(tuned, tmp_path, capsys, name):
+    file = tmp_path / name
+    assert f"{file}\n" == said(capsys, "export", "add", file, "--cache-dir", tuned)
+    summary = Path(said(capsys, "import", file, "--cache-dir", tmp_path / "other").strip())
+    assert summary.is_relative_to(tmp_path / "other")
+    (best,) = said(capsys, "best", "--cache-dir", tmp_path / "other").splitlines()
+    assert (
+        json.loads(said(capsys, "best", "--cache-dir", tuned))["median_ms"] == json.loads(best)["median_ms"]
+    )
+
+
+def test_a_file_that_cannot_be_imported_is_said(tuned, tmp_path):
+    (tmp_path / "file").write_text("no such format")
+    code, _, err = cli("import", tmp_path / "file", "--cache-dir", tuned)
+    assert 65 == code
+    assert "neither a kernel_tuner cache, nor T4 results, nor a CSV" in err and "Traceback" not in err
 
 
 def test_clean_merges_journals_and_keeps_every_record(tuned, capsys):

@@ -244,6 +244,16 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is_compiled(tmp_
         run(tmp_path / "file" / "cache")
 
 
+def test_a_cache_that_this_user_may_not_write_is_said(tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    as_nobody = "import os; os.getuid() or os.setuid(65534)"  # root may write anywhere
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(HERE)]!r}; from tuned import run; {as_nobody}\n"
+    code += f"run({str(tmp_path / 'cache')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "cannot be written: Permission denied; give this user the right to write there" in done.stderr
+    assert [] == list((tmp_path / "cache").iterdir())
+
+
 SCRIPT = """
 import resource, sys
 from pathlib import Path
