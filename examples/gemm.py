@@ -23,7 +23,7 @@ def workload(mode: str, shape: tuple[int, int, int], dtype: str) -> script.Workl
 
 def main() -> int:
     """Read the flags and tune."""
-    parser = script.parser("Tune the matrix product.", budget=20)
+    parser = script.parser("Tune the matrix product.", budget=16)
     parser.add_argument(
         "--mode", choices=tuple(MODES), default="both", help="which product (default: %(default)s)"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -22,6 +23,8 @@ _UNBOUND = 10_000
 _STYLES = {"kernel": "bold", "best config": "cyan", "reference": "dim"}
 _BELOW = {"ok trials", "spent"}
 """What the lines below the table tell."""
+_WIDE = {"backend", "best config"}
+"""What they tell, too, where the terminal is not wide enough."""
 
 
 def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | None = None) -> None:
@@ -40,19 +43,21 @@ def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | 
     columns = width or (None if known else _UNBOUND)
     console = Console(file=stream, width=columns, highlight=False, emoji=False)
     encoding = stream.encoding or "ascii"
-    table = _table(workloads, encoding)
-    needed = Measurement.get(console, console.options.update_width(_UNBOUND), table).minimum
-    body = table if needed <= console.width else _cards(workloads, encoding)
+    tables = (_table(workloads, encoding, below) for below in (_BELOW, _BELOW | _WIDE))
+    unbound = console.options.update_width(_UNBOUND)
+    fitting = (each for each in tables if Measurement.get(console, unbound, each).minimum <= console.width)
+    body = next(fitting, None) or _cards(workloads, encoding)
     with console.capture() as captured:
         console.print(body)
     lines = [line.rstrip() for line in captured.get().splitlines()]
     stream.write("\n".join(lines).strip("\n") + "\n")
 
 
-def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown = telling([column for column in COLUMNS if column.heading not in _BELOW], workloads)
-    for column in shown:
+def _table(workloads: Sequence[Workload], encoding: str, below: set[str]) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    columns: list[list[Text]] = []
+    for column in telling([column for column in COLUMNS if column.heading not in below], workloads):
+        cells = [encodable(column.cell(workload), encoding) for workload in workloads]
         folds = column.heading == "best config"
         table.add_column(
             column.heading,
@@ -60,18 +65,25 @@ def _table(workloads: Sequence[Workload], encoding: str) -> RenderableType:
             justify="right" if column.numeric else "left",
             no_wrap=not folds,
             overflow="fold",
-            min_width=28 if folds else None,
+            min_width=28 if folds else max(map(cell_len, (column.heading, *cells))),
         )
-    for workload in workloads:
-        styles = [_style(workload) if column.heading == "speed-up" else "" for column in shown]
-        cells = [encodable(column.cell(workload), encoding) for column in shown]
-        table.add_row(*map(Text, cells, styles))
+        styles = [_style(workload) if column.heading == "speed-up" else "" for workload in workloads]
+        columns.append(list(map(Text, cells, styles)))
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     lines = [
         _line(f"{workload.kernel} {workload.shapes}: {told}", encoding)
         for workload in workloads
-        for told in ["; ".join(filter(None, (endings(workload), against(workload))))]
+        for told in [
+            "; ".join(filter(None, (*_facts(workload, below), endings(workload), against(workload))))
+        ]
     ]
     return Group(table, *lines)
+
+
+def _facts(workload: Workload, below: set[str]) -> list[str]:
+    """Return what of a workload's row stands below the table."""
+    return [column.cell(workload) for column in COLUMNS if column.heading in below & _WIDE]
 
 
 def _style(workload: Workload) -> str:
