@@ -144,7 +144,7 @@ def test_two_commands_at_once_share_one_master(plug: Plug, sandbox: Sandbox) -> 
 
     assert [0, 0] == [process.wait() for process in both]
     table = subprocess.run(["ps", "-axww", "-o", "command="], capture_output=True, text=True).stdout
-    assert 1 == table.count(f"ControlPath={cable.laptop.env['XDG_RUNTIME_DIR']}")
+    assert 1 == table.count(f'ControlPath="{cable.laptop.env["XDG_RUNTIME_DIR"]}')
 
 
 def test_no_place_for_a_socket(pushed: Cable) -> None:
