@@ -54,7 +54,7 @@ def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | 
 
 
 def _table(workloads: Sequence[Workload], encoding: str, below: set[str]) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     columns: list[list[Text]] = []
     for column in telling([column for column in COLUMNS if column.heading not in below], workloads):
         cells = [encodable(column.cell(workload), encoding) for workload in workloads]

@@ -157,6 +157,17 @@ def test_a_pipe_gets_one_line_for_each_workload(root: Path) -> None:
     assert lines[6].startswith("softmax 512x512: ")
 
 
+def test_what_a_hundred_columns_do_not_hold_stands_below_the_table(root: Path) -> None:
+    head, _, row, *below = printed(
+        [root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"], 100
+    ).splitlines()
+
+    assert ["kernel", "shapes", "time", "reference", "speed-up", "rate", "roofline", "ties"] == head.split()
+    assert ["gemm_lhs_rhs", "128x512_512x128"] == row.split()[:2]
+    assert "gemm_lhs_rhs 128x512_512x128: c; " in " ".join(below)
+    assert "against numpy" in " ".join(below)
+
+
 @pytest.mark.parametrize("width", [40, 200])
 def test_no_speed_up_is_told_of_what_was_unsteady(small: Path, width: int) -> None:
     slow = json.loads(small.read_text())["reference"]["metrics"]
