@@ -199,7 +199,8 @@ class Bayesian:
         if len(weighed) > _WEIGHED:
             half = _WEIGHED // 2
             weighed = np.append(weighed[:half], np.linspace(half, weighed[-1], half).astype(np.intp))
-        self._fits[of] = self._distance.fit(measured[weighed], costs[weighed], start, steps)
+        some = costs[weighed] - costs[weighed].mean()
+        self._fits[of] = self._distance.fit(measured[weighed], some, start, steps)
         return Posterior(self._distance, self._fits[of], measured, costs, candidates)
 
 
