@@ -11,7 +11,7 @@ from autotune.report.markup import Markup, element
 from autotune.report.palette import stylesheet
 from autotune.report.records import Workload, log_tail, statuses
 from autotune.report.scene import Scene, to_svg
-from autotune.report.summary import COLUMNS, UNSTEADY, Column, best_config, endings, telling
+from autotune.report.summary import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
 from autotune.results import speedup
@@ -146,7 +146,7 @@ def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
     cells = (
         duration(reading.median_ms),
         interval(reading.ci95_low_ms, reading.ci95_high_ms),
-        f"{figures(rate)} {unit}",
+        f"{figures(rate)} {unit}" if rate else NOTHING,
     )
     if workload.reference is None:
         return cells

@@ -40,7 +40,7 @@ def _throughput(workload: Workload) -> str:
     if workload.best_reading is None:
         return NOTHING
     value, unit = throughput(workload.best_reading)
-    return f"{figures(value)} {unit}"
+    return f"{figures(value)} {unit}" if value else NOTHING  # what an imported trial computes is not known
 
 
 def _roofline(workload: Workload) -> str:
@@ -117,7 +117,8 @@ def headline(workload: Workload) -> str:
     """Write the result as one line: `1.32× over numpy: 27.4 ms against 36.2 ms, 78.4 GFLOP/s, 1 tie`."""
     if workload.best is None:
         return ""
-    facts = [_throughput(workload)]
+    rate = _throughput(workload)
+    facts = [] if rate == NOTHING else [rate]
     if _roofline(workload) != NOTHING:
         facts.append(f"{_roofline(workload)} of the roofline")
     if workload.ties:

@@ -13,6 +13,7 @@ from autotune import cache, exchange
 from autotune.errors import CacheError, DataError, UsageError
 from autotune.exchange.recording import Recording, trial_of
 from autotune.report import load
+from autotune.report.summary import headline
 from autotune.trial import Status
 
 KERNEL_TUNER = {
@@ -136,6 +137,7 @@ def test_an_imported_file_is_a_workload_of_the_cache_that_the_report_reads(tmp_p
     assert ("convolution_kernel", "4096x4096,NVIDIA_RTX_A4000") == (workload.kernel, workload.shapes)
     assert workload.best is not None
     assert {"block_size_x": 64, "order": "NM"} == dict(workload.best.config)
+    assert "1.25 ms" == headline(workload)  # no rate: what it computes is not known
 
 
 def test_an_import_replaces_nothing(tmp_path: Path) -> None:
