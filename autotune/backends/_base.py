@@ -109,11 +109,13 @@ class Backend(Protocol):
         ...
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def write_source(path: Path, text: str) -> None:
+    """Write a source to a file that is named by its digest.
+
+    Nothing is cut off first: who else writes or reads it at the same time has the same text in mind.
+    """
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as file:
+        file.write(text.encode())
 
 
 def digest(*parts: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
+from autotune.backends._base import Artifact, Build, Program, digest, write_source
 from autotune.errors import UsageError
 from autotune.kernel import Specs
 from autotune.machine import accepts, built_program, compiler_version, cpu_name, find_compiler
@@ -58,8 +58,7 @@ class CBackend:
         objects = folder / "objects"
         objects.mkdir(parents=True, exist_ok=True)
         target, text = objects / f"{key}.so", objects / f"{key}.c"
-        if not text.exists():
-            write_atomically(text, source)
+        write_source(text, source)
         produces = f"{target}.{os.getpid()}.part"
         compiler = self._path()
         shared = ("-shared", "-fPIC", *([_NO_LIBC] if accepts(compiler, _NO_LIBC) else []))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.backends._base import Artifact, Build, Program, digest, write_atomically
+from autotune.backends._base import Artifact, Build, Program, digest, write_source
 from autotune.kernel import Specs, TensorSpec
 from autotune.machine import cpu_name
 
@@ -48,8 +48,7 @@ class NumpyBackend:
         objects = folder / "objects"
         objects.mkdir(parents=True, exist_ok=True)
         text, target = objects / f"{key}.src.py", objects / f"{key}.py"
-        if not text.exists():
-            write_atomically(text, source)
+        write_source(text, source)
         produces = f"{target}.{os.getpid()}.part"
         command = (sys.executable, "-I", "-S", "-c", _CHECK, str(text), produces)
         return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
