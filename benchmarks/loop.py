@@ -3,9 +3,9 @@
     python benchmarks/loop.py [--rounds 7] [--start-up-s 0.26] [--quick]
 
 A server of our own stands behind a proxy that delays every byte by half a round trip. The rows take turns, so
-what else the machine does falls on all of them. A figure is the median of the rounds, a ratio that of theirs.
-Round trips are counted over a network of one second each, less what the row needs without delay. Each
-session's shell takes as long to start as a host's does whose ~/.bashrc sets up conda or pyenv;
+what else the machine does falls on all of them. A figure is the median of the rounds, a ratio that of
+theirs. Round trips are counted over a network of one second each, less what the row needs without delay.
+Each session's shell takes as long to start as a host's does whose ~/.bashrc sets up conda or pyenv;
 `--start-up-s 0` is a host without any.
 """
 
