@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from autotune import backends, cache, journal, kernels
+from autotune import backends, cache, exchange, journal, kernels
 from autotune.errors import AutotuneError, CacheError, DataError
 from autotune.job import GENERATOR_FAULTS, Context, Workload, differences, workload
 from autotune.kernel import Inputs, Kernel, TensorSpec
@@ -70,10 +70,14 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
 def _workload(summary: Path, journals: list[journal.Journal]) -> tuple[int, list[Finding]]:
     folder = summary.parent
     try:
-        trials = read_trials(cache.read_metrics(summary), summary)
+        document = cache.read_metrics(summary)
+        trials = read_trials(document, summary)
         known = merge(journals, folder.name)
     except AutotuneError as fault:
         return 0, [Finding("damaged", summary, str(fault))]
+    if document.get("backend") == exchange.BACKEND:
+        message = "imported: it is shown and exported, and a tuner here would measure everything itself"
+        return len(trials), [Finding("stale", folder, message)]
     findings = [found for trial in trials for found in _trial(folder, trial, known)]
     told = {trial.identity for trial in trials}
     paths = {trial.path for trial in trials}

@@ -20,6 +20,8 @@ from autotune.exchange.recording import Recording, values_of
 from autotune.results import rank, read_trials
 from autotune.trial import Status
 
+BACKEND = "imported"
+"""What stands for the backend where none of this program's measured."""
 _DAMAGE = (
     *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
     *(EOFError, gzip.BadGzipFile, zlib.error, csv.Error),
@@ -115,7 +117,7 @@ def _summary(recording: Recording, path: Path) -> dict[str, Any]:
         "schema": cache.SCHEMA,
         "kernel": recording.kernel,
         "shapes": recording.workload,
-        "backend": "imported",
+        "backend": BACKEND,
         "inputs": [],
         "outputs": [],
         "work": {"flops": 0, "bytes": 0},

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from autotune import cache, exchange
+from autotune.clean import clean
 from autotune.errors import CacheError, DataError, UsageError
 from autotune.exchange.recording import Recording, trial_of
 from autotune.report import load
 from autotune.report.summary import headline
 from autotune.trial import Status
+from autotune.verify import verify
 
 KERNEL_TUNER = {
     "device_name": "NVIDIA RTX A4000",
@@ -138,6 +140,15 @@ def test_an_imported_file_is_a_workload_of_the_cache_that_the_report_reads(tmp_p
     assert workload.best is not None
     assert {"block_size_x": 64, "order": "NM"} == dict(workload.best.config)
     assert "1.25 ms" == headline(workload)  # no rate: what it computes is not known
+
+
+def test_an_imported_workload_is_whole_but_nothing_that_a_tuner_would_use(tmp_path: Path) -> None:
+    (tmp_path / "space.json").write_text(json.dumps(KERNEL_TUNER))
+    summary = exchange.import_file(tmp_path / "space.json", tmp_path / "cache")
+    count, (found,) = verify(tmp_path / "cache")
+    assert (len(load(summary).trials), "stale", summary.parent) == (count, found.kind, found.where)
+    assert found.message.startswith("imported: ")
+    assert [] == clean(tmp_path / "cache")
 
 
 def test_an_import_replaces_nothing(tmp_path: Path) -> None:
