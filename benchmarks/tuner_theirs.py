@@ -3,17 +3,20 @@
 Reads one request from the command line (JSON), prints one answer (JSON).
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
 import sys
 import time
+from typing import Any
 
-import kernel_tuner
+import kernel_tuner  # type: ignore[import-not-found]
 import numpy as np
 
 
-def main(request):
+def main(request: dict[str, Any]) -> dict[str, Any]:
     """Tune the configs of the request; answer with wall seconds, import and start-up left out."""
     length = request["length"]
     a, b = np.random.default_rng(0).standard_normal((2, length)).astype(np.float32)
