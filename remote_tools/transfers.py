@@ -9,8 +9,10 @@ quick check of rsync(1) with times to the nanosecond, while what travels follows
 A host that knows nothing of that last push asks for the whole listing.
 
 Phase two is rsync, through patchwork, with exactly the paths of phase one, and -I since what to send is
-decided. Where phase one names nothing there is no phase two, and what is small (`RIDE_BYTES`) may ride in
-`sync.finish` instead: rsync takes about six round trips, that none. What is overwritten is put aside
+decided. Where phase one names nothing there is no phase two, for `inv sync` and `--verify` neither: a dry run
+of rsync over the whole list would look at the same sizes and times once more, and by itself takes longer than
+all of phase one. What is small (`RIDE_BYTES`) may ride in `sync.finish` instead, though not for these two:
+rsync takes about six round trips, that none. What is overwritten is put aside
 (--backup-dir) until `sync.finish` has seen that it was nobody's work; that closes the gap between looking and
 overwriting. Deleting comes last, there, and only of files that are still as they were pushed. `sync.finish`
 also writes the stamp; its parameters may ride along with the next request.
