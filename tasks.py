@@ -21,7 +21,8 @@ from remote_tools.bench import bench_collection, bench_task
 def test(_c: Context, long: bool = False) -> None:
     """Run the tests, integration included; words after `--` go to pytest."""
     chosen = [] if long else ["-m", "not long"]
-    _run("pytest", *chosen, *words_after_dashes(sys.argv))
+    # Most of a test here is waiting for another process; a file's tests share what they set up.
+    _run("pytest", "-n", "logical", "--dist", "loadfile", *chosen, *words_after_dashes(sys.argv))
 
 
 @task
