@@ -168,7 +168,8 @@ def make_plan(link: Link, workspace: Workspace, options: PushOptions) -> Plan:
     """
     base = Base(workspace.root, link.alias, options.code_path)
     client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
-    params = {**client, "stamp": workspace.stamp, "dry": options.dry_run, "rsync": host_rsync(options)}
+    params = {**client, "stamp": workspace.stamp, "dry": options.dry_run}
+    params.update(rsync=host_rsync(options), more=_by_contents(options))
     reply: dict[str, Any] = {"want_listing": True}
     changes = base.changes(workspace)
     if changes is not None:
@@ -177,6 +178,11 @@ def make_plan(link: Link, workspace: Workspace, options: PushOptions) -> Plan:
     if "want_listing" in reply:
         reply = link.call("sync.begin", **params, listing=pack(workspace.files.values()))
     return _read_plan(link, workspace, options, client, reply)
+
+
+def _by_contents(options: PushOptions) -> bool:
+    """Tell whether RSYNC_OPTIONS say to compare the contents."""
+    return bool(rsync.names_of(options.rsync_options) & rsync.CHECKSUM)
 
 
 def host_rsync(options: PushOptions) -> str:
@@ -201,6 +207,13 @@ def _read_plan(
         path = os.fsencode(name)
         alike = digest and digest == digest_of(top + path)
         (changed if alike else conflicts).append(path)
+    if _by_contents(options):
+        named = {*new, *changed, *conflicts}
+        rest = [path for path, record in workspace.files.items() if record[:1] == b"f" and path not in named]
+        if rest:
+            roots = (workspace.root, reply["root"])
+            words, timeout_s = options.rsync_options, options.timeout_s
+            changed += rsync.differing(link.alias, link.ssh_words(), pair, roots, rest, words, timeout_s)
     left_out = rsync.left_out(workspace.root, [*new, *changed, *conflicts], options.rsync_options)
     new, changed, conflicts = (
         [path for path in paths if path not in left_out] for paths in (new, changed, conflicts)

@@ -363,7 +363,8 @@ def begin(params: Params) -> Params:
     Args:
         params: state, code_path, client, name; `stamp` of the client's tree; the tree itself either whole as
             `listing`, or as `changed` records and `gone` paths since the push whose stamp is `base`; `dry`,
-            to change no state either; `rsync`, the program to look for.
+            to change no state either; `rsync`, the program to look for; `more`, whether more may be sent
+            than is named here.
 
     Returns:
         `want_listing` where `base` is not what was pushed last, else the plan: `new`, `changed` and
@@ -393,7 +394,8 @@ def begin(params: Params) -> Params:
     if not dry:
         remove(store.stamp_path)
         os.makedirs(params["code_path"], exist_ok=True)
-        if any(plan.values()) or deletes or kept or coming.listing or account.stamp != params["stamp"]:
+        same_tree = account.stamp == params["stamp"] and not coming.listing and not params["more"]
+        if any(plan.values()) or deletes or kept or not same_tree:
             note_coming(store, coming, target, plan, tree)
     return {
         **{name: pack(paths) for name, paths in plan.items() if name != "conflict"},

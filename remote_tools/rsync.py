@@ -48,6 +48,9 @@ ALTERING = frozenset((
 # fmt: on
 """Options by which what arrives differs from what is here, or does not arrive."""
 
+CHECKSUM = frozenset(("-c", "--checksum"))
+"""Options by which rsync compares the contents, which records of files cannot do."""
+
 # fmt: off
 FETCHING = frozenset((
     "-z", "--compress", "--zc", "--zl", "--bwlimit", "-4", "-6", "--ipv4", "--ipv6", "--rsync-path",
@@ -268,6 +271,47 @@ def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[by
     lines = (line[2:] for line in done.stdout.splitlines() if line.startswith(b"::"))
     sent = {unescape(line).rstrip(b"/") for line in lines}
     return {path for path in paths if path not in sent or not above[path] <= sent}
+
+
+def differing(
+    alias: str,
+    ssh_words: Sequence[str],
+    pair: Pair,
+    top: tuple[Path, str],
+    paths: Sequence[bytes],
+    words: Sequence[str],
+    timeout_s: float,
+) -> list[bytes]:
+    """Ask rsync which files differ by their contents, though they look the same.
+
+    Args:
+        alias: the host.
+        ssh_words: how to reach it.
+        pair: what both sides understand.
+        top: the folder here, and there.
+        paths: of the files, below it.
+        words: RSYNC_OPTIONS, with --checksum.
+        timeout_s: how long the connection may be silent.
+
+    Raises:
+        Stalled: the connection gave out.
+        RemoteError: rsync failed otherwise.
+    """
+    said = bytearray()
+    with listed(paths) as listing:
+        own = ["--dry-run", "-t", f"--files-from={listing}", "--from0", "--out-format=::%i %n"]
+        own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
+        command = ["rsync", *_common(pair, timeout_s, False), *words, *own, f"--rsh={rsh(ssh_words)}"]
+        command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
+        check(run(command, said.extend, None), alias, "sync", timeout_s)
+    sent = (line.split(b" ", 1)[1] for line in said.splitlines() if line.startswith(b"::<f"))
+    return [unescape(bytes(name)) for name in sent]
+
+
+def address(alias: str, path: str) -> str:
+    """Return a path on the host as an argument of rsync: an IPv6 literal needs its brackets."""
+    user, at, host = alias.rpartition("@")
+    return f"{user}{at}[{host}]:{path}" if ":" in host else f"{alias}:{path}"
 
 
 def unescape(name: bytes) -> bytes:

@@ -358,13 +358,11 @@ def _receive(
     bar: Bar,
 ) -> None:
     """Run rsync for a pull: patchwork only pushes."""
-    user, at, host = link.alias.rpartition("@")
-    source = f"{user}{at}[{host}]" if ":" in host else link.alias
     with rsync.listed(wanted) as listing:
         words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing)
         command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
         path = rsync.remote_path(pair, remote_root + "/")
-        command += [f"{source}:{path}", f"{local_dir}/"]
+        command += [rsync.address(link.alias, path), f"{local_dir}/"]
         outcome = rsync.run(command, RsyncOutput(bar).feed, rsync.patience_s(pair, options.timeout_s))
     rsync.check(outcome, link.alias, "fetch", options.timeout_s)
 

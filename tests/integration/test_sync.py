@@ -226,6 +226,19 @@ def test_options_of_rsync_mean_what_its_manual_says(place: Place) -> None:
     assert 0 == place.push(rsync_options=options).sent
 
 
+@pytest.mark.parametrize("option", ["-c", "--checksum"])
+def test_contents_that_differ_under_one_time_are_found_by_checksum(place: Place, option: str) -> None:
+    place.write(a="1", **{"d__b\nc": "2", "same": "3"})
+    place.push()
+    for name in ("a", "d/b\nc"):
+        times = (place.there / name).stat()
+        (place.there / name).write_text("x")
+        os.utime(place.there / name, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (0, 2) == (place.push().sent, place.push(rsync_options=(option,)).sent)
+    assert {"a": "1", "d/b\nc": "2", "same": "3"} == place.held()
+    assert 0 == place.push(rsync_options=(option,)).sent
+
+
 def test_an_option_that_rsync_refuses_is_named(place: Place) -> None:
     place.write(a="1")
     with pytest.raises(ConfigError, match="--no-such-option: unknown option") as error:

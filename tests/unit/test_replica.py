@@ -26,6 +26,7 @@ def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
         "name": "me@here",
         "state": str(state),
         "code_path": str(state / "code"),
+        "more": False,
         **params,
     }
     env = {"PYTHONPATH": str(Path(replica.__file__).parent)}
