@@ -82,7 +82,7 @@ def compare(shape: tuple[int, int, int], results: Results, cache_dir: Path) -> f
     predicted, *rivals = measured(inputs, [choice.config, *found])
     fastest = min(rivals, key=statistics.median)
     ratio = statistics.median(ours / theirs for ours, theirs in zip(predicted, fastest, strict=True))
-    times = "".join(f"{statistics.median(each):9.4f}" for each in (fastest, predicted))
+    times = "".join(f"{statistics.median(each):10.4f}" for each in (fastest, predicted))
     name = "x".join(map(str, shape))
     print(f"{name:<16}{len(results.trials):7}{times}  {choice.origin:<9}{ratio:8.3f}", flush=True)
     return ratio
@@ -102,7 +102,7 @@ def main() -> None:
         tuned[shape] = tune(
             KERNEL, gemm.inputs(*shape), budget=Budget(seconds=seconds), cache_dir=options.cache_dir
         )
-    print(f"{'':<16}{'trials':>7}{'ms':>9}{'predicted':>9}  {'by':<9}{'slowdown':>8}")
+    print(f"{'':<16}{'trials':>7}{'tuned ms':>10}{'predicted':>10}  {'by':<9}{'slowdown':>8}")
     for shape, results in tuned.items():
         ratios.append(compare(shape, results, options.cache_dir))
     print(f"mean slowdown {statistics.fmean(ratios):.3f}, worst {max(ratios):.3f}; to reach: mean <= 1.15")
