@@ -341,13 +341,18 @@ def _conclude(
 
 def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty: bool = False) -> Outcome:
     """Follow a run that was started before; bring what it wrote where that was asked for then."""
-    record = Records(settings.root).read(run_id)
+    records = Records(settings.root)
+    record = records.read(run_id)
     results = Results(settings.local_dir) if record.get("auto_fetch") else None
     inline_bytes = runs.INLINE_BYTES if results else 0
     console = runs.Console(results.take if results else None)
     pty = pty or bool(record.get("pty"))
     reply = runs.attach(link, run_id, console, pty=pty, inline_bytes=inline_bytes)
-    return _conclude(settings, link, record, reply, results, display)
+    try:
+        return _conclude(settings, link, record, reply, results, display)
+    finally:
+        if "id" in record:  # a run that was started from here
+            records.write(record)
 
 
 # Fetch ------------------------------------------------------------------------------------------------------
