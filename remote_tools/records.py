@@ -19,12 +19,14 @@ Record = dict[str, Any]
 
 
 def new_id(words: Sequence[str]) -> str:
-    """Make a run's id: sorts by time, names the target, is unique: `20261122-091530-gemm-7c1e04`."""
+    """Make a run's id: sorts by time to the millisecond, names the target: `20261122-091530123-gemm-7c1e`."""
     stems = [
         Path(word).stem for word in words if not word.startswith("-") and word not in ("python", "python3")
     ]
     slug = re.sub(r"[^A-Za-z0-9]+", "_", stems[0] if stems else "run")[:24].strip("_") or "run"
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{slug}-{secrets.token_hex(3)}"
+    now_ms = time.time_ns() // 1_000_000
+    clock = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now_ms // 1000))
+    return f"{clock}{now_ms % 1000:03d}-{slug}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,9 @@ KERNEL = Kernel(
 )
 
 
-def running(program: str) -> list[str]:
-    """Return the processes that have this in their command line, zombies of ours included."""
-    found = [child.name() for child in psutil.Process().children(recursive=True)]
+def running(program: str, before: set[psutil.Process]) -> list[str]:
+    """Return the processes that have this in their command line, and our new ones, zombies included."""
+    found = [child.name() for child in {*psutil.Process().children(recursive=True)} - before]
     for process in psutil.process_iter(["cmdline"]):
         if program in " ".join(process.info["cmdline"] or ()):
             found.append(process.name())
@@ -95,6 +95,7 @@ def running(program: str) -> list[str]:
 
 
 def test_every_third_config_does_its_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {*psutil.Process().children(recursive=True)}  # a server that other tests share, say
     temporary, here, cache = (tmp_path / name for name in ("tmp", "here", "cache"))
     temporary.mkdir()
     here.mkdir()
@@ -117,7 +118,7 @@ def test_every_third_config_does_its_worst(tmp_path: Path, monkeypatch: pytest.M
     expected = {name: {(status, message): many[name]} for name, (_, status, message) in FAULTS.items()}
     assert {**expected, "sound": {("ok", ""): many["sound"]}} == found
     assert (CONFIGS, CONFIGS * 2 // 3) == (len(results.trials), many["sound"])
-    assert [] == running(backend.runner()[0])
+    assert [] == running(backend.runner()[0], before)
     assert ([], []) == (list(temporary.iterdir()), list(here.iterdir()))
     names = {path.name for path in cache.rglob("*") if path.is_file()}
     assert not {name for name in names if "stray" in name or "part" in name}

@@ -25,7 +25,7 @@ IDS = ["20261122-091530-gemm-7c1e", "20261122-091531-gemm-0a2f", "20261123-08000
     ],
 )
 def test_an_id_names_its_target(words: list[str], slug: str) -> None:
-    assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{slug}-[0-9a-f]{{4,}}", new_id(words))
+    assert re.fullmatch(rf"\d{{8}}-\d{{9}}-{slug}-[0-9a-f]{{4,}}", new_id(words))
 
 
 @pytest.mark.parametrize(
