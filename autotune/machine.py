@@ -91,10 +91,13 @@ def accepts(compiler: str, flag: str) -> bool:
     return done.returncode == 0
 
 
-def user_cache() -> Path:
-    """Return the folder of what is kept between runs: $XDG_CACHE_HOME/autotune, else ~/.cache/autotune."""
+def program_folder() -> Path:
+    """Return the folder of our own programs: $XDG_CACHE_HOME/autotune-programs, else below ~/.cache.
+
+    It is no part of the results' cache, which a remote run brings home whole.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")  # the specification says to ignore one that is not absolute
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "autotune"
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "autotune-programs"
 
 
 def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
@@ -106,7 +109,7 @@ def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
     text = source.read_text(encoding="utf-8")
     parts = (text, compiler, compiler_version(compiler), *flags, cpu_name())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    for folder in (user_cache() / "programs", Path(tempfile.gettempdir()) / f"autotune-{os.getuid()}"):
+    for folder in (program_folder(), Path(tempfile.gettempdir()) / f"autotune-{os.getuid()}"):
         target = folder / f"{source.stem}-{key}"
         if _is_ours(target):
             return target
@@ -125,7 +128,7 @@ def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
         if _is_ours(target):
             return target
     raise UnavailableError(
-        f"nowhere to keep {source.stem}: make {user_cache()} writable, or set XDG_CACHE_HOME"
+        f"nowhere to keep {source.stem}: make {program_folder()} writable, or set XDG_CACHE_HOME"
     )
 
 

@@ -9,29 +9,29 @@ from pathlib import Path
 import pytest
 
 from autotune.errors import UnavailableError
-from autotune.machine import Roofline, built_program, cpu_name, find_compiler, roofline, user_cache
+from autotune.machine import Roofline, built_program, cpu_name, find_compiler, program_folder, roofline
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty user cache."""
+    """Return an empty folder for our own programs."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    return tmp_path / "xdg" / "autotune"
+    return tmp_path / "xdg" / "autotune-programs"
 
 
 def test_the_cpu_is_named_with_its_architecture() -> None:
     assert cpu_name().split()[0] == platform.machine()
 
 
-def test_the_user_cache_is_where_the_xdg_specification_says(
+def test_the_program_folder_is_where_the_xdg_specification_says(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cache == user_cache()
+    assert cache == program_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
     monkeypatch.setenv("HOME", "/home/ada")
-    assert Path("/home/ada/.cache/autotune") == user_cache()
+    assert Path("/home/ada/.cache/autotune-programs") == program_folder()
 
 
 def test_a_program_of_ours_is_compiled_once_for_each_set_of_flags(cache: Path, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_program_of_ours_is_compiled_once_for_each_set_of_flags(cache: Path, t
     text.write_text(HELLO)
     first, again = (built_program(text, find_compiler(), ("-O1",)) for _ in range(2))
     other = built_program(text, find_compiler(), ("-O2",))
-    assert (first, 2, cache / "programs") == (again, len(list(first.parent.iterdir())), other.parent)
+    assert (first, 2, cache) == (again, len(list(first.parent.iterdir())), other.parent)
 
 
 def test_where_the_cache_cannot_be_written_the_temporary_folder_serves(
