@@ -26,6 +26,14 @@ from remote_tools.errors import PermissionDenied, TransferError, UnavailableErro
 from remote_tools.ssh import Destination, Master
 
 
+def there(path: str) -> str:
+    """Quote a path for the host's shell, leaving a leading ~ to it; a leading - is no option then."""
+    home, slash, rest = path.partition("/")
+    if home == "~":
+        return home + slash + (shlex.quote(rest) if rest else "")
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
 class Ssh(Local):
     """Run a command on a Connection's host: a local `ssh` that has it as its last word."""
 
@@ -114,7 +122,7 @@ class Connection(fabric.Connection):
         """
         result = {"remote": remote, "orig_remote": remote, "orig_local": local, "connection": self}
         if local is not None and not isinstance(local, str):
-            self._copy(f"cat -- {self._there(remote)}", target=local)
+            self._copy(f"cat -- {there(remote)}", target=local)
             return TransferResult(local=local, **result)
         folder, _, name = remote.rpartition("/")
         places = {"host": self.host, "user": self.user, "port": self.port}
@@ -128,7 +136,7 @@ class Connection(fabric.Connection):
         return TransferResult(local=str(target.absolute()), **result)
 
     def _receive(self, remote: str, target: Path, preserve_mode: bool) -> None:
-        path = self._there(remote)
+        path = there(remote)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
             try:
                 self._copy(f"cat -- {path}", target=part)
@@ -158,11 +166,11 @@ class Connection(fabric.Connection):
         given = remote or name
         if not given:
             raise ValueError("what has no name needs a remote path")
-        folder_test = f"test -d {self._there(given)} && echo yes || echo no"
+        folder_test = f"test -d {there(given)} && echo yes || echo no"
         target = str(PurePosixPath(given, name)) if self._ask(folder_test) == "yes" else given
-        part = self._there(f"{target}.{secrets.token_hex(4)}.part")
+        part = there(f"{target}.{secrets.token_hex(4)}.part")
         # Two commands: the first one's success says that every byte arrived.
-        finish = f"mv -f -- {part} {self._there(target)}"
+        finish = f"mv -f -- {part} {there(target)}"
         try:
             if isinstance(local, str):
                 with Path(local).open("rb") as source:
@@ -180,13 +188,6 @@ class Connection(fabric.Connection):
         return TransferResult(
             local=local, orig_local=local, remote=target, orig_remote=remote, connection=self
         )
-
-    def _there(self, path: str) -> str:
-        """Quote a path for the host's shell, leaving a leading ~ to it; a leading - is no option then."""
-        home, slash, rest = path.partition("/")
-        if home == "~":
-            return home + slash + (shlex.quote(rest) if rest else "")
-        return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
     def _ask(self, command: str) -> str:
         return str(self.run(command, hide=True, in_stream=False).stdout).strip()

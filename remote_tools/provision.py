@@ -7,7 +7,7 @@ import shlex
 from dataclasses import replace
 
 from remote_tools import steps
-from remote_tools.connection import Connection
+from remote_tools.connection import Connection, there
 from remote_tools.errors import UnavailableError
 from remote_tools.progress import Display
 from remote_tools.session import packed_program, program_folder
@@ -33,9 +33,7 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
 
 
 def _make_folder(connection: Connection, path: str) -> None:
-    home, slash, rest = path.partition("/")
-    quoted = f"{home}{slash}{shlex.quote(rest)}" if home == "~" and rest else shlex.quote(path)
-    made = connection.run(f"mkdir -p -- {quoted}", hide=True, warn=True, in_stream=False)
+    made = connection.run(f"mkdir -p -- {there(path)}", hide=True, warn=True, in_stream=False)
     if not made.ok:
         said = made.stderr.strip().splitlines()[-1:] or ["mkdir failed"]
         raise UnavailableError("provision", f"{connection.host}: {said[0]}", "correct code_path: inv config")
