@@ -28,7 +28,7 @@ from remote_tools.errors import (
     UnavailableError,
 )
 from remote_tools.progress import OUT_FORMAT
-from remote_tools.replica import DISPLACED, PARTIAL_DIR, join
+from remote_tools.replica import DISPLACED, PARTIAL_DIR, join, system_here
 
 # fmt: off
 FILTERS = frozenset((
@@ -129,7 +129,8 @@ def local_version() -> Version:
     try:
         done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
     except FileNotFoundError as error:
-        raise UnavailableError("sync", "no rsync on this machine", _install_hint(_local_system())) from error
+        system = "macos" if sys.platform == "darwin" else system_here()
+        raise UnavailableError("sync", "no rsync on this machine", _install_hint(system)) from error
     return parse_version((done.stdout + done.stderr).decode(errors="replace"))
 
 
@@ -155,16 +156,6 @@ def _install_hint(system: str) -> str:
         if set(names.split()) & set(system.split()):
             return command
     return "install rsync with the system's package manager"
-
-
-def _local_system() -> str:
-    if sys.platform == "darwin":
-        return "macos"
-    with contextlib.suppress(OSError):
-        lines = Path("/etc/os-release").read_text(errors="replace").splitlines()
-        found = dict(line.partition("=")[::2] for line in lines)
-        return " ".join(found.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
-    return ""
 
 
 # Its command line -------------------------------------------------------------------------------------------
