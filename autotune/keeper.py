@@ -157,26 +157,29 @@ class Keeper:
     def _measure(self, request: Record) -> None:
         self._errno_at_death[0] = 0
         os.ftruncate(self._log, 0)
-        with self._compilers.held():
-            candidate = self._start_candidate(request)
-            try:
-                ended = self._converse(candidate, Timing(**request["timing"]))
-            except _Ended as stop:
-                ended = stop.record
-            self._bury(candidate)
+        candidate = self._start_candidate(request)
+        try:
+            ended = self._converse(candidate, Timing(**request["timing"]))
+        except _Ended as stop:
+            ended = stop.record
+        self._bury(candidate)
         log = os.pread(self._log, self._limits["output_bytes"], 0).decode(errors="replace")
         send(self._stage, {"log": log, **ended})
 
     def _converse(self, candidate: _Candidate, timing: Timing) -> Record:
-        """Have the candidate called once, the outputs checked by the tuner, and then the candidate timed."""
+        """Have the candidate called once, the outputs checked by the tuner, and then the candidate timed.
+
+        Only for the last do the compilers stand still.
+        """
         self._run(candidate, 1, 1, False, self._limits["run_s"])
         send(self._stage, {"called": True})
         if not receive(self._stage)["go"]:
             return ending("wrong_output")
         limit_s = self._limits["run_s"] + timing.max_s + timing.warmup_s
-        taken = sample(
-            lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), timing
-        )
+        with self._compilers.held():
+            taken = sample(
+                lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), timing
+            )
         return {**ending("ok"), "samples": taken.nanoseconds, "calls": taken.calls}
 
     def _run(self, candidate: _Candidate, calls: int, samples: int, cold: bool, limit_s: float) -> list[int]:
