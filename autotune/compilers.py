@@ -88,9 +88,13 @@ class Compilers:
 
     def _start(self, request: Record) -> Record | None:
         log, command = os.memfd_create("log"), request["command"]
-        streams = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
         try:
-            pid = spawn(command, self._environment, streams)
+            with open(os.memfd_create("source"), "wb+", buffering=0) as source:  # noqa: PTH123
+                source.write(request["source"].encode())
+                source.seek(0)
+                pairs = (source.fileno(), 0), (log, 1), (log, 2)
+                streams = [(os.POSIX_SPAWN_DUP2, *pair) for pair in pairs]
+                pid = spawn(command, self._environment, streams)
         except OSError as error:
             os.close(log)
             refusal = ending("error", f"{command[0]}: {error.strerror}")

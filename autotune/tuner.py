@@ -8,7 +8,6 @@ import functools
 import math
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Protocol
 
 from autotune import backends, cache, search, summary
@@ -107,11 +105,10 @@ def tune(
     work = workload(kernel, inputs, maker.name, decides)
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
-        objects = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autotune-")))
 
         @functools.cache
         def workers() -> Workers:  # where the cache holds everything, none are started
-            return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits, objects))
+            return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits))
 
         size = _size(space)
         strategy = strategy or _strategy(size, budget)

@@ -107,7 +107,6 @@ class Workers:
         backend: how candidates are built and called.
         timing: how they are timed.
         limits: what they may use.
-        scratch: folder for sources and objects, which are kept; None for one that is removed.
         compile_jobs: compilers at a time; 0 for one a core.
 
     Raises:
@@ -123,7 +122,6 @@ class Workers:
         backend: Backend,
         timing: Timing | None = None,
         limits: Limits | None = None,
-        scratch: Path | None = None,
         compile_jobs: int = 0,
     ) -> None:
         if not hasattr(os, "memfd_create"):
@@ -142,7 +140,6 @@ class Workers:
             undo.callback(self._stack.close)
             self._private = _temporary_folder()
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._folder = (scratch or self._private / "run").resolve()
             self._settings: Record = {
                 "backend": backend.name,
                 "runner": backend.runner(),
@@ -158,6 +155,7 @@ class Workers:
             self._reference: _Peer | None = None
             self._numbers = itertools.count()
             self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str]] = {}
+            self._built: set[Artifact] = set()
             self._lock = threading.Lock()
             self._closing = False
             self._reader = threading.Thread(target=self._read_compiles, name="autotune-compiles", daemon=True)
@@ -183,19 +181,20 @@ class Workers:
     def compile(self, source: str) -> Future[CompileOutcome]:
         """Compile a candidate beside whatever else goes on; an object built before is used again."""
         future: Future[CompileOutcome] = Future()
-        try:
-            build = self._backend.build(
-                source, self._kernel.entry, self._inputs.specs, self._outputs, self._folder
-            )
-        except OSError as error:
-            raise CacheError(f"cannot write below {self._folder}: {error.strerror}") from error
+        folder = self._private / "run"
+        build = self._backend.build(source, self._kernel.entry, self._inputs.specs, self._outputs, folder)
         command = " ".join(build.command).replace(build.produces, build.artifact.files[0])
         head = f"$ {command}\n{self._backend.fingerprint()['version']}\n"
-        if build.done:
+        if build.artifact in self._built:
             future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
             return future
         number = next(self._numbers)
-        request = {"command": build.command, "produces": build.produces, "object": build.artifact.files[0]}
+        request = {
+            "command": build.command,
+            "source": build.source,
+            "produces": build.produces,
+            "object": build.artifact.files[0],
+        }
         with self._lock:
             self._pending[number] = (future, build.artifact, head)
             future.set_running_or_notify_cancel()
@@ -269,7 +268,10 @@ class Workers:
                 said = receive(self._keeper.control)
                 with self._lock:
                     future, artifact, head = self._pending.pop(said["number"])
-                future.set_result(_compiled(said, artifact, head))
+                compiled = _compiled(said, artifact, head)
+                if compiled.artifact:
+                    self._built.add(compiled.artifact)
+                future.set_result(compiled)
         with self._lock:
             for future, *_ in self._pending.values():
                 closed = AutotuneError("the tuner's workers were closed")

@@ -25,7 +25,7 @@ from autotune.job import workload
 from autotune.kernels import gemm
 from autotune.predict import Choice, best_config
 from autotune.space import Config
-from autotune.workers import Limits, Workers
+from autotune.workers import Workers
 
 SHAPES = (
     *((128, 128, 512), (129, 128, 512), (256, 256, 256), (192, 320, 256), (384, 384, 128)),
@@ -59,10 +59,7 @@ def measured(inputs: Inputs, configs: Sequence[Config]) -> list[list[float]]:
     maker = backends.get("c")
     decides = {"fingerprint": maker.fingerprint(), "timing": TIMING.to_dict()}
     work = workload(KERNEL, inputs, maker.name, decides)
-    with (
-        tempfile.TemporaryDirectory() as objects,
-        Workers(KERNEL, inputs, maker, TIMING, Limits(), Path(objects)) as workers,
-    ):
+    with Workers(KERNEL, inputs, maker, TIMING) as workers:
         futures = [workers.compile(work.job(config).source) for config in configs]
         artifacts = [artifact for future in futures if (artifact := future.result().artifact)]
         turns = [[median(workers, artifact) for artifact in artifacts] for _ in range(TURNS)]

@@ -1,14 +1,14 @@
 """What a backend is: how a candidate's source becomes files, and how a worker calls them.
 
-An artifact is files plus a description, never a live object, and a build is a command line: so compiling and
-running may happen in other interpreters, in other processes and on other hosts than the tuner's. A `neuron`
-backend names its own interpreter in `Build.command`; nothing else here has to know.
+An artifact is files plus a description, never a live object, and a build is a command line and what it reads
+from its standard input: so compiling and running may happen in other interpreters, in other processes and on
+other hosts than the tuner's. A `neuron` backend names its own interpreter in `Build.command`; nothing else
+here has to know.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,23 +52,20 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Build:
-    """What turns a source into an artifact: one command, or nothing where the object is there already.
+    """What turns a source into an artifact: one command.
 
     Args:
         artifact: what there will be once the command has succeeded.
+        source: what the command reads from its standard input: no file system comes between.
         command: the compiler's command line; its output is `produces`.
         produces: where the command writes; renamed to `artifact.files[0]` on success, so that no half-written
             object is ever found.
     """
 
     artifact: Artifact
+    source: str
     command: tuple[str, ...]
     produces: str
-
-    @property
-    def done(self) -> bool:
-        """Whether an earlier build of the same source left the object."""
-        return Path(self.artifact.files[0]).exists()
 
 
 class Backend(Protocol):
@@ -84,7 +81,14 @@ class Backend(Protocol):
         ...
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Write the source below `folder` and say how to compile it.
+        """Say how to compile a source; nothing is written yet.
+
+        Args:
+            source: the candidate.
+            entry: the symbol or function to call.
+            inputs: specs of the inputs.
+            outputs: specs of the outputs.
+            folder: where objects go; it is there.
 
         Raises:
             UnavailableError: the compiler is not on this machine.
@@ -107,15 +111,6 @@ class Backend(Protocol):
             addresses: where each input, then each output, begins in this process.
         """
         ...
-
-
-def write_source(path: Path, text: str) -> None:
-    """Write a source to a file that is named by its digest.
-
-    Nothing is cut off first: who else writes or reads it at the same time has the same text in mind.
-    """
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as file:
-        file.write(text.encode())
 
 
 def digest(*parts: str) -> str:

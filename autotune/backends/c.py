@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.backends._base import Artifact, Build, Program, digest, write_source
+from autotune.backends._base import Artifact, Build, Program, digest
 from autotune.errors import UsageError
 from autotune.kernel import Specs
 from autotune.machine import accepts, built_program, compiler_version, cpu_name, find_compiler
@@ -47,7 +47,7 @@ class CBackend:
         }
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Write the source and say how to compile it.
+        """Say how to compile a source.
 
         Raises:
             UsageError: more tensors than the runner passes.
@@ -55,15 +55,12 @@ class CBackend:
         if len(inputs) + len(outputs) > MAX_TENSORS:
             raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, not {len(inputs) + len(outputs)}")
         key = digest(source, entry, *self.fingerprint().values())
-        objects = folder / "objects"
-        objects.mkdir(parents=True, exist_ok=True)
-        target, text = objects / f"{key}.so", objects / f"{key}.c"
-        write_source(text, source)
+        target = str(folder / f"{key}.so")
         produces = f"{target}.{os.getpid()}.part"
         compiler = self._path()
         shared = ("-shared", "-fPIC", *([_NO_LIBC] if accepts(compiler, _NO_LIBC) else []))
-        command = (compiler, *self.flags, *shared, "-o", produces, str(text), "-lm", "-lpthread")
-        return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
+        command = (compiler, *self.flags, *shared, "-o", produces, "-x", "c", "-", "-lm", "-lpthread")
+        return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
 
     def runner(self) -> tuple[str, ...]:
         """Return the path of runner.c's program."""

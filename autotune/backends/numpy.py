@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from autotune.backends._base import Artifact, Build, Program, digest, write_source
+from autotune.backends._base import Artifact, Build, Program, digest
 from autotune.kernel import Specs, TensorSpec
 from autotune.machine import cpu_name
 
 _CHECK = """\
 import sys
-text = open(sys.argv[1], encoding="utf-8").read()
-compile(text, sys.argv[1], "exec")
-open(sys.argv[2], "w", encoding="utf-8").write(text)
+text = open(0, encoding="utf-8").read()
+compile(text, "<stdin>", "exec")
+open(sys.argv[1], "w", encoding="utf-8").write(text)
 """
 
 
@@ -43,15 +43,12 @@ class NumpyBackend:
         }
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Write the source; the command has another interpreter check its syntax."""
+        """Say how another interpreter checks a source's syntax and keeps it."""
         key = digest(source, entry, *self.fingerprint().values())
-        objects = folder / "objects"
-        objects.mkdir(parents=True, exist_ok=True)
-        text, target = objects / f"{key}.src.py", objects / f"{key}.py"
-        write_source(text, source)
+        target = str(folder / f"{key}.py")
         produces = f"{target}.{os.getpid()}.part"
-        command = (sys.executable, "-I", "-S", "-c", _CHECK, str(text), produces)
-        return Build(Artifact(self.name, entry, (str(target),), inputs, outputs), command, produces)
+        command = (sys.executable, "-I", "-S", "-c", _CHECK, produces)
+        return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
 
     def runner(self) -> tuple[str, ...]:
         """Return nothing: autotune/runner.py loads Python."""

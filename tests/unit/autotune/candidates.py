@@ -57,8 +57,9 @@ def compiled(
     outputs = kernel.outputs(inputs) if out is None else (spec_of("out", out),)
     source = kernel.generators["c"](config, inputs, outputs)
     build = backends.get("c").build(source, kernel.entry, inputs, outputs, folder)
-    if not build.done:
-        subprocess.run([*build.command, "-Wall", "-Werror"], check=True, timeout=60)
+    if not Path(build.artifact.files[0]).exists():
+        command = [*build.command, "-Wall", "-Werror"]
+        subprocess.run(command, input=build.source, text=True, check=True, timeout=60)
         Path(build.produces).replace(build.artifact.files[0])
     return build.artifact
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,13 +54,13 @@ def test_a_way_that_fails_leaves_the_other() -> None:
 
 
 @pytest.mark.skipif(not blas.thread_counts(), reason="one core, or no BLAS whose threads can be set")
-def test_the_threads_of_the_blas_are_set_where_the_reference_runs(tmp_path: Path) -> None:
+def test_the_threads_of_the_blas_are_set_where_the_reference_runs() -> None:
     def reference(a, _b):
         return (np.full_like(a, next(blas.functions("get"))()),)
 
     for count in blas.thread_counts():
         kernel = replace(KERNEL, reference=reference, golden=lambda a, _b, n=count: (np.full_like(a, n),))
-        with Workers(kernel, INPUTS, CBackend(), BRIEF, scratch=tmp_path) as workers:
+        with Workers(kernel, INPUTS, CBackend(), BRIEF) as workers:
             assert Status.OK is workers.reference(count).status
 
 

@@ -39,9 +39,9 @@ class Glutton(CBackend):
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+def workers() -> Iterator[Workers]:
     """Workers for `add`, with limits that are soon reached."""
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path_factory.mktemp("objects")) as made:
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as made:
         yield made
 
 
@@ -97,9 +97,9 @@ def test_the_reference_is_measured_the_same_way(workers: Workers) -> None:
     assert workers.reference().status is Status.OK
 
 
-def test_a_kernel_without_reference_says_so(tmp_path: Path) -> None:
+def test_a_kernel_without_reference_says_so() -> None:
     with (
-        Workers(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF, scratch=tmp_path) as workers,
+        Workers(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF) as workers,
         pytest.raises(UsageError, match="kernel 'add' has no reference"),
     ):
         workers.reference()
@@ -138,7 +138,7 @@ def test_many_compile_at_once(workers: Workers) -> None:
     assert {Status.OK} == {workers.measure(future.result().artifact).status for future in futures}  # type: ignore[arg-type]
 
 
-def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say(tmp_path: Path) -> None:
+def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say() -> None:
     specs = tuple(TensorSpec(name, (3, 4), "float64", (1, 5)) for name in "ab")
     kernel = replace(KERNEL, outputs=lambda _specs: (TensorSpec("out", (3, 4), "float64", (8, 2)),))
     source = (
@@ -146,15 +146,15 @@ def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say(tmp_path: Pa
         "for (int i = 0; i < 3; i++) for (int j = 0; j < 4; j++)\n"
         "out[i * 8 + j * 2] = a[i + j * 5] + b[i + j * 5]; SPILL }\n"
     )
-    with Workers(kernel, Inputs(specs), CBackend(), BRIEF, scratch=tmp_path) as workers:
+    with Workers(kernel, Inputs(specs), CBackend(), BRIEF) as workers:
         assert Status.OK is run(workers, source.replace("SPILL", "")).status
         spilled = run(workers, source.replace("SPILL", "out[1] = 0;"))
     assert ("wrong_output", "out: wrote 8 bytes outside the tensor") == said(spilled)
 
 
-def test_the_numpy_backend_measures_and_survives_its_candidates(tmp_path: Path) -> None:
+def test_the_numpy_backend_measures_and_survives_its_candidates() -> None:
     numpy = backends.get("numpy")
-    with Workers(KERNEL, INPUTS, numpy, BRIEF, TIGHT, tmp_path) as workers:
+    with Workers(KERNEL, INPUTS, numpy, BRIEF, TIGHT) as workers:
         head = "import numpy as np, os, sys\n"
         ended = {
             text: said(run(workers, head + f"def add(a, b, out):\n    {text}\n"))
@@ -183,11 +183,11 @@ def test_the_numpy_backend_measures_and_survives_its_candidates(tmp_path: Path) 
     assert ("compile_error", True) == (broken.status.value, "SyntaxError" in broken.log)
 
 
-def test_compilers_stand_still_while_a_candidate_is_measured(tmp_path: Path) -> None:
+def test_compilers_stand_still_while_a_candidate_is_measured() -> None:
     long = "".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000))
     slow = body(f"usleep(200000); {LOOP} out[i] = a[i] + b[i];", "unistd")
     timing = replace(BRIEF, max_s=10.0)
-    with Workers(KERNEL, INPUTS, CBackend(), timing, scratch=tmp_path, compile_jobs=2) as workers:
+    with Workers(KERNEL, INPUTS, CBackend(), timing, compile_jobs=2) as workers:
         artifact = workers.compile(slow).result().artifact
         assert artifact is not None
         pending = [workers.compile(f"/* {i} */ {long}") for i in range(2)]
@@ -196,12 +196,13 @@ def test_compilers_stand_still_while_a_candidate_is_measured(tmp_path: Path) -> 
             time.sleep(0.01)
         with ThreadPoolExecutor() as thread:
             measuring = thread.submit(workers.measure, artifact)
-            time.sleep(0.4)
-            during = {each.status() for each in compilers}
+            while {psutil.STATUS_STOPPED} != {each.status() for each in compilers}:
+                assert not measuring.done()
+                time.sleep(0.01)
             spent = [each.cpu_times().user for each in compilers]
             time.sleep(0.4)
             still = [each.cpu_times().user for each in compilers]
-            assert ({psutil.STATUS_STOPPED}, spent) == (during, still)
+            assert spent == still
             assert Status.OK is measuring.result().status
         assert psutil.STATUS_STOPPED not in {each.status() for each in compilers if each.is_running()}
 
@@ -292,7 +293,7 @@ def test_a_compiler_that_never_ends_is_killed(tmp_path: Path) -> None:
         + "#define A30 1,\nint x[] = { A0 };\n"
     )
     limits = replace(TIGHT, compile_s=0.5, memory_bytes=4 << 30)
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits, tmp_path) as workers:
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits) as workers:
         assert ("compile_timeout", "the compiler took more than 0.5 s") == said(
             workers.compile(bomb).result()
         )
@@ -307,7 +308,7 @@ def test_a_compiler_that_eats_memory_is_stopped(tmp_path: Path) -> None:
     )
     glutton.chmod(0o755)
     backend = Glutton(str(glutton))
-    with Workers(KERNEL, INPUTS, backend, BRIEF, TIGHT, tmp_path) as workers:
+    with Workers(KERNEL, INPUTS, backend, BRIEF, TIGHT) as workers:
         outcome = workers.compile(GOOD).result()
     assert ("out_of_memory", "needed more than 96 MiB of memory") == said(outcome)
 
@@ -363,12 +364,11 @@ def test_nothing_is_left_once_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 TUNER = """
 import sys
 sys.path.insert(0, {tests!r})
-from pathlib import Path
 from autotune.backends.c import CBackend
 from autotune.workers import Workers
 from vector_add import *
 
-with Workers(KERNEL, INPUTS, CBackend(), scratch=Path({scratch!r})) as workers:
+with Workers(KERNEL, INPUTS, CBackend()) as workers:
     forks = body("if (!fork()) {{ setsid(); pause(); }} pause();", "unistd")
     artifact = workers.compile(forks).result().artifact
     workers.reference()
@@ -380,10 +380,8 @@ with Workers(KERNEL, INPUTS, CBackend(), scratch=Path({scratch!r})) as workers:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_tuner_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
-    temporary, scratch = tmp_path / "tmp", tmp_path / "objects"
-    temporary.mkdir()
-    code = TUNER.format(tests=str(Path(__file__).parent), scratch=str(scratch))
-    environment = {**os.environ, "TMPDIR": str(temporary)}
+    code = TUNER.format(tests=str(Path(__file__).parent))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
@@ -399,14 +397,14 @@ def test_a_killed_tuner_leaves_nothing_running(tmp_path: Path, number: signal.Si
     assert len(family) >= 5
     assert eventually_gone(family)
     deadline = time.monotonic() + 10
-    while (left := [*temporary.iterdir(), *scratch.rglob("*.part")]) and time.monotonic() < deadline:
+    while (left := list(tmp_path.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [] == left
 
 
-def test_a_keeper_that_was_killed_is_said(tmp_path: Path) -> None:
+def test_a_keeper_that_was_killed_is_said() -> None:
     before = processes_below()
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path) as workers:
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
         artifact = workers.compile(GOOD).result().artifact
         assert artifact is not None
         for pid in processes_below() - before:
@@ -419,20 +417,17 @@ def test_a_keeper_that_was_killed_is_said(tmp_path: Path) -> None:
 # -- what is refused before anything starts
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_a_missing_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     before = processes_below()
-    with (
-        Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT, tmp_path / "file") as workers,
-        pytest.raises(CacheError, match=r"cannot write below .*file: Not a directory"),
-    ):
-        workers.compile(GOOD)
+    with pytest.raises(CacheError, match=r"cannot make a temporary folder: .*; set TMPDIR to one with room"):
+        Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT)
     assert before == processes_below()
 
 
-def test_inputs_that_cannot_be_meant_start_nothing(tmp_path: Path) -> None:
+def test_inputs_that_cannot_be_meant_start_nothing() -> None:
     before = processes_below()
     bad = replace(INPUTS, arrays=(np.full(LENGTH, np.nan, "f4"), np.zeros(LENGTH, "f4")))
     with pytest.raises(DataError, match="input 'a': 1000 of 1000"):
-        Workers(KERNEL, bad, CBackend(), scratch=tmp_path)
+        Workers(KERNEL, bad, CBackend())
     assert before == processes_below()
