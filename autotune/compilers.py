@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from autotune.processes import ending, filled, kill, out_of_memory, signal_group
 from autotune.wire import Record
 
 _LARGEST_OBJECT = 1 << 28
+_FULL = os.strerror(errno.ENOSPC)
 
 
 @dataclass
@@ -37,7 +39,8 @@ class Compilers:
 
     def __init__(self, settings: Record) -> None:
         self._limits, self._jobs = settings["limits"], settings["compile_jobs"]
-        self._environment = {**os.environ, "TMPDIR": settings["folder"]}  # a killed cc leaves files there
+        # A killed cc leaves files in its TMPDIR; what it says of a full disk is looked for.
+        self._environment = {**os.environ, "TMPDIR": settings["folder"], "LC_ALL": "C"}
         self._waiting: deque[Record] = deque()
         self._running: dict[int, _Job] = {}
 
@@ -131,6 +134,8 @@ class Compilers:
             job.produces.unlink(missing_ok=True)
         log = os.pread(job.log, self._limits["output_bytes"], 0).decode(errors="replace")
         os.close(job.log)
+        if how["status"] == "compile_error" and _FULL in log:
+            how = ending("full")
         return {"number": job.number, "log": log, "seconds": time.monotonic() - job.started, **how}
 
     def _how(self, status: int, usage: resource.struct_rusage, overdue: bool) -> Record:

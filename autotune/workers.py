@@ -268,6 +268,9 @@ class Workers:
                 said = receive(self._keeper.control)
                 with self._lock:
                     future, artifact, head = self._pending.pop(said["number"])
+                if said["status"] == "full":
+                    future.set_exception(_disk_full())
+                    continue
                 compiled = _compiled(said, artifact, head)
                 if compiled.artifact:
                     self._built.add(compiled.artifact)
@@ -280,6 +283,11 @@ class Workers:
 
 def _keeper_gone() -> AutotuneError:
     return AutotuneError("the keeper of the workers was killed: start again to continue")
+
+
+def _disk_full() -> CacheError:
+    advice = "free some space, or set TMPDIR to a folder with room, and run again: what is recorded is kept"
+    return CacheError(f"no space for the compiler's files in {tempfile.gettempdir()}; {advice}")
 
 
 def _temporary_folder() -> Path:

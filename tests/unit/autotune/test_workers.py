@@ -425,6 +425,25 @@ def test_a_missing_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.
     assert before == processes_below()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk_ends_the_run_and_is_no_fault_of_the_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no rights to mount here")
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        big = f"char filled[{1 << 20}] = {{1}};\n{GOOD}"
+        with (
+            Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
+            pytest.raises(CacheError, match=f"no space for the compiler's files in {tmp_path}; free some"),
+        ):
+            workers.compile(big).result()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_inputs_that_cannot_be_meant_start_nothing() -> None:
     before = processes_below()
     bad = replace(INPUTS, arrays=(np.full(LENGTH, np.nan, "f4"), np.zeros(LENGTH, "f4")))
