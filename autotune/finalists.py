@@ -18,6 +18,8 @@ from autotune.workers import CompileOutcome, RunOutcome, Workers
 
 FINALISTS = 4
 TURNS = 6  # the fewest whose extremes bound a median with 95 % confidence: 1 - 2 / 2**6 is 97 %
+MOST_TURNS = 24
+_STEADY = 0.02  # of the median: an interval that is narrower needs no more turns
 _PASSES = 2
 
 Gauge = Callable[[Sequence[float]], Metrics]
@@ -49,7 +51,7 @@ def confirm(
         ledger: where the readings are recorded.
         trials: path -> trial; changed in place: finalists get their confirmed reading, or how they failed.
         open_workers: called only where something is to be measured.
-        timing: of one turn.
+        timing: its `max_s` is for all turns of a finalist together.
         gauge: makes metrics of samples.
 
     Returns:
@@ -64,9 +66,10 @@ def confirm(
         workers = open_workers()
         built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
         ways = _ways_of_reference(work.kernel)
-        runs = [functools.partial(_run, compiled, workers, timing) for compiled in built]
-        references = [functools.partial(workers.reference, count, timing) for count in ways]
-        outcomes = _take_turns([*runs, *references])
+        turn = replace(timing, max_s=timing.max_s / TURNS)
+        runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
+        references = [functools.partial(workers.reference, count, turn) for count in ways]
+        outcomes = take_turns(runs, references, workers.place_anew, timing.max_s)
         readings = {}
         for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
             if turns[-1].status is Status.OK:
@@ -109,18 +112,35 @@ def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> 
     return Reference(f"NumPy, {count} thread{'s' if count > 1 else ''}" if told else "NumPy", best)
 
 
-def _take_turns(runs: Sequence[Callable[[], RunOutcome]]) -> list[list[RunOutcome]]:
-    """Run each once a turn, forwards and backwards, in fresh processes.
+def take_turns(
+    runs: Sequence[Callable[[], RunOutcome]],
+    references: Sequence[Callable[[], RunOutcome]],
+    place_anew: Callable[[], None],
+    max_s: float,
+) -> list[list[RunOutcome]]:
+    """Run each once a turn, forwards and backwards, until the runs' medians are steady or their time is up.
 
-    What a process gets by luck (where its pages lie) and what the machine does meanwhile so falls on all
-    alike. Who fails has no further turn.
+    Every turn has fresh processes and other pages of memory: so what comes by luck (where pages lie) and what
+    the machine does meanwhile falls on all alike, and is another luck in the next. Who fails has no further
+    turn.
     """
-    outcomes: list[list[RunOutcome]] = [[] for _ in runs]
-    for turn in range(TURNS):
-        for run, turns in list(zip(runs, outcomes, strict=True))[:: -1 if turn % 2 else 1]:
+    outcomes: list[list[RunOutcome]] = [[] for _ in [*runs, *references]]
+    for turn in range(MOST_TURNS):
+        if turn >= TURNS and all(_steady(turns, max_s) for turns in outcomes[: len(runs)]):
+            break
+        place_anew()
+        for run, turns in list(zip([*runs, *references], outcomes, strict=True))[:: -1 if turn % 2 else 1]:
             if not turns or turns[-1].status is Status.OK:
                 turns.append(run())
     return outcomes
+
+
+def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
+    """Whether more turns would say no more, or none can be had: it failed, or has had its time."""
+    if turns[-1].status is not Status.OK or sum(sum(t.samples_ms) * t.calls for t in turns) >= max_s * 1e3:
+        return True
+    known = summarize([median(turn.samples_ms) for turn in turns])
+    return known.ci95_high - known.ci95_low <= _STEADY * known.median
 
 
 def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from autotune import backends, cache, search, summary
 from autotune.backends import Backend
 from autotune.budget import Budget
 from autotune.errors import UsageError
-from autotune.finalists import TURNS, confirm
+from autotune.finalists import confirm
 from autotune.job import GENERATOR_FAULTS, Job, Workload, workload
 from autotune.kernel import Inputs, Kernel, Specs
 from autotune.ledger import Ledger
@@ -118,7 +117,7 @@ def tune(
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
         with _summarized(run, strategy, budget, started):
             run.search(strategy, budget, started, workers)
-            notes += run.confirm(workers, replace(timing, max_s=timing.max_s / TURNS))
+            notes += run.confirm(workers, timing)
         return run.results(notes, time.monotonic() - started)
 
 

@@ -233,6 +233,10 @@ class Workers:
             self._reference = self._stack.enter_context(_Peer(settings, load))
         return self._measure(self._reference, {"object": "", "entry": str(threads)}, timing)
 
+    def place_anew(self) -> None:
+        """Let the tensors of all further measurements lie in other pages; see `Segment.place_anew`."""
+        self._segment.place_anew()
+
     # -- inside
 
     def _settings_for(self, name: str) -> Record:
