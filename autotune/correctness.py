@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,15 +151,21 @@ class Golden:
         )
         return cls(outputs, values, tolerances)
 
+    @functools.cached_property
+    def bounds(self) -> tuple[tuple[Array, Array], ...]:
+        """The least and the largest right value of each element of each output, in its own dtype."""
+        triples = zip(self.values, self.tolerances, self.specs, strict=True)
+        return tuple(_bounds(value, allowed, dtype_of(spec)) for value, allowed, spec in triples)
+
     def compare(self, actual: Sequence[Array]) -> Mismatch | None:
         """Return what is wrong with the first output that is wrong; None where all are right."""
-        for spec, value, allowed, got in zip(self.specs, self.values, self.tolerances, actual, strict=True):
-            with np.errstate(invalid="ignore", over="ignore"):
-                right = np.abs(got - value) <= allowed
+        for place, (spec, got) in enumerate(zip(self.specs, actual, strict=True)):
+            value, (least, largest) = self.values[place], self.bounds[place]
+            right = (least <= got) & (got <= largest)
             if not right.all():
                 right |= (got == value) | (np.isnan(got) & np.isnan(value) & ~is_poison(got))
             if not right.all():
-                return _describe(spec, value, allowed, got, ~right)
+                return _describe(spec, value, self.tolerances[place], got, ~right)
         return None
 
 
@@ -177,6 +184,24 @@ def tolerance(value: NDArray[np.float64], dtype: np.dtype[Any], terms: int) -> N
     eps = float(np.finfo(dtype).eps)
     allowed = SAFETY * eps * (magnitude + np.sqrt(max(terms, 1)) * scale)
     return np.where(finite, allowed, 0.0)
+
+
+def _bounds(
+    value: NDArray[np.float64], allowed: NDArray[np.float64], dtype: np.dtype[Any]
+) -> tuple[Array, Array]:
+    """Return the least and the largest number of a dtype that lie within the tolerance of each element.
+
+    Comparing in the outputs' own dtype takes a sixth of the time that a difference in float64 takes, and each
+    candidate is compared twice.
+    """
+    if dtype.kind != "f":
+        return value, value
+    low, high = np.asarray(value - allowed), np.asarray(value + allowed)
+    with np.errstate(over="ignore"):
+        least, largest = low.astype(dtype), high.astype(dtype)
+    np.nextafter(least, np.inf, out=least, where=least < low, dtype=dtype)
+    np.nextafter(largest, -np.inf, out=largest, where=largest > high, dtype=dtype)
+    return least, largest
 
 
 def poison_byte(dtype: np.dtype[Any]) -> int:

@@ -43,6 +43,18 @@ def poisoned(shape: tuple[int, ...], dtype: str = "float32") -> Array:
     return np.full(int(np.prod(shape)) * kind.itemsize, poison_byte(kind), np.uint8).view(kind).reshape(shape)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_bounds_are_the_last_numbers_within_the_tolerance(dtype: str) -> None:
+    exact = golden(np.random.default_rng(0).standard_normal(1000), dtype, terms=64)
+    (value,), (allowed,), ((least, largest),) = exact.values, exact.tolerances, exact.bounds
+    assert (np.dtype(dtype), np.dtype(dtype)) == (least.dtype, largest.dtype)
+    for last, outwards in ((least, -np.inf), (largest, np.inf)):
+        beyond = np.nextafter(last, outwards, dtype=dtype)
+        rounding = 1e-15  # of the difference itself, in float64
+        assert (np.abs(last - value) <= allowed + rounding).all()
+        assert (np.abs(beyond - value) > allowed - rounding).all()
+
+
 def test_arrays_are_the_same_for_the_same_seed() -> None:
     first, again, other = (materialize(replace(INPUTS, seed=seed)) for seed in (1, 1, 2))
     same = [np.array_equal(a, b) for a, b in zip(first, again, strict=True)]
