@@ -6,6 +6,9 @@ falls on all of them:
 - alone: nothing is compiled;
 - tuner: the tuner's queue is full, as in a search: its compilers stand still during each measurement;
 - careless: as many compilers run all the time, as they would if nobody held them.
+
+Both the median and the 95th percentile are told: a compiler that takes the core for a time slice leaves the
+median of short samples alone, and moves the percentile.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -52,27 +54,32 @@ KERNEL = Kernel(
 )
 
 
-def median_ms(workers: Workers, artifact: Artifact) -> float:
-    """Measure once; return the median."""
-    return median(workers.measure(artifact).samples_ms)
+Reading = tuple[float, ...]
+"""Median and 95th percentile, in milliseconds."""
 
 
-def beside_compilers(workers: Workers, artifact: Artifact, numbers: itertools.count[int]) -> float:
+def reading(workers: Workers, artifact: Artifact) -> Reading:
+    """Measure once."""
+    ordered = sorted(workers.measure(artifact).samples_ms)
+    return tuple(quantile(ordered, fraction) for fraction in (0.5, 0.95))
+
+
+def beside_compilers(workers: Workers, artifact: Artifact, numbers: itertools.count[int]) -> Reading:
     """Measure while the tuner's own compilers have more to do than they can."""
     queue = [workers.compile(f"/* {next(numbers)} */ {LONG}") for _ in range(2 * JOBS)]
     try:
-        return median_ms(workers, artifact)
+        return reading(workers, artifact)
     finally:
         for future in queue:
             future.result()
 
 
-def beside_careless(workers: Workers, artifact: Artifact, source: Path) -> float:
+def beside_careless(workers: Workers, artifact: Artifact, source: Path) -> Reading:
     """Measure while compilers run that nobody holds."""
     command = f"while :; do cc -O3 -c -o /dev/null {source}; done"
     others = [subprocess.Popen(["sh", "-c", command], start_new_session=True) for _ in range(JOBS)]
     try:
-        return median_ms(workers, artifact)
+        return reading(workers, artifact)
     finally:
         for each in others:
             os.killpg(each.pid, 9)
@@ -80,11 +87,11 @@ def beside_careless(workers: Workers, artifact: Artifact, source: Path) -> float
 
 
 def main() -> None:
-    """Print each way's median over the rounds, and its ratio to measuring alone, round by round."""
+    """Print each way's readings over the rounds, and their ratios to measuring alone, round by round."""
     inputs = Inputs(tuple(TensorSpec(name, (LENGTH,)) for name in "ab"))
     timing = Timing(min_repeats=100, max_repeats=100)
     numbers = itertools.count()
-    times: dict[str, list[float]] = {"alone": [], "tuner": [], "careless": []}
+    times: dict[str, list[Reading]] = {"alone": [], "tuner": [], "careless": []}
     with tempfile.TemporaryDirectory() as folder, Workers(KERNEL, inputs, CBackend(), timing) as workers:
         artifact = workers.compile(ADD).result().artifact
         if artifact is None:
@@ -92,14 +99,18 @@ def main() -> None:
         source = Path(folder) / "long.c"
         source.write_text(LONG, encoding="utf-8")
         for _ in range(ROUNDS):
-            times["alone"].append(median_ms(workers, artifact))
+            times["alone"].append(reading(workers, artifact))
             times["tuner"].append(beside_compilers(workers, artifact, numbers))
             times["careless"].append(beside_careless(workers, artifact, source))
     print(f"add, {LENGTH} floats, {ROUNDS} rounds, {JOBS} compilers; ratio to alone, median (quartiles)")
-    for name, taken in times.items():
-        ratios = sorted(one / alone for one, alone in zip(taken, times["alone"], strict=True))
-        low, middle, high = (quantile(ratios, fraction) for fraction in (0.25, 0.5, 0.75))
-        print(f"{name:9} {median(taken):.4f} ms   {middle:.3f} ({low:.3f}-{high:.3f})")
+    for place, what in enumerate(("median", "95th percentile")):
+        alone = [each[place] for each in times["alone"]]
+        for name, taken in times.items():
+            column = [each[place] for each in taken]
+            ratios = sorted(one / other for one, other in zip(column, alone, strict=True))
+            low, middle, high = (quantile(ratios, fraction) for fraction in (0.25, 0.5, 0.75))
+            typical = quantile(sorted(column), 0.5)
+            print(f"{what:16} {name:9} {typical:.4f} ms   {middle:.3f} ({low:.3f}-{high:.3f})")
 
 
 if __name__ == "__main__":
