@@ -130,8 +130,8 @@ def write_trial(folder: Path, result: Mapping[str, Any], compilation: str, execu
                 _create(f"{fresh}/{name}", data)
             try:
                 os.rename(fresh, target)  # noqa: PTH104
-            except OSError as fault:
-                if fault.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            except OSError:
+                if not os.path.isdir(target):  # noqa: PTH112  what a full folder is answered with differs
                     raise
                 for name in contents:
                     Path(fresh, name).replace(folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -184,8 +185,14 @@ class Ledger:
 
     def stamp(self) -> dict[str, int]:
         """Return the size of each other writer's journal: equal stamps, equal records."""
-        paths = self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ()
-        return {path.name: path.stat().st_size for path in paths if path != self._writer.path}
+        sizes = {}
+        for path in self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ():
+            if path != self._writer.path:
+                with contextlib.suppress(
+                    FileNotFoundError
+                ):  # removed since, or the folder's list is an old one
+                    sizes[path.name] = path.stat().st_size
+        return sizes
 
     def state(self) -> str:
         """Return a digest of what is recorded: equal states, equal summaries."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -78,7 +80,8 @@ def _workload(summary: Path, journals: list[journal.Journal]) -> tuple[int, list
     if document.get("backend") == exchange.BACKEND:
         message = "imported: it is shown and exported, and a tuner here would measure everything itself"
         return len(trials), [Finding("stale", folder, message)]
-    findings = [found for trial in trials for found in _trial(folder, trial, known)]
+    recorded = _recorded(journals)
+    findings = [found for trial in trials for found in _trial(folder, trial, recorded[trial.identity])]
     told = {trial.identity for trial in trials}
     paths = {trial.path for trial in trials}
     missing = [each for each in known.trials.values() if each["trial"]["path"] not in paths]
@@ -88,12 +91,20 @@ def _workload(summary: Path, journals: list[journal.Journal]) -> tuple[int, list
     return len(trials), findings + list(_stale(folder, known))
 
 
-def _trial(folder: Path, trial: Trial, known: Known) -> Iterator[Finding]:
-    """Compare a trial of the summary with its record and its folder."""
-    record = known.trials.get(trial.identity)
-    if record is None:
+def _recorded(journals: Iterable[journal.Journal]) -> defaultdict[str, list[dict[str, Any]]]:
+    """Return identity -> every record of it: tuners that share a cache may each have measured a config."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in itertools.chain.from_iterable(each.records for each in journals):
+        if record["record"] == "trial":
+            found[record["trial"]["identity"]].append(_plain(record["trial"]))
+    return found
+
+
+def _trial(folder: Path, trial: Trial, recorded: Collection[dict[str, Any]]) -> Iterator[Finding]:
+    """Compare a trial of the summary with its records and its folder."""
+    if not recorded:
         return  # refused by the generator, or fetched without the index
-    if _plain(trial.to_dict()) != _plain(record["trial"]):
+    if _plain(trial.to_dict()) not in recorded:
         yield Finding("damaged", folder / cache.METRICS, f"{trial.path} is not what the journal recorded")
     path = folder / Path(trial.path).name / cache.RESULT
     try:
@@ -103,9 +114,8 @@ def _trial(folder: Path, trial: Trial, known: Known) -> Iterator[Finding]:
     except CacheError as fault:
         yield Finding("incomplete", path, f"{fault}; it is measured again in the next run")
     else:
-        if result["trial"].get("identity") == trial.identity and _plain(result["trial"]) != _plain(
-            record["trial"]
-        ):
+        same = result["trial"].get("identity") == trial.identity
+        if same and _plain(result["trial"]) not in recorded:
             yield Finding("damaged", path, "is not what the journal recorded")
 
 

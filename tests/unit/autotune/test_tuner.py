@@ -27,6 +27,7 @@ from autotune import (
 )
 from autotune.backends.c import CBackend
 from autotune.errors import CacheError, DataError, UnavailableError, UsageError
+from autotune.verify import verify
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -340,6 +341,7 @@ def test_two_tuners_on_one_cache_both_finish_and_no_record_is_lost(tmp_path):
     assert [["20", "True"]] * 2 == [words[1:] for words in said]
     assert 20 == len(recorded(tmp_path)) == len(document(tmp_path)["trials"])
     assert 0 == run(tmp_path, space("good", "slow", variants=10)).measured
+    assert (20, []) == verify(tmp_path)
 
 
 def test_a_disk_that_fills_up_is_said_and_nothing_is_half_written(tmp_path):
