@@ -158,19 +158,26 @@ class Waits:
         return call
 
 
-def own(configs: int) -> tuple[float, float]:
-    """Return milliseconds a config of a cold run that are neither compiling nor measuring: wall, and CPU."""
-    waits = Waits()
-    spent = {
-        (tuner, "wait"),
-        (tuner, "confirm"),
-        (Workers, "measure"),
-        (Workers, "__init__"),
-        (Workers, "close"),
+def own(configs: int) -> tuple[float, float, float]:
+    """Return milliseconds a config of a cold run that are neither compiling nor measuring.
+
+    Returns:
+        Wall; how much of it is the handing over of compilations, which wakes the keeper, so that on a machine
+        whose cores are all at work it starts the compiler before we go on; and the CPU time of it all,
+        checks and confirmation included.
+    """
+    waits, handing = Waits(), Waits()
+    timed = {
+        (tuner, "wait"): waits,
+        (tuner, "confirm"): waits,
+        (Workers, "measure"): waits,
+        (Workers, "__init__"): waits,
+        (Workers, "close"): waits,
+        (Workers, "compile"): handing,
     }
-    kept = [(owner, name, getattr(owner, name)) for owner, name in spent]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in timed]
     for owner, name, function in kept:
-        setattr(owner, name, waits.timed(function))
+        setattr(owner, name, timed[owner, name].timed(function))
     try:
         with scratch() as folder:
             busy = time.process_time()
@@ -179,7 +186,8 @@ def own(configs: int) -> tuple[float, float]:
     finally:
         for owner, name, function in kept:
             setattr(owner, name, function)
-    return (seconds - waits.seconds) / configs * 1e3, busy / configs * 1e3
+    wall, handed, busy = (each / configs * 1e3 for each in (seconds - waits.seconds, handing.seconds, busy))
+    return wall, handed, busy
 
 
 def fill_ours(configs: int, folder: Path) -> None:
@@ -251,7 +259,9 @@ def main() -> None:
         theirs(16, folder / "theirs.json", python)
     ours_cold, theirs_cold = cold(96, options.rounds, python)
     ratio = statistics.median(mine / other for mine, other in zip(ours_cold, theirs_cold, strict=True))
-    wall, busy = own(96)
+    wall, handed, busy = (
+        statistics.median(column) for column in zip(*(own(96) for _ in range(3)), strict=True)
+    )
     ours_cached, theirs_cached = cached(4000, options.rounds, python)
     median_ms, width = spread(10)
     rows = [
@@ -262,7 +272,14 @@ def main() -> None:
             f"{ratio:.2f} of theirs",
             "<= 0.55",
         ),
-        ("our own time, ms a config", f"{wall:.2f}", "-", f"{busy:.2f} of CPU", "<= 1.0"),
+        (
+            "our own time, ms a config",
+            f"{wall:.2f}",
+            "-",
+            f"{handed:.2f} handing over",
+            "<= 1.0",
+        ),
+        ("CPU time of the tuner, ms a config", f"{busy:.2f}", "-", "checks included", ""),
         (
             "all cached, 4,000 configs, ms a config",
             f"{statistics.median(ours_cached):.3f}",
