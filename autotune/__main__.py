@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from autotune import cache, exchange, report
 from autotune.clean import clean
-from autotune.errors import AutotuneError, DataError, UsageError
+from autotune.errors import AutotuneError, DataError, UnavailableError, UsageError
 from autotune.report.records import log_tail
 from autotune.report.units import config_text, duration, interval, throughput
 from autotune.report.visible import encodable, visible
@@ -22,6 +22,8 @@ from autotune.trial import Trial
 from autotune.verify import verify
 
 _SHOWN = 20
+_WORKLOAD = "KERNEL or KERNEL/SHAPES"
+_REPORT = "Print the best configs; write report.html and the plots."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,21 +37,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="autotune", description="Read, check and tidy a cache of tuning results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str, *words: str) -> argparse.ArgumentParser:
+    where = "the cache (default: $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune)"
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        for word in words:
-            added.add_argument(word)
-        where = "the cache (default: $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune)"
         added.add_argument("--cache-dir", type=Path, metavar="DIR", help=where)
         return added
 
     command("list", "Print the best config of every workload.")
-    show = command("show", "Print a workload's trials, or one trial with its logs.", "workload")
+    made = commands.add_parser("report", help=_REPORT, description=_REPORT)
+    made.add_argument("cache_dir", type=Path, nargs="?", metavar="CACHE", help=where)
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the files go (default: plots/ in the cache)"
+    )
+    made.add_argument("--no-html", action="store_true", help="the table only: write nothing")
+    made.add_argument("--no-table", action="store_true", help="the files only: print where they are")
+    show = command("show", "Print a workload's trials, or one trial with its logs.")
+    show.add_argument("workload", help=_WORKLOAD)
     show.add_argument("config", nargs="?", help="a config's folder name, or the start of it")
     best = command("best", "Print best configs as JSON, one workload a line.")
-    best.add_argument("workload", nargs="?", help="KERNEL or KERNEL/SHAPES; default: all")
+    best.add_argument("workload", nargs="?", help=f"{_WORKLOAD}; default: all")
     command("verify", "Check that everything is whole, and say what would be measured again here and why.")
-    export = command("export", "Write a workload's trials to a file that other tuners read.", "workload")
+    export = command("export", "Write a workload's trials to a file that other tuners read.")
+    export.add_argument("workload", help=_WORKLOAD)
     export.add_argument("file", type=Path, help="*.csv, *.t4.json, else kernel_tuner's cache; *.gz is packed")
     fetched = command("import", "Read a CSV, T4 results or a cache of kernel_tuner into this cache.")
     fetched.add_argument("file", type=Path)
@@ -59,12 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; return its exit code."""
-    if argv[:1] == ["report"]:
-        return report.main(argv[1:])
     options = _parser().parse_args(argv)
     root = cache.root(options.cache_dir)
     if options.command == "list":
-        return report.main([str(root), "--no-html"])
+        return _report(root)
+    if options.command == "report":
+        out = None if options.no_html else options.out or root / "plots"
+        return _report(root, out, table=not options.no_table)
     if options.command == "show":
         return _show(root, options.workload, options.config)
     if options.command == "best":
@@ -79,6 +90,24 @@ def main(argv: Sequence[str]) -> int:
     for line in clean(root):
         _say(line)
     return 0
+
+
+def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
+    """Print the table, write the files; what cannot be read is told, and the rest shown all the same."""
+    workloads, faults = report.load_all(root)
+    if workloads and table:
+        report.print_table(workloads)
+    if workloads and out:
+        _say("")
+        _say(f"report: {report.write_page(workloads, root, out)}")
+        try:
+            plots = report.write_plots(workloads, out)
+            _say(f"plots:  {out} ({len(plots)} PNG)")
+        except UnavailableError as missing:
+            _complain(missing)
+    for fault in faults:
+        _complain(fault)
+    return faults[0].exit_code if faults else 0
 
 
 def _summaries(root: Path, name: str | None) -> list[Path]:
@@ -191,13 +220,17 @@ def _say(line: str) -> None:
     print(encodable(visible(line), sys.stdout.encoding))
 
 
+def _complain(fault: AutotuneError) -> None:
+    print(encodable(f"autotune: {visible(str(fault))}", sys.stderr.encoding or "ascii"), file=sys.stderr)
+
+
 if __name__ == "__main__":
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()  # here, where a reader that is gone can be told from a fault
         sys.exit(code)
     except AutotuneError as error:
-        print(f"autotune: {visible(str(error))}", file=sys.stderr)
+        _complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

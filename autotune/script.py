@@ -59,10 +59,9 @@ def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError("is 0 or more")
-    return count
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a count of configs, 0 or more, not {text!r}")
+    return int(text)
 
 
 def main(flags: argparse.Namespace, workloads: Sequence[Workload]) -> int:

@@ -6,16 +6,15 @@ host measured.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from autotune import cache
-from autotune.errors import AutotuneError, CacheError, DataError, UnavailableError, UsageError
+from autotune.errors import AutotuneError, CacheError, DataError, UsageError
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
@@ -23,10 +22,9 @@ from autotune.report.raster import png
 from autotune.report.records import Workload, load
 from autotune.report.scene import Scene, sheet
 from autotune.report.terminal import print_workloads
-from autotune.report.visible import encodable, visible
 from autotune.report.workload_charts import workload_charts
 
-__all__ = ["Live", "Workload", "load", "load_all", "main", "print_table", "write_page", "write_plots"]
+__all__ = ["Live", "Workload", "load", "load_all", "print_table", "write_page", "write_plots"]
 
 
 def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
@@ -100,62 +98,3 @@ def _write_sheet(path: Path, scene: Scene) -> None:
 
 def _hosts(workloads: Sequence[Workload]) -> str:
     return "; ".join(dict.fromkeys(workload.host for workload in workloads))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run `python -m autotune report CACHE [--out DIR] [--no-html] [--no-table]`.
-
-    Returns:
-        0; the first fault's code where a part of the cache could not be read: the rest is shown all the same.
-
-    Raises:
-        AutotuneError: there is nothing to show, or it cannot be written.
-    """
-    parser = _Parser(
-        prog="autotune report", description="Print the best configs; write report.html and the plots."
-    )
-    parser.add_argument(
-        "cache", type=Path, nargs="?", help="the cache; default: $AUTOTUNE_CACHE_DIR or ~/.cache/autotune"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the files go; default: plots/ in the cache"
-    )
-    parser.add_argument("--no-html", action="store_true", help="the table only: write nothing")
-    parser.add_argument("--no-table", action="store_true", help="the files only: print where they are")
-    options = parser.parse_args(argv)
-    cache_root = cache.root(options.cache)
-    workloads, faults = load_all(cache_root)
-    if workloads:
-        if not options.no_table:
-            print_table(workloads)
-        if not options.no_html:
-            _write_files(workloads, cache_root, options.out or cache_root / "plots")
-    for fault in faults:
-        _complain(fault)
-    return faults[0].exit_code if faults else 0
-
-
-def _write_files(workloads: Sequence[Workload], cache_root: Path, out: Path) -> None:
-    _say(f"\nreport: {write_page(workloads, cache_root, out)}")
-    try:
-        plots = write_plots(workloads, out)
-        _say(f"plots:  {out} ({len(plots)} PNG)")
-    except UnavailableError as fault:
-        _complain(fault)
-
-
-def _say(text: str) -> None:
-    print(encodable(visible(text, keep="\n"), sys.stdout.encoding or "ascii"))
-
-
-def _complain(fault: AutotuneError) -> None:
-    print(
-        encodable(f"autotune report: {visible(str(fault))}", sys.stderr.encoding or "ascii"), file=sys.stderr
-    )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """End with EX_USAGE, as every fault of usage does."""
-        self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from autotune import report
+from autotune.__main__ import main
 from autotune.errors import CacheError, DataError, UsageError
 from autotune.report.page import page
 from autotune.report.palette import ROLES
@@ -305,7 +306,7 @@ def test_the_report_is_a_page_and_a_png_for_each_kernel_and_shape(
     sample_cache.write_workload(root / "transpose/32x32", work, {"block": [8, 16]}, 2, failing=0)
     sample_cache.write_workload(root / "softmax/32x32", work, {"block": [8, 16]}, 2, failing=1)
 
-    assert 0 == report.main([str(root), "--out", str(tmp_path / "out")])
+    assert 0 == main(["report", str(root), "--out", str(tmp_path / "out")])
 
     assert [
         "gemm.png",
@@ -329,7 +330,7 @@ def test_hostile_names_are_drawn_too(small: Path, tmp_path: Path) -> None:
 def test_no_html_writes_nothing(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(small.parents[2].rglob("*"))
 
-    assert 0 == report.main([str(small.parents[2]), "--no-html"])
+    assert 0 == main(["report", str(small.parents[2]), "--no-html"])
 
     assert before == sorted(small.parents[2].rglob("*"))
     assert "gemm" in capsys.readouterr().out
@@ -342,7 +343,7 @@ def test_what_can_be_read_is_shown_beside_what_cannot(
     torn.parent.mkdir()
     torn.write_text(small.read_text()[:-20])
 
-    assert 65 == report.main([str(small.parents[2]), "--no-html"])
+    assert 65 == main(["report", str(small.parents[2]), "--no-html"])
 
     shown = capsys.readouterr()
     assert "8x8" in shown.out
@@ -351,14 +352,14 @@ def test_what_can_be_read_is_shown_beside_what_cannot(
 
 def test_a_cache_without_results_says_what_to_name_instead(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing was tuned here"):
-        report.main([str(tmp_path)])
+        main(["report", str(tmp_path)])
     with pytest.raises(CacheError, match="no such folder"):
-        report.main([str(tmp_path / "absent")])
+        main(["report", str(tmp_path / "absent")])
 
 
 def test_a_fault_of_usage_ends_with_ex_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        report.main(["--sunny"])
+        main(["report", "--sunny"])
 
     assert 64 == ended.value.code
     assert "unrecognized arguments: --sunny" in capsys.readouterr().err
@@ -366,11 +367,11 @@ def test_a_fault_of_usage_ends_with_ex_usage(capsys: pytest.CaptureFixture[str])
 
 def test_without_matplotlib_there_is_a_table_a_page_and_advice(small: Path) -> None:
     program = (
-        "import sys; sys.modules['matplotlib'] = None; from autotune import report; report.main(sys.argv[1:])"
+        "import sys; sys.modules['matplotlib'] = None; from autotune.__main__ import main; main(sys.argv[1:])"
     )
 
     ran = subprocess.run(
-        [sys.executable, "-c", program, str(small.parents[2])],
+        [sys.executable, "-c", program, "report", str(small.parents[2])],
         capture_output=True,
         text=True,
         check=False,
@@ -381,7 +382,7 @@ def test_without_matplotlib_there_is_a_table_a_page_and_advice(small: Path) -> N
     assert "gemm" in ran.stdout
     assert (small.parents[2] / "plots/report.html").is_file()
     advice = "PNG plots need matplotlib; install it with: pip install 'remote-autotune[autotune]'"
-    assert f"autotune report: {advice}\n" == ran.stderr
+    assert f"autotune: {advice}\n" == ran.stderr
 
 
 def luminance(colour: str) -> float:
