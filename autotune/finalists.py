@@ -18,8 +18,8 @@ from autotune.workers import CompileOutcome, RunOutcome, Workers
 
 FINALISTS = 4
 TURNS = 6  # the fewest whose extremes bound a median with 95 % confidence: 1 - 2 / 2**6 is 97 %
-MOST_TURNS = 24
-_STEADY = 0.02  # of the median: an interval that is narrower needs no more turns
+MOST_TURNS = 16
+_STEADY = 0.03  # of the median: an interval that is narrower needs no more turns
 _PASSES = 2
 
 Gauge = Callable[[Sequence[float]], Metrics]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from autotune.kernel import TensorSpec
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0
+_TAKEN_BYTES = (
+    64 << 20
+)  # of placements that were given up; tensors of more pages average their luck by themselves
 
 
 def _round_up(size: int) -> int:
@@ -64,6 +68,7 @@ class Segment:
         self._memory = mmap.mmap(self.file, self.size)
         self._bytes = np.frombuffer(self._memory, dtype=np.uint8)
         self._order = np.random.default_rng(0)
+        self._taken: deque[mmap.mmap] = deque()
         views = [self._view(spec, offset) for spec, offset in zip(specs, self.offsets, strict=True)]
         self._inputs = [(view, values) for view, (_, values) in zip(views, inputs, strict=False)]
         self.outputs = views[len(inputs) :]
@@ -74,9 +79,15 @@ class Segment:
         """Let every tensor lie in other pages of the machine's memory, at the same addresses.
 
         Which pages meet in a set of a cache that is indexed by physical addresses is luck, and stays the same
-        as long as they do: a vector that fills most of such a cache differs by a tenth.
+        as long as they do: a vector that fills most of such a cache differs by a tenth. What is given back is
+        taken out of reach, or the same pages would come again.
         """
         self._memory.madvise(mmap.MADV_REMOVE, _PAGE)
+        taken = mmap.mmap(-1, self.size)
+        np.frombuffer(taken, dtype=np.uint8)[::_PAGE] = 1
+        self._taken.append(taken)
+        while len(self._taken) * self.size > _TAKEN_BYTES:
+            self._taken.popleft()
         self._bytes[_PAGE * (1 + self._order.permutation(self.size // _PAGE - 1))] = 0
         for view, values in self._inputs:
             view[...] = values
