@@ -114,23 +114,61 @@ static void share(ptrdiff_t thread, const T *in, T *out) {{
 """
 
 
+Shuffle = tuple[int, int, int, list[int]]
+"""A row, the two rows it is made of, and which of their elements: the second's count on from the first's."""
+
+
+def _interleave(width: int, piece: int) -> list[Shuffle]:
+    """Return a round that makes rows i and i + piece/2 into 2i and 2i + 1, their elements taking turns.
+
+    Elements stay within their piece of 16 bytes, which AVX shuffles faster than it moves them across.
+    """
+    half = piece // 2
+    return [
+        (
+            group + 2 * i + part,
+            group + i,
+            group + i + half,
+            [
+                start + element + row * width
+                for start in range(0, width, piece)
+                for element in range(part * half, (part + 1) * half)
+                for row in (0, 1)
+            ],
+        )
+        for group in range(0, width, piece)
+        for i in range(half)
+        for part in (0, 1)
+    ]
+
+
+def _exchange(width: int, distance: int) -> list[Shuffle]:
+    """Return a round that swaps runs of `distance` elements between rows that are as far apart."""
+    kept = [e if not e & distance else e - distance + width for e in range(width)]
+    others = [e + distance if not e & distance else e + width for e in range(width)]
+    lows = [row for row in range(width) if not row & distance]
+    return [
+        shuffle
+        for low in lows
+        for shuffle in ((low, low, low + distance, kept), (low + distance, low, low + distance, others))
+    ]
+
+
 def _tile_function(dtype: str, vector_bytes: int) -> str:
     """Return `transpose_tile(in, in_row, out, out_row)`: lanes x lanes elements in log2(lanes) rounds.
 
-    One round interleaves rows i and i + n/2 into rows 2i and 2i + 1 (a perfect shuffle of the tile); after
-    log2(n) rounds the bits of each element's row and column have changed places.
+    The first rounds transpose squares within the 16-byte pieces of vectors, the others exchange the pieces.
     """
-    width = lanes(dtype, vector_bytes)
-    low = ", ".join(f"{i}, {i + width}" for i in range(width // 2))
-    high = ", ".join(f"{i}, {i + width}" for i in range(width // 2, width))
+    width, piece = lanes(dtype, vector_bytes), lanes(dtype, 16)
+    rounds = [_interleave(width, piece)] * (piece.bit_length() - 1)
+    rounds += [_exchange(width, piece << step) for step in range((width // piece).bit_length() - 1)]
     lines = [f"const vec r0_{i} = *(const uvec *)(in + {i} * in_row);" for i in range(width)]
-    rounds = width.bit_length() - 1
-    for step in range(rounds):
-        for i in range(width // 2):
-            pair = f"r{step}_{i}, r{step}_{i + width // 2}"
-            lines.append(f"const vec r{step + 1}_{2 * i} = SHUFFLE({pair}, {low});")
-            lines.append(f"const vec r{step + 1}_{2 * i + 1} = SHUFFLE({pair}, {high});")
-    lines += [f"*(uvec *)(out + {i} * out_row) = r{rounds}_{i};" for i in range(width)]
+    for step, shuffles in enumerate(rounds):
+        for row, first, second, elements in shuffles:
+            picked = ", ".join(map(str, elements))
+            pair = f"r{step}_{first}, r{step}_{second}"
+            lines.append(f"const vec r{step + 1}_{row} = SHUFFLE({pair}, {picked});")
+    lines += [f"*(uvec *)(out + {i} * out_row) = r{len(rounds)}_{i};" for i in range(width)]
     integer = "int32_t" if ITEM_BYTES[dtype] == 4 else "int64_t"
     return (
         f"{_SHUFFLE}typedef {integer} index_vec __attribute__((vector_size({vector_bytes})));\n"
@@ -225,8 +263,8 @@ def space(specs: Specs) -> SearchSpace:
     parameters: dict[str, Any] = {
         "method": ("shuffle", "in_place") if neighbours else ("plain",),
         "vector_bytes": (vector_bytes // 2, vector_bytes) if vector_bytes > 16 else (16,),
-        "block_rows": (32, 64, 128, 256),
-        "block_columns": (32, 64, 128, 256),
+        "block_rows": _blocks(rows),
+        "block_columns": _blocks(columns),
         "outer": ("rows", "columns"),
         "inner": ("rows", "columns"),
         "threads": tuple(sorted({1, os.cpu_count() or 1})),
@@ -239,6 +277,12 @@ def space(specs: Specs) -> SearchSpace:
         return config["method"] != "in_place" or (rows == columns and square and fixed)
 
     return SearchSpace(parameters, (in_place_has_one_form,))
+
+
+def _blocks(extent: int) -> tuple[int, ...]:
+    """Return the extents of a block worth trying: the smaller ones, and one that holds all."""
+    sizes = (64, 128, 256, 512)
+    return tuple(size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] < extent)
 
 
 def numpy_space(specs: Specs) -> SearchSpace:  # noqa: ARG001

@@ -33,11 +33,12 @@ def test_any_shape(method: str, shape: tuple[int, int], dtype: str, folder: Path
     np.testing.assert_array_equal(x.T, run(transpose.kernel, config(method=method), [x], folder))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("vector_bytes", [16, 32, 64])
 @pytest.mark.parametrize("outer", ["rows", "columns"])
-def test_any_vector_and_order(vector_bytes: int, outer: str, folder: Path) -> None:
-    (x,) = draw(transpose.inputs(97, 71).specs)
-    whole = np.full((73, 99), 7.0, np.float32)
+def test_any_vector_and_order(vector_bytes: int, outer: str, dtype: str, folder: Path) -> None:
+    (x,) = draw(transpose.inputs(97, 71, dtype=dtype).specs)
+    whole = np.full((73, 99), 7.0, dtype)
     each = config(vector_bytes=vector_bytes, outer=outer, inner=outer)
     np.testing.assert_array_equal(x.T, run(transpose.kernel, each, [x], folder, whole[1:-1, 1:-1]))
     whole[1:-1, 1:-1] = 7.0
