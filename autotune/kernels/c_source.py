@@ -1,4 +1,4 @@
-"""Pieces of C that every generated kernel starts from: element type, vectors, threads.
+"""Pieces of C that every generated kernel starts from: element type, vectors, index expressions.
 
 The vectors are GCC's extension (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html), which Clang has
 too: the same source becomes AVX-512, AVX2, SSE or NEON, whatever the compiler's target offers.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import platform
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 C_TYPES = {"float32": "float", "float64": "double"}
@@ -41,7 +40,7 @@ def lanes(dtype: str, vector_bytes: int) -> int:
 def prelude(dtype: str, vector_bytes: int) -> str:
     """Return the includes and types: `T` an element, `vec` a vector, `uvec` the same at any address."""
     return f"""\
-#include <pthread.h>
+#define _GNU_SOURCE
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -52,50 +51,6 @@ typedef T uvec __attribute__((vector_size({vector_bytes}), may_alias, aligned(si
 enum {{ LANES = {lanes(dtype, vector_bytes)} }};
 #define INLINE static inline __attribute__((always_inline))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
-"""
-
-
-def entry_point(entry: str, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> str:
-    """Return the function that a caller sees; it calls `share(thread, inputs..., outputs...)` on each thread.
-
-    The threads live for one call: a pool kept between calls would not survive a fork, and would crash when
-    the library is unloaded under it. One that cannot be started has its share done by the caller.
-
-    Args:
-        entry: the exported symbol.
-        inputs: names of the input pointers.
-        outputs: names of the output pointers.
-        threads: how many shares there are.
-    """
-    parameters = ", ".join([f"const T *{name}" for name in inputs] + [f"T *{name}" for name in outputs])
-    names = ", ".join([*inputs, *outputs])
-    if threads == 1:
-        return f"void {entry}({parameters}) {{ share(0, {names}); }}\n"
-    fields = " ".join([f"const T *{name};" for name in inputs] + [f"T *{name};" for name in outputs])
-    from_call = ", ".join(f"call->{name}" for name in [*inputs, *outputs])
-    return f"""\
-struct call {{ ptrdiff_t thread; {fields} }};
-
-static void *run_share(void *argument) {{
-    const struct call *call = argument;
-    share(call->thread, {from_call});
-    return NULL;
-}}
-
-void {entry}({parameters}) {{
-    pthread_t threads[{threads}];
-    struct call calls[{threads}];
-    int started[{threads}];
-    for (int t = 1; t < {threads}; t++) {{
-        calls[t] = (struct call){{t, {names}}};
-        started[t] = pthread_create(&threads[t], NULL, run_share, &calls[t]) == 0;
-    }}
-    share(0, {names});
-    for (int t = 1; t < {threads}; t++) {{
-        if (started[t]) pthread_join(threads[t], NULL);
-        else run_share(&calls[t]);
-    }}
-}}
 """
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels.c_exp import exp_function
-from autotune.kernels.c_source import ITEM_BYTES, entry_point, host_vector_bytes, prelude
+from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, prelude
+from autotune.kernels.c_threads import entry_point
 from autotune.space import Config, SearchSpace
 
 ENTRY = "softmax"

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels.c_source import (
     ITEM_BYTES,
-    entry_point,
     host_vector_bytes,
     indent,
     lanes,
     prelude,
     round_up,
 )
+from autotune.kernels.c_threads import entry_point
 from autotune.space import Config, SearchSpace
 
 ENTRY = "transpose"

@@ -1,0 +1,123 @@
+"""C source of a kernel's entry point: the function that a caller sees, and the threads that share its work.
+
+The threads outlive a call, since starting one takes as long as a small product. After a share they look for
+the next for a fraction of a millisecond, then sleep. A share that its thread has not begun when the caller is
+done with its own is done by the caller: a thread that is slow to wake, or could not be started, delays
+nothing. In a process forked since they were started they are started again; when the library is unloaded they
+end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_WORKERS = """\
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { LOOKS = 2000 };
+enum { IDLE, ASLEEP, OPEN, TAKEN, ENDED };
+
+static struct worker { int state, started; pthread_t thread; } __attribute__((aligned(64))) workers[SHARES];
+#define EACH_WORKER (struct worker *worker = workers + 1; worker < workers + SHARES; worker++)
+static pid_t owner; /* whose the threads are: a forked process has none of them */
+
+static int change(struct worker *worker, int from, int to) {
+    return __atomic_compare_exchange_n(&worker->state, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static int state_of(const struct worker *worker) { return __atomic_load_n(&worker->state, __ATOMIC_ACQUIRE); }
+
+/* Linux likes to wake a thread on the core of its waker, and takes some milliseconds to part them. */
+static void keep_off_this_core(struct worker *worker) {
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others)) return;
+    CPU_CLR(sched_getcpu(), &others);
+    pthread_setaffinity_np(worker->thread, sizeof others, &others); /* refused where no other is left */
+}
+
+static void tell(struct worker *worker, int state) {
+    if (__atomic_exchange_n(&worker->state, state, __ATOMIC_ACQ_REL) != ASLEEP) return;
+    keep_off_this_core(worker);
+    syscall(SYS_futex, &worker->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void *work(void *argument) {
+    struct worker *worker = argument;
+    for (int looks = 0, state; (state = state_of(worker)) != ENDED; looks++) {
+        if (state == OPEN && change(worker, OPEN, TAKEN)) {
+            share_of_call(worker - workers);
+            change(worker, TAKEN, IDLE);
+            looks = 0;
+        } else if (state == ASLEEP || (looks >= LOOKS && change(worker, IDLE, ASLEEP))) {
+            syscall(SYS_futex, &worker->state, FUTEX_WAIT_PRIVATE, ASLEEP, NULL, NULL, 0);
+            looks = 0;
+        } else {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static void start_workers(void) {
+    owner = getpid();
+    for EACH_WORKER {
+        worker->state = IDLE;
+        worker->started = pthread_create(&worker->thread, NULL, work, worker) == 0;
+    }
+}
+
+__attribute__((destructor)) static void end_workers(void) {
+    if (owner != getpid()) return;
+    for EACH_WORKER {
+        if (!worker->started) continue;
+        tell(worker, ENDED);
+        pthread_join(worker->thread, NULL);
+    }
+}
+
+static void share_out(void) {
+    if (owner != getpid()) start_workers();
+    for EACH_WORKER tell(worker, OPEN);
+    share_of_call(0);
+    for EACH_WORKER
+        if (change(worker, OPEN, IDLE)) share_of_call(worker - workers);
+    for EACH_WORKER
+        while (state_of(worker) == TAKEN) sched_yield();
+}
+"""
+
+
+def entry_point(entry: str, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> str:
+    """Return the function that a caller sees; it calls `share(thread, inputs..., outputs...)` on each thread.
+
+    It is for one caller at a time: what a generator packs goes into buffers of the library.
+
+    Args:
+        entry: the exported symbol.
+        inputs: names of the input pointers.
+        outputs: names of the output pointers.
+        threads: how many shares there are.
+    """
+    parameters = [f"const T *{name}" for name in inputs] + [f"T *{name}" for name in outputs]
+    names = [*inputs, *outputs]
+    head = f"void {entry}({', '.join(parameters)})"
+    if threads == 1:
+        return f"{head} {{ share(0, {', '.join(names)}); }}\n"
+    return f"""\
+enum {{ SHARES = {threads} }};
+static struct {{ {" ".join(f"{parameter};" for parameter in parameters)} }} call;
+
+static void share_of_call(ptrdiff_t thread) {{
+    share(thread, {", ".join(f"call.{name}" for name in names)});
+}}
+
+{_WORKERS}
+{head} {{
+    {" ".join(f"call.{name} = {name};" for name in names)}
+    share_out();
+}}
+"""
