@@ -1,9 +1,9 @@
 """Measure the kernels against NumPy, OpenBLAS and memcpy, interleaved, on one thread and on two.
 
-For each workload the fastest of a few dozen configs of the default space is found first; then it takes turns
-with what it is held against, and the figure is the median of the ratios of neighbouring turns. On one thread
-the clock is the thread's own CPU time, so that other programs on the machine do not count; on two it is the
-wall's.
+Each workload is tuned first, as a user would, with a budget of a few dozen configs of its default space;
+then the config found takes turns with what it is held against, and the figure is the median of the ratios
+of neighbouring turns. On one thread the clock is the thread's own CPU time, so that other programs on the
+machine do not count; on two it is the wall's, and a turn begins when the threads of the last are asleep.
 
 Run: python benchmarks/kernels.py [--threads 1 2] [--seconds 2] [--configs 40]
 """
@@ -16,14 +16,12 @@ import json
 import math
 import mmap
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune import backends
+from autotune import Budget, backends, tune
 from autotune.kernel import Inputs, Kernel, Specs
 from autotune.kernels import gemm, rmsnorm_linear, softmax, transpose
 from autotune.machine import roofline
-from autotune.space import Config
+from autotune.space import Config, SearchSpace
 
 Array = NDArray[Any]
 Call = Callable[[], object]
@@ -126,22 +124,26 @@ def arrays(specs: Specs) -> list[Array]:
     return made
 
 
-def compiled(case: Case, configs: Sequence[Config], tensors: Sequence[Array], folder: Path) -> list[Call]:
-    """Compile the candidates, two at a time, and return a call of each."""
+def tuned(case: Case, threads: int, count: int, cache: Path) -> Config:
+    """Return what a search of the default space finds, among the configs of 1 and of `threads` threads."""
+    whole = case.kernel.space(case.inputs.specs)
+    counts = tuple(number for number in whole.parameters["threads"] if number in {1, threads})
+    space = SearchSpace({**whole.parameters, "threads": counts}, whole.constraints)
+    best = tune(case.kernel, case.inputs, space=space, budget=Budget(trials=count), cache_dir=cache).best
+    assert best is not None, f"{case.kernel.name} {case.inputs.shapes}: every config failed"
+    return best.config
+
+
+def candidate_call(case: Case, config: Config, tensors: Sequence[Array], folder: Path) -> Call:
+    """Compile a config and return the call of it."""
     inputs, outputs = case.inputs.specs, case.kernel.outputs(case.inputs.specs)
-    backend = backends.get("c")
-
-    def call(config: Config) -> Call:
-        source = case.kernel.generators["c"](config, inputs, outputs)
-        build = backend.build(source, case.kernel.entry, inputs, outputs, folder)
-        subprocess.run(build.command, check=True, timeout=120, stderr=subprocess.DEVNULL)
-        Path(build.produces).replace(build.artifact.files[0])
-        entry = getattr(ctypes.CDLL(build.artifact.files[0]), case.kernel.entry)
-        addresses = [ctypes.c_void_p(tensor.ctypes.data) for tensor in tensors]
-        return lambda: entry(*addresses)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(call, configs))
+    source = case.kernel.generators["c"](config, inputs, outputs)
+    build = backends.get("c").build(source, case.kernel.entry, inputs, outputs, folder)
+    subprocess.run(build.command, check=True, timeout=120, stderr=subprocess.DEVNULL)
+    Path(build.produces).replace(build.artifact.files[0])
+    entry = getattr(ctypes.CDLL(build.artifact.files[0]), case.kernel.entry)
+    addresses = [ctypes.c_void_p(tensor.ctypes.data) for tensor in tensors]
+    return lambda: entry(*addresses)
 
 
 def rival_call(case: Case, tensors: Sequence[Array], out: Array) -> Call:
@@ -159,27 +161,44 @@ def rival_call(case: Case, tensors: Sequence[Array], out: Array) -> Call:
     return lambda: reference(*tensors)
 
 
-def turns(calls: Sequence[Call], clock: Callable[[], float], seconds: float) -> list[list[float]]:
+def settle() -> None:
+    """Wait until this process's other threads are asleep.
+
+    OpenBLAS's spin for a tenth of a second after a product: the next in turn would have half of their core.
+    """
+    busy_s = 1.0
+    while busy_s > 1e-3:
+        begin = time.process_time()
+        time.sleep(5e-3)
+        busy_s = time.process_time() - begin
+
+
+def turns(calls: Sequence[Call], threads: int, seconds: float) -> list[list[float]]:
     """Let the calls take turns for so many seconds of wall time; return microseconds a call, turn by turn."""
-    batches = []
+    clock = time.thread_time if threads == 1 else time.perf_counter
+
+    def timed(call: Call, batch: int) -> float:
+        begin = clock()
+        for _ in range(batch):
+            call()
+        return clock() - begin
+
     for call in calls:
         call()
-        begin = clock()
-        call()
-        batches.append(max(1, round(BATCH_S / max(clock() - begin, 1e-7))))
+    batches = [max(1, round(BATCH_S / max(timed(call, 1), 1e-7))) for call in calls]
     samples: list[list[float]] = [[] for _ in calls]
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(samples[0]) < 3:
         for call, batch, kept in zip(calls, batches, samples, strict=True):
-            begin = clock()
-            for _ in range(batch):
-                call()
-            kept.append((clock() - begin) / batch * 1e6)
+            if threads > 1:
+                settle()
+                timed(call, batch)
+            kept.append(timed(call, batch) / batch * 1e6)
     return samples
 
 
 def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) -> Row:
-    """Find a fast config of the default space, check it, and hold it against its rival."""
+    """Tune a workload, and hold the config found against its rival."""
     specs = case.inputs.specs
     (output,) = case.kernel.outputs(specs)
     tensors, out, other = (
@@ -187,19 +206,9 @@ def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) 
         on_pages(output.shape, output.dtype),
         on_pages(output.shape, output.dtype),
     )
-    configs = [config for config in case.kernel.space(specs) if config.get("threads", 1) in {1, threads}]
-    configs = random.Random(0).sample(configs, min(count, len(configs)))
-    calls = compiled(case, configs, [*tensors, out], folder)
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    rival = rival_call(case, tensors, other)
-    while len(calls) > 1:
-        medians = [statistics.median(kept) for kept in turns(calls, clock, seconds)]
-        order = sorted(range(len(calls)), key=medians.__getitem__)[: len(calls) // 4 or 1]
-        calls, configs = [calls[i] for i in order], [configs[i] for i in order]
-    calls[0]()
-    (exact,) = case.kernel.golden(*(tensor.astype(np.float64) for tensor in tensors))
-    np.testing.assert_allclose(out, exact, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(exact).max())))
-    rival_us, ours_us = turns([rival, calls[0]], clock, seconds)
+    config = tuned(case, threads, count, folder / "cache")
+    calls = [rival_call(case, tensors, other), candidate_call(case, config, [*tensors, out], folder)]
+    rival_us, ours_us = turns(calls, threads, seconds)
     ratio = statistics.median(theirs / ours for theirs, ours in zip(rival_us, ours_us, strict=True))
     ours = statistics.median(ours_us)
     flops, moved = case.kernel.flops(specs), case.kernel.bytes_moved(specs)
@@ -208,7 +217,7 @@ def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) 
     fraction = of_roofline(flops, moved, ours * 1e-6, threads)
     return Row(
         case.kernel.name, shapes, threads, ours, case.rival, theirs, ratio, case.target, case.group, rate,
-        fraction, dict(configs[0]),
+        fraction, dict(config),
     )  # fmt: skip
 
 
@@ -242,7 +251,7 @@ def main() -> None:
     """Measure in one process for each number of threads, since OpenBLAS reads it once, at its start."""
     flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     flags.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    flags.add_argument("--seconds", type=float, default=1.0, help="of each comparison (default: %(default)s)")
+    flags.add_argument("--seconds", type=float, default=2.0, help="of each comparison (default: %(default)s)")
     flags.add_argument(
         "--configs", type=int, default=40, help="tried for each workload (default: %(default)s)"
     )
