@@ -76,6 +76,17 @@ def test_idle_threads_sleep_and_wake(candidate: Candidate) -> None:
         assert candidate.is_right()
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is no other core")
+def test_a_woken_thread_is_kept_off_the_core_of_its_waker(candidate: Candidate) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    before = set(Path("/proc/self/task").iterdir())
+    assert candidate.is_right()
+    wait_until(lambda: states().count("R") <= 1)
+    assert candidate.is_right()
+    workers = set(Path("/proc/self/task").iterdir()) - before
+    assert [allowed - 1] * (THREADS - 1) == [len(os.sched_getaffinity(int(task.name))) for task in workers]
+
+
 def test_a_forked_process_starts_its_own_threads(candidate: Candidate) -> None:
     assert candidate.is_right()
     child = os.fork()
