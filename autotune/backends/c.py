@@ -17,6 +17,12 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 
 _NO_LIBC = "-nolibc"
 """The runner has loaded libc: looking its names up takes the linker a fifth of a small compilation."""
+_VERSIONED = (
+    "affinity", "fmemopen", "glob", "lio_listio", "nftw", "posix_spawn", "pthread_cond_", "pthread_kill",
+    "quick_exit", "realpath", "regexec", "timer_",
+)  # fmt: skip
+"""Parts of names of which glibc keeps an older function too (`nm -D libc.so.6`), which behaves otherwise:
+the loader may bind an object that was not linked with libc to that. memcpy's is memmove, and as good."""
 _RUNNER = Path(__file__).with_name("runner.c")
 MAX_TENSORS = 8
 """As many arguments as runner.c can pass."""
@@ -58,7 +64,8 @@ class CBackend:
         target = str(folder / f"{key}.so")
         produces = f"{target}.{os.getpid()}.part"
         compiler = self._path()
-        shared = ("-shared", "-fPIC", *([_NO_LIBC] if accepts(compiler, _NO_LIBC) else []))
+        without = accepts(compiler, _NO_LIBC) and not any(name in source for name in _VERSIONED)
+        shared = ("-shared", "-fPIC", *([_NO_LIBC] if without else []))
         command = (compiler, *self.flags, *shared, "-o", produces, "-x", "c", "-", "-lm", "-lpthread")
         return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
 

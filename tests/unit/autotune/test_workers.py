@@ -105,6 +105,12 @@ def test_a_kernel_without_reference_says_so() -> None:
         workers.reference()
 
 
+def test_a_candidate_gets_the_functions_that_its_headers_declare(workers: Workers) -> None:
+    """The oldest realpath of glibc refuses a NULL to write to, which today's takes."""
+    source = body(f'if (!realpath("/", NULL)) abort(); {LOOP} out[i] = a[i] + b[i];', "stdlib")
+    assert ("ok", "") == said(run(workers, source))
+
+
 def test_what_a_candidate_prints_is_kept(workers: Workers) -> None:
     outcome = run(
         workers,
