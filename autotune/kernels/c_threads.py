@@ -23,7 +23,6 @@ enum { IDLE, ASLEEP, OPEN, TAKEN, ENDED };
 
 static struct worker {
     int state, started;
-    pid_t id;
     pthread_t thread;
 } __attribute__((aligned(64))) workers[SHARES]; /* the first is the caller's, which has no thread */
 #define EACH_WORKER (struct worker *worker = workers + 1; worker < workers + SHARES; worker++)
@@ -35,15 +34,12 @@ static int change(struct worker *worker, int from, int to) {
 
 static int state_of(const struct worker *worker) { return __atomic_load_n(&worker->state, __ATOMIC_ACQUIRE); }
 
-/* Linux likes to wake a thread on the core of its waker, and takes some milliseconds to part them. These are
- * system calls since libc has old functions of the same names with other arguments, and an object that was
- * linked without libc is bound to the oldest. */
+/* Linux likes to wake a thread on the core of its waker, and takes some milliseconds to part them. */
 static void keep_off_this_core(struct worker *worker) {
     cpu_set_t others;
-    CPU_ZERO(&others);
-    if (syscall(SYS_sched_getaffinity, 0, sizeof others, &others) < 0) return;
+    if (sched_getaffinity(0, sizeof others, &others)) return;
     CPU_CLR(sched_getcpu(), &others);
-    syscall(SYS_sched_setaffinity, worker->id, sizeof others, &others); /* refused where no other is left */
+    pthread_setaffinity_np(worker->thread, sizeof others, &others); /* refused where no other is left */
 }
 
 static void tell(struct worker *worker, int state) {
@@ -54,7 +50,6 @@ static void tell(struct worker *worker, int state) {
 
 static void *work(void *argument) {
     struct worker *worker = argument;
-    worker->id = syscall(SYS_gettid);
     for (int looks = 0, state; (state = state_of(worker)) != ENDED; looks++) {
         if (state == OPEN && change(worker, OPEN, TAKEN)) {
             share_of_call(worker - workers);
