@@ -11,8 +11,8 @@ from pathlib import Path
 from remote_tools.errors import TransferError
 from remote_tools.plan import PushOptions
 from remote_tools.progress import Display, count_text, size_text
+from remote_tools.pulls import pull, unsafe
 from remote_tools.session import Link, Reply
-from remote_tools.transfers import pull, unsafe
 from remote_tools.workspace import shown
 
 

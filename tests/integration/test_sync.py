@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from remote_tools import rsync, transfers
+from remote_tools import pulls, rsync, transfers
 from remote_tools.errors import ConfigError, DataError, TemporaryError, TransferError, UnavailableError
 from remote_tools.plan import PushOptions
 from remote_tools.progress import Display
+from remote_tools.pulls import PullResult
 from remote_tools.sandbox import Sandbox
 from remote_tools.session import Link
 from remote_tools.ssh import Destination
-from remote_tools.transfers import PullResult, PushResult
+from remote_tools.transfers import PushResult
 from remote_tools.workspace import scan
 
 
@@ -331,7 +332,7 @@ def pull(place: Place, folder: Path, *names: str, options: tuple[str, ...] = ())
     host = {"path": "rsync", "says": "rsync  version 3.2.7", "system": ""}
     entries = [(os.fsencode(name), 1) for name in names]
     how = PushOptions(str(place.there), options, timeout_s=2)
-    return transfers.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
+    return pulls.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
 
 
 def test_a_fetch_brings_exactly_the_files_asked_for(place: Place, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up; a module imports only what stands before it. Modules not named here just form no cycle.
 ORDER = [
     "errors", "settings", "argv", "ssh", "session", "workspace", "progress",
-    "transfers", "runs", "summaries", "steps", "hosts", "compare", "tasks", "bench", "collection",
+    "transfers", "pulls", "runs", "summaries", "steps", "hosts", "compare", "tasks", "bench", "collection",
 ]  # fmt: skip
 SENT_TO_THE_HOST = ["supervisor", "replica", "device_lock", "probe"]  # together, side by side in one folder
 
