@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -16,8 +17,8 @@ OUT_FORMAT = ":: %i %l %b"
 LINE_EVERY_S = 10.0
 """How often a transfer says where it stands without a terminal."""
 
-_ITEM = re.compile(rb":: ([<>c.*h])(\S)\S* (\d+) \d+")
-_PROGRESS2 = re.compile(rb"\s*([\d.,]+)\s+\d+%\s")
+_ITEM = re.compile(rb"(?<![^\r\n]):: [<>c.*h]([fL])\S* (\d+) \d+")
+_PROGRESS2 = re.compile(rb"(?<![^\r\n]) *([\d.,]+) +\d+% ")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -142,32 +143,51 @@ class Bar:
 
 
 class RsyncOutput:
-    """Reads rsync's standard output and moves a bar.
+    """Moves a bar by what one or several rsyncs print.
 
     Args:
-        bar: what to move.
-        files, bytes_before: where the bar stood when this rsync began.
+        bar: what to move, from where it stands.
     """
 
     def __init__(self, bar: Bar) -> None:
         """Start where the bar stands."""
         self._bar = bar
         self._files, self._bytes = bar.files_done, bar.bytes_done
-        self._within = self._bytes
+        self._readers: list[_Reader] = []
+
+    def reader(self) -> Callable[[bytes], None]:
+        """Return what takes one rsync's standard output."""
+        reader = _Reader()
+        self._readers.append(reader)
+
+        def feed(data: bytes) -> None:
+            reader.feed(data)
+            files_done = self._files + sum(each.files for each in self._readers)
+            self._bar.advance(files_done, self._bytes + sum(each.bytes_done for each in self._readers))
+
+        return feed
+
+
+class _Reader:
+    """Counts what one rsync says that it has sent."""
+
+    def __init__(self) -> None:
+        self.files = self._bytes = self._within = 0
         self._rest = b""
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes of whole files, or more where a large one is under way."""
+        return max(self._bytes, self._within)
 
     def feed(self, data: bytes) -> None:
         """Take what was printed; a line ends with a newline, or with the return before its next version."""
-        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
-        for line in lines:
-            item = _ITEM.match(line)
-            if item is not None:
-                if item[2] in (b"f", b"L"):
-                    self._files += 1
-                if item[2] == b"f":
-                    self._bytes += int(item[3])
-                continue
-            total = _PROGRESS2.match(line)
-            if total is not None:
-                self._within = int(re.sub(rb"\D", b"", total[1]))
-        self._bar.advance(self._files, max(self._bytes, self._within))
+        text = self._rest + data
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        self._rest = text[end:]
+        items = _ITEM.findall(text, 0, end)
+        self.files += len(items)
+        self._bytes += sum(int(size) for kind, size in items if kind == b"f")
+        totals = _PROGRESS2.findall(text, 0, end)
+        if totals:
+            self._within = int(re.sub(rb"\D", b"", totals[-1]))

@@ -13,7 +13,8 @@ from remote_tools import rsync
 from remote_tools.plan import Link, PushOptions
 from remote_tools.progress import Bar, Display, RsyncOutput
 from remote_tools.replica import size_of
-from remote_tools.transfers import again
+from remote_tools.rsync_processes import run
+from remote_tools.transfers import LARGE_BYTES, again
 from remote_tools.workspace import look, shown
 
 CONTROLS = bytes([*range(32), 127])
@@ -90,11 +91,12 @@ def _receive(
 ) -> None:
     """Run rsync for a pull: patchwork only pushes."""
     with rsync.listed(wanted) as listing:
-        words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing)
+        large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
+        words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing, large)
         command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
         path = rsync.remote_path(pair, remote_root + "/")
         command += [rsync.address(link.alias, path), f"{local_dir}/"]
-        outcome = rsync.run(command, RsyncOutput(bar).feed, rsync.patience_s(pair, options.timeout_s))
+        outcome = run(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, options.timeout_s))
     rsync.check(outcome, link.alias, "fetch", options.timeout_s)
 
 

@@ -486,10 +486,12 @@ def note_coming(
 
 
 def clear(params: Params) -> Params:
-    """Move away what stands in the way of files about to arrive: a folder, or a link in place of one.
+    """Make way for files about to arrive.
 
     Args:
-        params: as for `begin`, with `blocked` paths, `date`, and `delete`, the candidates that may go.
+        params: as for `begin`, with `blocked`, the paths of what is moved away (a folder, or a link in place
+            of one), `date`, and `delete`, the candidates that may go; `folders` to make, since of two rsyncs
+            that make one at the same time one fails.
 
     Returns:
         `removed` paths and `beside`, pairs of a path and the name under which it was kept.
@@ -505,6 +507,9 @@ def clear(params: Params) -> Params:
             kept = tree.beside(path, params["date"])
             os.rename(tree.prefix + path, tree.prefix + kept)
             beside.append([os.fsdecode(path), os.fsdecode(kept)])
+    for folder in unpack(params["folders"]):
+        with contextlib.suppress(OSError):  # rsync says what is wrong with it
+            os.makedirs(tree.prefix + folder, exist_ok=True)
     return {"removed": pack(removed), "beside": beside}
 
 

@@ -10,12 +10,11 @@ import contextlib
 import functools
 import os
 import re
-import selectors
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from remote_tools.errors import (
 )
 from remote_tools.progress import OUT_FORMAT
 from remote_tools.replica import DISPLACED, PARTIAL_DIR, join, system_here
+from remote_tools.rsync_processes import TIMED_OUT, Outcome, run
 
 # fmt: off
 FILTERS = frozenset((
@@ -64,7 +64,6 @@ STALLED = frozenset((10, 12, 30, 35, 255))
 
 VANISHED = 24
 PARTIAL = 23
-TIMED_OUT = 30
 
 _INSTALLERS = (
     ("debian ubuntu", "sudo apt-get install rsync"),
@@ -98,14 +97,6 @@ class Pair:
     def local_has(self, *number: int) -> bool:
         """Tell whether the local one is rsync itself, of this version or newer."""
         return not self.here.openrsync and self.here.number >= number
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How rsync ended: its exit code and the lines of its standard error."""
-
-    code: int
-    said: tuple[str, ...]
 
 
 class Stalled(Exception):
@@ -167,7 +158,7 @@ def names_of(words: Sequence[str]) -> set[str]:
 
 
 def push_words(
-    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, watch_bytes: bool, aside: str
+    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool, aside: str
 ) -> list[str]:
     """Return the options of a push: what the user may change, the user's own, what must be as it is.
 
@@ -176,24 +167,24 @@ def push_words(
         words: RSYNC_OPTIONS.
         timeout_s: how long the connection may be silent.
         listing: file with the paths to send, separated by NUL.
-        watch_bytes: report progress inside of files, not only between them.
+        large: a file is so large that its progress is reported, and half of it kept if it is cut.
         aside: the folder in `DISPLACED` for what is overwritten.
     """
     own = ["-l", "-I", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
     own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}/{aside}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs"]
-    return [*_common(pair, timeout_s, watch_bytes), *words, *own]
+    return [*_common(pair, timeout_s, large), *words, *own]
 
 
-def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path) -> list[str]:
+def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool) -> list[str]:
     """Return the options of a fetch: plain files only, times kept, no owner or special mode taken over."""
     own = ["-vt", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs", "--no-links", "--no-devices", "--no-specials"]
     if pair.has(3, 1, 0):
         own += ["--ignore-missing-args"]
-    return [*_common(pair, timeout_s, True), *_fetching(words), *own]
+    return [*_common(pair, timeout_s, large), *_fetching(words), *own]
 
 
 def _fetching(words: Sequence[str]) -> Iterator[str]:
@@ -207,13 +198,15 @@ def _fetching(words: Sequence[str]) -> Iterator[str]:
             yield from (word, *value)
 
 
-def _common(pair: Pair, timeout_s: float, watch_bytes: bool) -> list[str]:
-    words = [f"--timeout={max(1, round(timeout_s))}", f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"]
+def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
+    """Return what a push and a fetch share; a --partial-dir has rsync look into it for each file anew."""
+    words = [f"--timeout={max(1, round(timeout_s))}"]
+    words += [f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"] if large else []
     if pair.has(3, 0, 0):
         words.append("-s")
     if pair.local_has(3, 1, 0):
         words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
-        words += ["--info=progress2"] if watch_bytes else []
+        words += ["--info=progress2"] if large else []
     return words
 
 
@@ -240,7 +233,7 @@ def listed(paths: Iterable[bytes]) -> Iterator[Path]:
     A name that begins with # or ; would be a comment there (rsync's exclude.c, RL_DUMP_COMMENTS).
     """
     with tempfile.NamedTemporaryFile(prefix="remote-listing-") as file:
-        file.write(join(b"./" + path for path in paths))
+        file.write(join(b"./" + path if path[:1] in b"#;" else path for path in paths))
         file.flush()
         yield Path(file.name)
 
@@ -310,49 +303,7 @@ def unescape(name: bytes) -> bytes:
     return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8)]), name)
 
 
-# Running it -------------------------------------------------------------------------------------------------
-
-
-def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> Outcome:
-    """Run rsync to its end.
-
-    Args:
-        command: its words, or one string for the shell.
-        take: is given what it prints on standard output, as it comes.
-        patience_s: how long to wait for the first word; from then on rsync's own --timeout holds, which does
-            not while the two sides greet each other.
-    """
-    process = subprocess.Popen(
-        command,
-        shell=isinstance(command, str),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    said = bytearray()
-    with process, selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ, take)
-        selector.register(process.stderr, selectors.EVENT_READ, said.extend)
-        try:
-            while selector.get_map():
-                ready = selector.select(patience_s)
-                if not ready:
-                    process.terminate()
-                    return Outcome(TIMED_OUT, ())
-                for key, _ in ready:
-                    data = os.read(key.fd, 1 << 16)
-                    patience_s = None
-                    if data:
-                        key.data(data)
-                    else:
-                        selector.unregister(key.fileobj)
-        except BaseException:
-            process.terminate()
-            raise
-    return Outcome(process.returncode, tuple(said.decode(errors="replace").splitlines()))
+# How it ended ---------------------------------------------------------------------------------------------
 
 
 def check(outcome: Outcome, alias: str, stage: str, timeout_s: float) -> None:

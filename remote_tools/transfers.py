@@ -9,13 +9,13 @@ quick check of rsync(1) with times to the nanosecond, while what travels follows
 A host that knows nothing of that last push asks for the whole listing.
 
 Phase two is rsync, through patchwork, with exactly the paths of phase one, and -I since what to send is
-decided. Where phase one names nothing there is no phase two, for `inv sync` and `--verify` neither: a dry run
-of rsync over the whole list would look at the same sizes and times once more, and by itself takes longer than
-all of phase one. What is small (`RIDE_BYTES`) may ride in `sync.finish` instead, though not for these two:
-rsync takes about six round trips, that none. What is overwritten is put aside
-(--backup-dir) until `sync.finish` has seen that it was nobody's work; that closes the gap between looking and
-overwriting. Deleting comes last, there, and only of files that are still as they were pushed. `sync.finish`
-also writes the stamp; its parameters may ride along with the next request.
+decided; two rsyncs at once where there are many (`MANY_FILES`). Where phase one names nothing there is no
+phase two, for `inv sync` and `--verify` neither: a dry run of rsync over the whole list would look at the
+same sizes and times once more, and by itself takes longer than all of phase one. What is small (`RIDE_BYTES`)
+may ride in `sync.finish` instead, though not for these two: rsync takes about six round trips, that none.
+What is overwritten is put aside (--backup-dir) until `sync.finish` has seen that it was nobody's work; that
+closes the gap between looking and overwriting. Deleting comes last, there, and only of files that are still
+as they were pushed. `sync.finish` also writes the stamp; its parameters may ride along with the next request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +38,7 @@ from remote_tools.errors import TemporaryError, UnavailableError
 from remote_tools.plan import Base, Link, Plan, PushOptions, check_deletes, make_plan
 from remote_tools.progress import Bar, Display, RsyncOutput, count_text
 from remote_tools.replica import pack, size_of, unpack
+from remote_tools.rsync_processes import Processes
 from remote_tools.workspace import Workspace, look, shown
 
 ATTEMPTS = 5
@@ -43,8 +47,11 @@ SENDINGS = 3
 """How often a file is sent that changes while it is sent, before it is left at that."""
 RIDE_BYTES = 128 * 1024
 """Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
-WATCHED_BYTES = 4_000_000
-"""Size of a file from which progress inside of it is worth reporting."""
+LARGE_BYTES = 1_000_000
+"""Size of a file from which progress inside of it is worth reporting, and half of it worth keeping."""
+MANY_FILES = 5_000
+"""From so many files on two rsyncs share a push: each reads its list byte by byte, in two system calls each
+(rsync's io.c, read_line), which takes longer than sending small files does."""
 
 T = TypeVar("T")
 
@@ -125,14 +132,11 @@ def _push(link: Link, workspace: Workspace, options: PushOptions, display: Displ
         return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
     check_deletes(plan, options.force)
     end = _Ending(plan, dict(workspace.files))
-    if plan.blocked:
-        cleared = link.call(
-            "sync.clear", **plan.client, blocked=pack(plan.blocked), delete=pack(plan.delete), date=plan.date
-        )
-        end.removed.update(unpack(cleared["removed"]))
+    parts = _parts(plan, options)
+    _make_way(link, end, parts)
     if plan.send and not (_may_ride(plan, options) and end.load(os.fsencode(workspace.root))):
         with display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
-            _send_until_still(link, workspace.root, options, end, bar)
+            _send_until_still(link, workspace.root, options, end, parts, bar)
     arrived = workspace.with_files(end.files)
     Base(workspace.root, link.alias, options.code_path).save(arrived)
     return PushResult(
@@ -148,6 +152,24 @@ def _push(link: Link, workspace: Workspace, options: PushOptions, display: Displ
 def _may_ride(plan: Plan, options: PushOptions) -> bool:
     """Tell whether a change is small, and rsync was not told to send it in a way of its own."""
     return options.ride and not options.rsync_options and plan.size_bytes <= RIDE_BYTES
+
+
+def _parts(plan: Plan, options: PushOptions) -> list[Sequence[bytes]]:
+    """Share what is sent among rsyncs; one of them where it was told to send it in a way of its own."""
+    paths = sorted(plan.send)
+    half = len(paths) // 2
+    return [paths] if len(paths) < MANY_FILES or options.rsync_options else [paths[:half], paths[half:]]
+
+
+def _make_way(link: Link, end: _Ending, parts: Sequence[Sequence[bytes]]) -> None:
+    """Have moved aside what stands in the way there, and made what two rsyncs would make at once."""
+    plan = end.plan
+    shared = [os.path.commonpath((one[-1], two[0])) for one, two in pairwise(parts)]
+    if plan.blocked or shared:
+        what = {"blocked": plan.blocked, "delete": plan.delete, "folders": shared}
+        packed = {name: pack(paths) for name, paths in what.items()}
+        cleared = link.call("sync.clear", **plan.client, **packed, date=plan.date)
+        end.removed.update(unpack(cleared["removed"]))
 
 
 @dataclass
@@ -208,14 +230,21 @@ class _Ending:
         }
 
 
-def _send_until_still(link: Link, root: Path, options: PushOptions, end: _Ending, bar: Bar) -> None:
+def _send_until_still(
+    link: Link,
+    root: Path,
+    options: PushOptions,
+    end: _Ending,
+    parts: Sequence[Sequence[bytes]],
+    bar: Bar,
+) -> None:
     """Send what the plan names, and again what changes while it is sent."""
-    paths: Sequence[bytes] = end.plan.send
     for _ in range(SENDINGS):
-        _send(link, root, options, end, paths, bar)
-        paths = end.note(os.fsencode(root), paths)
+        _send(link, root, options, end, parts, bar)
+        paths = end.note(os.fsencode(root), chain.from_iterable(parts))
         if not paths:
             return
+        parts = [paths]
         bar.grow(len(paths), sum(size_of(end.files[path]) for path in paths))
     names = ", ".join(map(shown, paths[:3])) + (", ..." if len(paths) > 3 else "")
     end.warnings.append(f"{count_text(len(paths), 'file')} changed each time it was sent: {names}")
@@ -232,34 +261,40 @@ class _Endpoint:
     user: str
     host: str
     port: str
-    local: Callable[[str], rsync.Outcome]
+    local: Callable[[str], None]
     connect_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _send(
-    link: Link, root: Path, options: PushOptions, end: _Ending, paths: Sequence[bytes], bar: Bar
+    link: Link, root: Path, options: PushOptions, end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar
 ) -> None:
     """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
-    plan, files = end.plan, end.files
-    output, patience_s = RsyncOutput(bar), rsync.patience_s(plan.pair, options.timeout_s)
-    endpoint = _Endpoint(
-        shlex.quote(link.master.resolved["user"]),
-        shlex.quote(link.alias.rpartition("@")[2]),
-        link.master.resolved["port"],
-        lambda command: rsync.run(command, output.feed, patience_s),
-    )
-    with rsync.listed(paths) as listing:
-        watch = any(size_of(files[path]) > WATCHED_BYTES for path in paths if path in files)
-        aside = secrets.token_hex(8)
-        words = rsync.push_words(plan.pair, options.rsync_options, options.timeout_s, listing, watch, aside)
-        outcome = _patchwork_rsync()(
-            endpoint,
-            shlex.quote(f"{root}/"),
-            shlex.quote(rsync.remote_path(plan.pair, f"{plan.root}/")),
-            rsync_opts=shlex.join(words),
-            ssh_opts=rsync.rsh(link.ssh_words()[1:]).replace("'", "'\\''"),
-        )
-    rsync.check(outcome, link.alias, "sync", options.timeout_s)
+    plan, output, patchwork_rsync = end.plan, RsyncOutput(bar), _patchwork_rsync()
+    with ExitStack() as stack:
+        patience_s = rsync.patience_s(plan.pair, options.timeout_s)
+        processes = stack.enter_context(Processes(patience_s))
+        for paths in parts:
+            listing = stack.enter_context(rsync.listed(paths))
+            large = any(size_of(end.files[path]) > LARGE_BYTES for path in paths if path in end.files)
+            aside = secrets.token_hex(8)
+            words = rsync.push_words(
+                plan.pair, options.rsync_options, options.timeout_s, listing, large, aside
+            )
+            patchwork_rsync(
+                _Endpoint(
+                    shlex.quote(link.master.resolved["user"]),
+                    shlex.quote(link.alias.rpartition("@")[2]),
+                    link.master.resolved["port"],
+                    partial(processes.start, take=output.reader()),
+                ),
+                shlex.quote(f"{root}/"),
+                shlex.quote(rsync.remote_path(plan.pair, f"{plan.root}/")),
+                rsync_opts=shlex.join(words),
+                ssh_opts=rsync.rsh(link.ssh_words()[1:]).replace("'", "'\\''"),
+            )
+        outcomes = processes.finish()
+    for outcome in outcomes:
+        rsync.check(outcome, link.alias, "sync", options.timeout_s)
 
 
 def _patchwork_rsync() -> Callable[..., Any]:

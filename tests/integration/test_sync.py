@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from remote_tools.errors import ConfigError, DataError, TemporaryError, Transfer
 from remote_tools.plan import PushOptions
 from remote_tools.progress import Display
 from remote_tools.pulls import PullResult
+from remote_tools.rsync_processes import Processes
 from remote_tools.sandbox import Sandbox
 from remote_tools.session import Link
 from remote_tools.ssh import Destination
@@ -327,10 +329,64 @@ def test_a_cut_upload_resumes_with_the_half_that_arrived(place: Place, sandbox: 
     assert ([place.there / "big"], 1) == (list(place.there.rglob("*")), result.sent)
 
 
+class Counted(Processes):
+    """Rsyncs that are counted."""
+
+    count = 0
+
+    def start(self, command: str | Sequence[str], take: Callable[[bytes], None]) -> None:
+        """Start one more."""
+        Counted.count += 1
+        super().start(command, take)
+
+
+def test_many_new_files_are_shared_by_two_rsyncs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "MANY_FILES", 10)
+    monkeypatch.setattr(transfers, "Processes", Counted)
+    files = {f"a/b/{i % 3}/{i}": str(i) for i in range(40)}
+    place.write(**{name.replace("/", "__"): text for name, text in files.items()})
+    for _ in range(10):  # both have to make a/ and a/b/ there, at about the same time
+        Counted.count = 0
+        result = place.push()
+        assert (2, 40, files) == (Counted.count, result.sent, place.held())
+        shutil.rmtree(place.there)
+    Counted.count = 0
+    place.push(rsync_options=("--bwlimit=9m",))
+    assert (1, files) == (Counted.count, place.held())
+
+
+def test_folders_made_for_two_rsyncs_are_removed_with_their_files(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    place.write(a__b__1="1", a__b__2="2", c="3")
+    place.push()
+    shutil.rmtree(place.here / "a")
+    place.push()
+    assert ({"c": "3"}, ["c"]) == (place.held(), [path.name for path in place.there.iterdir()])
+
+
+def test_when_one_of_two_rsyncs_fails_the_push_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    make_way = transfers._make_way
+
+    def sabotage(*args: Any) -> None:
+        make_way(*args)
+        (place.there / "b").write_text("a file in place of the second rsync's folder")
+
+    monkeypatch.setattr(transfers, "_make_way", sabotage)
+    place.write(a__x="1", b__x="2")
+    with pytest.raises(TransferError, match="b"):
+        place.push()
+    assert "1" == (place.there / "a" / "x").read_text()
+
+
 def pull(place: Place, folder: Path, *names: str, options: tuple[str, ...] = ()) -> PullResult:
     """Fetch files of the host's folder."""
     host = {"path": "rsync", "says": "rsync  version 3.2.7", "system": ""}
-    entries = [(os.fsencode(name), 1) for name in names]
+    paths = [place.there / name for name in names]
+    sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
+    entries = list(zip(map(os.fsencode, names), sizes, strict=True))
     how = PushOptions(str(place.there), options, timeout_s=2)
     return pulls.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
 

@@ -151,6 +151,12 @@ def link(sandbox: Sandbox) -> Iterator[Link]:
     found.master.close()
 
 
+@pytest.fixture(autouse=True)
+def shared_by_two_rsyncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let two files be many."""
+    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+
+
 def follow(rounds: list[Round], link: Link, sandbox: Sandbox, folder: Path) -> None:
     """Edit and sync, round by round; after each whole sync hold it to its promises."""
     number = next(_numbers)

@@ -32,7 +32,7 @@ def test_sizes_and_counts_read_well() -> None:
 def test_without_a_terminal_there_are_plain_lines() -> None:
     stream = Stream("utf-8")
     with Display(stream).bar("Uploading", 2, 10, "📤") as bar:
-        RsyncOutput(bar).feed(b":: <f+++++++++ 4 10\n:: <f+++++++++ 6 10\n")
+        RsyncOutput(bar).reader()(b":: <f+++++++++ 4 10\n:: <f+++++++++ 6 10\n")
     assert "📤 Uploading 2 files, 10 B\n" == stream.getvalue()
 
 
@@ -44,7 +44,7 @@ def test_without_utf8_there_is_no_emoji() -> None:
 
 def test_what_rsync_prints_moves_the_bar() -> None:
     bar = Display(Stream("utf-8")).bar("Uploading", 3, 100)
-    output = RsyncOutput(bar)
+    feed = RsyncOutput(bar).reader()
     seen = []
     for data in (
         b"building file list ... done\n\r         32 ",
@@ -53,16 +53,16 @@ def test_what_rsync_prints_moves_the_bar() -> None:
         b":: cL+++++++++ 3 0\n:: cd+++++++++ 4096 0\nsent 12 bytes\n",
         b":: <f..t...... 1,234 3\n:: <f..t...... 36 40\n",
     ):
-        output.feed(data)
+        feed(data)
         seen.append((bar.files_done, bar.bytes_done))
     assert [(0, 0), (0, 32), (1, 64), (2, 64), (3, 100)] == seen
 
 
 def test_totals_grow_and_a_second_rsync_goes_on_where_the_first_one_ended() -> None:
     bar = Display(Stream("utf-8")).bar("Uploading", 1, 10)
-    RsyncOutput(bar).feed(b":: <f+++++++++ 10 10\n")
+    RsyncOutput(bar).reader()(b":: <f+++++++++ 10 10\n")
     bar.grow(1, 5)
-    RsyncOutput(bar).feed(b":: <f+++++++++ 5 10\n")
+    RsyncOutput(bar).reader()(b":: <f+++++++++ 5 10\n")
     assert (2, 2, 15, 15) == (bar.files, bar.files_done, bar.size_bytes, bar.bytes_done)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from remote_tools import rsync
 from remote_tools.errors import ConfigError, TransferError
-from remote_tools.rsync import Outcome, Pair, Stalled, Version, parse_version
+from remote_tools.rsync import Pair, Stalled, Version, parse_version
+from remote_tools.rsync_processes import Outcome
 
 NEW, OLD, MAC = Version(False, (3, 5, 0)), Version(False, (2, 6, 9)), Version(True, (2, 6, 9))
 
@@ -41,7 +42,7 @@ def test_an_old_rsync_here_gets_no_option_of_a_newer_one() -> None:
     newer = {"--info=progress2", "--outbuf=L", "--no-human-readable", "--ignore-missing-args", "-s"}
     for words in (
         rsync.push_words(Pair(MAC, NEW), (), 60, Path("list"), True, "aside"),
-        rsync.pull_words(Pair(MAC, NEW), (), 60, Path("list")),
+        rsync.pull_words(Pair(MAC, NEW), (), 60, Path("list"), True),
     ):
         assert set() == newer & set(words)
 
@@ -50,8 +51,8 @@ def test_only_options_that_suit_results_are_used_for_them() -> None:
     given = shlex.split(
         "-av --exclude '*.log' --bwlimit 5m --rsync-path='sudo rsync' -z --chmod=F600 -T /tmp"
     )
-    words = rsync.pull_words(Pair(NEW, NEW), given, 60, Path("list"))
-    own = rsync.pull_words(Pair(NEW, NEW), (), 60, Path("list"))
+    words = rsync.pull_words(Pair(NEW, NEW), given, 60, Path("list"), True)
+    own = rsync.pull_words(Pair(NEW, NEW), (), 60, Path("list"), True)
     assert ["--bwlimit", "5m", "--rsync-path=sudo rsync", "-z", "-T", "/tmp"] == [
         w for w in words if w not in own
     ]

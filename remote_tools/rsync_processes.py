@@ -1,0 +1,128 @@
+"""Run rsync, one or several at once, and hear what it says."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+TIMED_OUT = 30
+"""rsync's own exit code where the connection was silent for too long."""
+PAUSE_S = 0.005
+"""Rest between two readings: rsync writes every line by itself, and each would be a wake-up of ours."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How rsync ended: its exit code and the lines of its standard error."""
+
+    code: int
+    said: tuple[str, ...]
+
+
+@dataclass
+class _Process:
+    process: subprocess.Popen[bytes]
+    take: Callable[[bytes], None]
+    said: bytearray = field(default_factory=bytearray)
+    heard: bool = False
+    timed_out: bool = False
+
+    def outcome(self) -> Outcome:
+        code = TIMED_OUT if self.timed_out else self.process.wait()
+        return Outcome(code, tuple(self.said.decode(errors="replace").splitlines()))
+
+
+class Processes:
+    """Several rsyncs that go on at the same time; leaving the `with` early ends them.
+
+    Args:
+        patience_s: how long to wait for the first word of each; from then on rsync's own --timeout holds,
+            which does not while the two sides greet each other.
+    """
+
+    def __init__(self, patience_s: float | None) -> None:
+        """Begin with none."""
+        self._patience_s = patience_s
+        self._all: list[_Process] = []
+
+    def __enter__(self) -> Processes:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what still runs."""
+        for each in self._all:
+            if each.process.poll() is None:
+                each.process.terminate()
+            with each.process:
+                pass
+
+    def start(self, command: str | Sequence[str], take: Callable[[bytes], None]) -> None:
+        """Start one.
+
+        Args:
+            command: its words, or one string for the shell.
+            take: is given what it prints on standard output, as it comes.
+        """
+        process = subprocess.Popen(
+            command,
+            shell=isinstance(command, str),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        self._all.append(_Process(process, take))
+
+    def finish(self) -> list[Outcome]:
+        """Follow all of them to their end."""
+        until = None if self._patience_s is None else time.monotonic() + self._patience_s
+        with selectors.DefaultSelector() as selector:
+            for each in self._all:
+                assert each.process.stdout is not None
+                assert each.process.stderr is not None
+                selector.register(each.process.stdout, selectors.EVENT_READ, (each, each.take))
+                selector.register(each.process.stderr, selectors.EVENT_READ, (each, each.said.extend))
+            while selector.get_map():
+                waiting = until is not None and not all(each.heard for each in self._all)
+                ready = selector.select(max(0.0, until - time.monotonic()) if waiting and until else None)
+                for key, _ in ready:
+                    _read(selector, key)
+                if ready:
+                    time.sleep(PAUSE_S)
+                else:
+                    self._give_up(selector)
+        return [each.outcome() for each in self._all]
+
+    def _give_up(self, selector: selectors.BaseSelector) -> None:
+        """End those that never said a word; their ssh may keep the pipes open."""
+        for each in self._all:
+            if not each.heard:
+                each.heard = each.timed_out = True
+                each.process.terminate()
+                for key in [key for key in selector.get_map().values() if key.data[0] is each]:
+                    selector.unregister(key.fileobj)
+
+
+def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    each, take = key.data
+    data = os.read(key.fd, 1 << 16)
+    each.heard = True
+    if data:
+        take(data)
+    else:
+        selector.unregister(key.fileobj)
+
+
+def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> Outcome:
+    """Run one rsync to its end; see `Processes`."""
+    with Processes(patience_s) as processes:
+        processes.start(command, take)
+        return processes.finish()[0]
