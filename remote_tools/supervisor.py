@@ -290,19 +290,21 @@ def mark(root: str, run_id: str) -> int | None:
 
 
 def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (path, lstat) of every regular file; what vanishes meanwhile is passed over."""
-    folders = [folder]
+    """Yield (path relative to it, lstat) of every regular file; what vanishes meanwhile is passed over."""
+    folders = [""]
     while folders:
+        below = folders.pop()
         try:
-            entries = list(os.scandir(folders.pop()))
+            entries = list(os.scandir(os.path.join(folder, below)))
         except OSError:
             continue
         for entry in entries:
+            path = os.path.join(below, entry.name)
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append(path)
                 elif entry.is_file(follow_symlinks=False):
-                    yield entry.path, entry.stat(follow_symlinks=False)
+                    yield path, entry.stat(follow_symlinks=False)
             except OSError:
                 continue
 
@@ -333,8 +335,7 @@ def find_outputs(run: Run, state: str, record: Record) -> list[list[Any]]:
         if other.id != run.id and (ended or started) >= started:
             others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
     found = []
-    for path, info in files_below(root):
-        name = os.path.relpath(path, root)
+    for name, info in files_below(root):
         changed = since_ns is None or info.st_ctime_ns > since_ns
         if name in mine or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
             found.append([name, info.st_size, info.st_mtime_ns])
@@ -870,6 +871,7 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
     if sum(size for _, size, _ in outputs if size <= INLINE_FILE_BYTES) > limit_bytes:
         return outputs, not outputs
     found, all_sent = [], True
+    frames, waiting_bytes = [], 0
     for entry in outputs:
         name, size, mtime_ns = entry
         data = None
@@ -888,7 +890,17 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
             continue
         found.append([name, len(data), mtime_ns])
         path = os.fsencode(name)
-        send(b"F", FILE.pack(mtime_ns, len(path)) + path + data)
+        frames += [
+            HEADER.pack(b"F", FILE.size + len(path) + len(data)),
+            FILE.pack(mtime_ns, len(path)),
+            path,
+            data,
+        ]
+        waiting_bytes += len(data)
+        if waiting_bytes > CHUNK_BYTES:
+            write_all(1, b"".join(frames))
+            frames, waiting_bytes = [], 0
+    write_all(1, b"".join(frames))
     return found, all_sent
 
 
@@ -984,10 +996,11 @@ def op_cache(params: Record, _inbox: Inbox) -> Record:
         raise Refusal(
             "usage", f"no folder {below} on the host", "there are: %s" % (", ".join(kernels) or "none")
         )
+    kernel = os.path.relpath(below, root)
     found = [
-        [os.path.relpath(path, root), info.st_size, info.st_mtime_ns]
-        for path, info in files_below(below)
-        if not os.path.basename(path).startswith(".remote-tools-mark-")
+        [name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns]
+        for name, info in files_below(below)
+        if not os.path.basename(name).startswith(".remote-tools-mark-")
     ]
     found.sort()
     return with_files({"cache_dir": root}, root, found, params)
