@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ class PullResult:
         files: how many of the files asked for are here.
         size_bytes: their size.
         missing: what was asked for and is not on the host any more.
-        refused: (name, why) of what must not be written here.
+        refused: why, of each path that must not be written here.
     """
 
     files: int
     size_bytes: int
     missing: tuple[bytes, ...] = ()
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def pull(
@@ -62,9 +62,9 @@ def pull(
         RemoteError: anything else that went wrong; says what.
     """
     pair = rsync.pair_with(link.alias, dict(host_rsync))
-    faults = {path: fault for path, _ in entries if (fault := unsafe(local_dir, path))}
-    wanted = {path: size for path, size in entries if path not in faults}
-    refused = tuple((shown(path), fault) for path, fault in faults.items())
+    fence = Fence(local_dir)
+    refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
+    wanted = {path: size for path, size in entries if path not in refused}
     if not wanted:
         return PullResult(0, 0, (), refused)
     local_dir.mkdir(parents=True, exist_ok=True)
@@ -100,22 +100,42 @@ def _receive(
     rsync.check(outcome, link.alias, "fetch", options.timeout_s)
 
 
-def unsafe(local_dir: Path, path: bytes) -> str:
-    """Return why a path that the host named must not be written below a folder; nothing where it may."""
-    parts = path.split(b"/")
-    if path.startswith(b"/") or b".." in parts:
-        return "it leads out of the folder"
-    if b"" in parts or b"." in parts:
-        return "it is no plain path"
-    if path.translate(None, CONTROLS) != path:
-        return "its name holds control characters"
-    top = os.fsencode(local_dir)
-    for count in range(1, len(parts)):
-        folder = top + b"/" + b"/".join(parts[:count])
+class Fence:
+    """Tell which names would be written elsewhere than below a folder; what is a real folder is remembered.
+
+    Args:
+        local_dir: the folder.
+    """
+
+    def __init__(self, local_dir: Path) -> None:
+        """Name the folder; it need not exist yet."""
+        self._top = os.fsencode(local_dir)
+        self._real = {b""}
+
+    def fault(self, path: bytes) -> str:
+        """Return why a path that the host named must not be written here; nothing where it may."""
+        parts = path.split(b"/")
+        if path.startswith(b"/") or b".." in parts:
+            return "it leads out of the folder"
+        if b"" in parts or b"." in parts:
+            return "it is no plain path"
+        if path.translate(None, CONTROLS) != path:
+            return "its name holds control characters"
+        return self._obstacle(path.rpartition(b"/")[0])
+
+    def _obstacle(self, folder: bytes) -> str:
+        """Return what stands in place of a folder, or of one above it; one that is missing can be made."""
+        if folder in self._real:
+            return ""
+        obstacle = self._obstacle(folder.rpartition(b"/")[0])
+        if obstacle:
+            return obstacle
+        full = self._top + b"/" + folder
         try:
-            mode = os.lstat(folder).st_mode
+            mode = os.lstat(full).st_mode
         except FileNotFoundError:
             return ""
         if not stat.S_ISDIR(mode):
-            return f"{shown(folder)} is no folder" if not stat.S_ISLNK(mode) else f"{shown(folder)} is a link"
-    return ""
+            return f"{shown(full)} is {'a link' if stat.S_ISLNK(mode) else 'no folder'}"
+        self._real.add(folder)
+        return ""
