@@ -2,9 +2,10 @@
 
 Each row is measured in turns: ours, plain `rsync -az` with the same list of files, and the way of two full
 passes (`rsync --dry-run` to count, then rsync). A figure is the median of the rounds; a ratio is the median
-of the rounds' ratios, which a machine that is busy with something else blurs less.
+of the rounds' ratios, which a machine that is busy with something else blurs less. Peak memory is that of
+a first push, on either end, all processes together, and is measured apart, as looking at it takes time.
 
-    python benchmarks/sync.py [--files 2000,20000,100000] [--rounds 5]
+    python benchmarks/sync.py [--files 2000,20000,100000] [--rounds 5] [--only ROW]
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +30,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from remote_tools import sandbox, transfers
+from remote_tools import processes, sandbox, transfers
 from remote_tools.plan import Base, PushOptions
 from remote_tools.progress import Display
 from remote_tools.rsync import listed, rsh
+from remote_tools.sandbox import Sandbox
 from remote_tools.session import Link
 from remote_tools.ssh import Destination
 from remote_tools.workspace import Workspace, scan
@@ -55,6 +58,13 @@ class Bench:
         """Do what `inv sync` does once the session is open."""
         result = transfers.push(self.link, self.scan(), self.options(), Display(io.StringIO()))
         transfers.finish(self.link, result)
+
+    def clear(self) -> None:
+        """Make the next push the first one."""
+        for folder in ("ours", "plain", "passes"):
+            shutil.rmtree(self.home / folder, ignore_errors=True)
+        shutil.rmtree(self.here / ".remote", ignore_errors=True)
+        os.sync()
 
     def options(self) -> PushOptions:
         """Return how we push."""
@@ -85,6 +95,52 @@ class Bench:
         """Run the pass that counts and the one that sends."""
         self.rsync("passes", "--dry-run", "--out-format=%n")
         self.rsync("passes", "--out-format=%n")
+
+
+class Peaks:
+    """Peak memory, in MB, of either end while a `with` lasts: the sum of the processes' own peaks.
+
+    Linux only (proc(5): VmHWM, clear_refs).
+
+    Args:
+        host: the other end.
+        but: processes that do not count.
+    """
+
+    def __init__(self, host: Sandbox, but: set[int]) -> None:
+        """Begin with none."""
+        self._but = but
+        self._mark = f"{sandbox.MARK}={host.root}"
+        self._peaks: dict[tuple[str, int], float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Peaks:
+        """Forget this process's peak so far, and look again and again."""
+        Path("/proc/self/clear_refs").write_text("5")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Look for the last time."""
+        self._over.set()
+        self._thread.join()
+
+    def of(self, end: str) -> float:
+        """Return the sum of one end, `here` or `there`."""
+        return sum(peak for (where, _), peak in self._peaks.items() if where == end)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            table = processes.table()
+            there = {each.pid for each in table if self._mark in each.environment}
+            here = {each.pid for each in processes.family(table, {os.getpid()})}
+            for end, pids in (("here", here - there - self._but), ("there", there)):
+                for pid in pids:
+                    with suppress(OSError, StopIteration):
+                        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                        line = next(line for line in lines if line.startswith("VmHWM"))
+                        self._peaks[end, pid] = int(line.split()[1]) * 1024 / 1e6
 
 
 def make_tree(top: Path, count: int) -> None:
@@ -141,30 +197,48 @@ def compare(
     )
 
 
-def measure(rows: Table, bench: Bench, files: int, rounds: int) -> None:
+def measure(rows: Table, bench: Bench, files: int, rounds: int, only: str) -> None:
     """Add the rows of one size of tree."""
     ways = (bench.ours, bench.plain, bench.two_passes)
+    stamp = (bench.stamp, *ways[1:])
+    changes: list[tuple[str, Callable[[int], None], Sequence[Callable[[], None]]]] = [
+        ("first push", lambda _turn: bench.clear(), ways),
+        ("unchanged, inv sync", lambda _turn: None, ways),
+        ("unchanged, stamp", lambda _turn: None, stamp),
+        ("1 edit", lambda turn: edit(bench.here, 1, turn), ways),
+        ("1,000 edits", lambda turn: edit(bench.here, 1000, turn), ways),
+    ]
+    for change, before, of in changes:
+        if only in change:
+            compare(rows, files, change, before, of, min(rounds, 3) if change == "first push" else rounds)
 
-    def afresh(_turn: int) -> None:
-        for folder in ("ours", "plain", "passes"):
-            shutil.rmtree(bench.home / folder, ignore_errors=True)
-        shutil.rmtree(bench.here / ".remote", ignore_errors=True)
-        os.sync()
 
-    compare(rows, files, "first push", afresh, ways, min(rounds, 3))
-    compare(rows, files, "unchanged, inv sync", lambda _: None, ways, rounds)
-    compare(rows, files, "unchanged, stamp", lambda _: None, (bench.stamp, *ways[1:]), rounds)
-    compare(rows, files, "1 edit", lambda turn: edit(bench.here, 1, turn), ways, rounds)
-    compare(rows, files, "1,000 edits", lambda turn: edit(bench.here, 1000, turn), ways, rounds)
+def measure_memory(rows: Table, bench: Bench, files: int, host: Sandbox) -> None:
+    """Add what a first push takes, by us and by plain rsync."""
+    bench.clear()
+    bench.link.close()  # a new session: one that has lasted remembers its own peak
+    peaks = []
+    for way, but in ((bench.ours, set[int]()), (bench.plain, {os.getpid()})):
+        with Peaks(host, but) as peak:
+            way()
+        bench.link.close()
+        peaks.append(peak)
+    figures = [f"{peak.of(end):.0f}" for end in ("here", "there") for peak in peaks]
+    more = [f"{peaks[0].of(end) - peaks[1].of(end):.0f}" for end in ("here", "there")]
+    rows.add_row(f"{files:,}", *figures[:2], more[0], *figures[2:], more[1])
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", default="2000,20000,100000", help="sizes of the trees")
     parser.add_argument("--rounds", type=int, default=5, help="how often each row is measured")
+    parser.add_argument("--only", default="", help="the rows whose change has this in its name, or `memory`")
     args = parser.parse_args()
     rows = Table("files", "change", "ours s", "rsync -az s", "two passes s", "to rsync", "to two passes")
+    memory = Table(
+        "files", "ours here", "rsync", "more", "ours there", "rsync", "more", title="Peak memory, MB"
+    )
     with tempfile.TemporaryDirectory(prefix="sync-") as folder:
         top = Path(folder)
         server = sandbox.up(top / "host")
@@ -176,16 +250,18 @@ def main() -> None:
                 make_tree(bench.here, files)
                 link.code_path = str(bench.home / "ours")
                 link.call("list")
-                measure(rows, bench, files, args.rounds)
+                if args.only not in ("", "memory", "first push"):
+                    for way in (bench.ours, bench.plain, bench.two_passes):
+                        way()
+                measure(rows, bench, files, args.rounds, args.only)
+                if args.only in ("", "memory"):
+                    measure_memory(memory, bench, files, server)
         finally:
             link.close()
             link.master.close()
             sandbox.down(top / "host")
-    Console().print(rows)
-    own, children = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    print(f"peak memory: {own:.0f} MB of ours here, {children:.0f} MB of the largest child (rsync, git)")
+    for table in (rows, memory):
+        Console(width=100).print(table)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ RIDE_BYTES = 128 * 1024
 """Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
 LARGE_BYTES = 1_000_000
 """Size of a file from which progress inside of it is worth reporting, and half of it worth keeping."""
-MANY_FILES = 5_000
+MANY_FILES = 1_000
 """From so many files on two rsyncs share a push: each reads its list byte by byte, in two system calls each
 (rsync's io.c, read_line), which takes longer than sending small files does."""
 
