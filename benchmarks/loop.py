@@ -1,6 +1,6 @@
 """Measure the loop against ssh and rsync as one types them, over a network without and with delay.
 
-    python benchmarks/loop.py [--rounds 7] [--start-up-s 0.26] [--quick]
+    python benchmarks/loop.py [--rounds 7] [--start-up-s 0.26] [--quick] [--only watch]
 
 A server of our own stands behind a proxy that delays every byte by half a round trip. The rows take turns, so
 what else the machine does falls on all of them. A figure is the median of the rounds, a ratio that of
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,8 @@ from remote_tools.sandbox import Sandbox
 
 RTT_S = 0.1
 COUNTING_RTT_S = 1.0
+WATCH_REACH_S = 0.15
+"""What a save may cost beside three round trips."""
 MB = 1_000_000
 PACKAGE_FILES = 40
 HELLO = """\
@@ -154,6 +157,77 @@ ROWS = (
 )
 
 
+class Watching:
+    """`inv dev --watch` while a `with` lasts.
+
+    Args:
+        laptop: where it runs.
+    """
+
+    def __init__(self, laptop: Laptop) -> None:
+        """Start it."""
+        self._laptop = laptop
+        self._process = subprocess.Popen(
+            ["inv", "dev", "--watch", "--", "hello.py"],
+            cwd=laptop.root,
+            env=laptop.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> Watching:
+        """Wait for the first run's end."""
+        self._first_output()
+        self._until_it_waits()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """End it as a user does."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate()
+
+    def save(self) -> float:
+        """Return how long it takes from a save to the run's first output, in seconds."""
+        start = time.perf_counter()
+        self._laptop.edit()
+        self._first_output()
+        taken_s = time.perf_counter() - start
+        self._until_it_waits()
+        return taken_s
+
+    def _first_output(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def _until_it_waits(self) -> None:
+        assert self._process.stderr is not None
+        lines = iter(self._process.stderr.readline, b"")
+        if not any(b"Waiting for a save" in line for line in lines):
+            raise SystemExit("the watch ended by itself")
+
+
+def measure_watch(near: Laptop, far: Laptop, farthest: Laptop, rounds: int) -> Table:
+    """Time saves under a watch, near and far, and one so far away that round trips are all that counts."""
+    with Watching(near) as here, Watching(far) as there:
+        here.save()
+        there.save()
+        times = [(here.save(), there.save()) for _ in range(rounds)]
+    with Watching(farthest) as much:
+        counting_s = much.save()
+    near_s, far_s = (statistics.median(column) for column in zip(*times, strict=True))
+    trips = (counting_s - near_s) / COUNTING_RTT_S
+    table = Table("", "0 ms", f"{RTT_S * 1000:.0f} ms", "round trips", "to reach", box=box.MARKDOWN)
+    reach = f"3 trips, {WATCH_REACH_S:.2f} s, {3 * RTT_S + WATCH_REACH_S:.2f} s"
+    table.add_row(
+        "a save, `dev --watch`, to the first output",
+        f"{near_s:.2f} s",
+        f"{far_s:.2f} s",
+        f"{trips:.1f}",
+        reach,
+    )
+    return table
+
+
 def measure_loop(near: Laptop, far: Laptop, farthest: Laptop, rounds: int) -> Table:
     """Time every row near and far, in turns, and once so far away that round trips are all that counts."""
     times: dict[str, tuple[list[float], list[float]]] = {row.name: ([], []) for row in ROWS}
@@ -242,26 +316,27 @@ def measure_volume(laptop: Laptop, rounds: int, scale: float) -> Table:
     return table
 
 
-def loop_table(top: Path, host: Sandbox, rounds: int) -> Table:
-    """Measure the loop over three networks."""
+def over_networks(name: str, top: Path, host: Sandbox, rounds: int) -> Table:
+    """Measure one table over three networks."""
     with (
         Proxy(host.port) as none,
         Proxy(host.port, RTT_S / 2) as some,
         Proxy(host.port, COUNTING_RTT_S / 2) as much,
     ):
         networks = {"near": none, "far": some, "farthest": much}
-        laptops = [Laptop.make(top / name, host, network.port) for name, network in networks.items()]
-        return measure_loop(laptops[0], laptops[1], laptops[2], rounds)
+        laptops = [Laptop.make(top / f"{name}-{far}", host, via.port) for far, via in networks.items()]
+        measure = {"loop": measure_loop, "watch": measure_watch}[name]
+        return measure(laptops[0], laptops[1], laptops[2], rounds)
 
 
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="how often each row is timed (default: 7)")
     help_text = "how long a shell takes to start on the host (default: 0.26)"
     parser.add_argument("--start-up-s", type=float, default=0.26, help=help_text)
     parser.add_argument("--quick", action="store_true", help="a tenth of the volume")
-    parser.add_argument("--only", choices=["loop", "volume"], help="one of the two tables")
+    parser.add_argument("--only", choices=["loop", "watch", "volume"], help="one of the three tables")
     args = parser.parse_args()
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="loop-") as top:
@@ -269,9 +344,10 @@ def main() -> None:
         try:
             enter = host.root / "enter"
             enter.write_text(f"sleep {args.start_up_s}\n{enter.read_text()}")
-            if args.only != "volume":
-                console.print(loop_table(Path(top), host, args.rounds))
-            if args.only != "loop":
+            for name in ("loop", "watch"):
+                if args.only in (None, name):
+                    console.print(over_networks(name, Path(top), host, args.rounds))
+            if args.only in (None, "volume"):
                 laptop = Laptop.make(Path(top) / "volume", host, host.port)
                 known(laptop)
                 console.print(measure_volume(laptop, max(1, args.rounds // 2), 0.1 if args.quick else 1))
