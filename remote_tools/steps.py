@@ -293,12 +293,19 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
         return travel(link, run, display)
 
 
-def travel(link: Link, run: Run, display: Display) -> Outcome:
-    """Take a run the whole way over a link: the tree there, the command, its results back."""
+def travel(link: Link, run: Run, display: Display, tree: Workspace | None = None) -> Outcome:
+    """Take a run the whole way over a link: the tree there, the command, its results back.
+
+    Args:
+        link: the host.
+        run: what is run.
+        display: where messages go.
+        tree: a fresh scan, where there is one.
+    """
     settings = run.settings
     options = push_options(settings, ride=not run.how.verify)
     with run.recorded() as record:
-        tree = workspace_of(settings)
+        tree = tree or workspace_of(settings)
         results = Results(settings.local_dir) if run.how.auto_fetch else None
         reply: Reply = {"stale": True}
         if not run.how.verify and Base(tree.root, link.alias, options.code_path).stamp == tree.stamp:

@@ -14,6 +14,7 @@ from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.progress import Display
 from remote_tools.session import Link
 from remote_tools.settings import Settings
+from remote_tools.workspace import Workspace
 
 SETTLE_MS = 30
 """Quiet after a change that counts as the end of a save: editors write, rename and touch."""
@@ -115,21 +116,23 @@ def watch(
     """
     saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
     with saves.listening(), steps.reached(settings, display) as link:
+        tree = steps.workspace_of(settings)
         while True:
             saves.heard.clear()
-            stamp = steps.workspace_of(settings).stamp
-            _run_once(settings, words, how, display, link, saves if restart else None)
-            _wait_for_change(settings, stamp, saves, display)
+            _run_once(settings, words, how, display, link, tree, saves if restart else None)
+            tree = _changed_tree(settings, tree, saves, display)
 
 
-def _wait_for_change(settings: Settings, stamp: str, saves: Saves, display: Display) -> None:
-    """Wait until the tree is another one; at once where it changed while the run lasted."""
-    if steps.workspace_of(settings).stamp != stamp:
-        return
-    display.say("Waiting for a save; Ctrl-C ends", "👀")
-    while steps.workspace_of(settings).stamp == stamp:
+def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Display) -> Workspace:
+    """Return the tree once it is another one: at once where it changed while the run lasted."""
+    now = steps.workspace_of(settings)
+    if now.stamp == tree.stamp:
+        display.say("Waiting for a save; Ctrl-C ends", "👀")
+    while now.stamp == tree.stamp:
         saves.heard.wait()
         saves.heard.clear()
+        now = steps.workspace_of(settings)
+    return now
 
 
 def _run_once(
@@ -138,16 +141,17 @@ def _run_once(
     how: steps.How,
     display: Display,
     link: Link,
+    tree: Workspace,
     restarted_by: Saves | None,
 ) -> None:
     """Run once and say how it ended; a failure of ours ends this run, not the watch."""
     try:
         run = steps.Run.target(settings, words, how)
         if restarted_by is None:
-            outcome = steps.travel(link, run, display)
+            outcome = steps.travel(link, run, display, tree)
         else:
             with _stopped_by(restarted_by, link, run.run_id):
-                outcome = steps.travel(link, run, display)
+                outcome = steps.travel(link, run, display, tree)
     except RemoteError as error:
         display.say(str(error.message))
     else:
