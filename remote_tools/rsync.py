@@ -204,6 +204,8 @@ def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
     words += [f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"] if large else []
     if pair.has(3, 0, 0):
         words.append("-s")
+    elif pair.local_has(3, 2, 4):
+        words.append("--old-args")  # it would quote what `remote_path` has quoted
     if pair.local_has(3, 1, 0):
         words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
         words += ["--info=progress2"] if large else []

@@ -447,6 +447,20 @@ def test_an_old_rsync_gets_only_options_that_it_knows(
     assert {"d/b": "2"} == place.held()
 
 
+def test_a_new_rsync_here_is_understood_by_an_old_one_there(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One before 3.0 knows no -s: what it is told passes the host's shell, and must be quoted just once."""
+    pair = rsync.Pair(rsync.local_version(), rsync.parse_version("rsync  version 2.6.9"))
+    if not pair.local_has(3, 2, 4):
+        pytest.skip("the rsync here is older than 3.2.4, and quotes nothing by itself")
+    monkeypatch.setattr(rsync, "pair_with", lambda _alias, _there: pair)
+    place.write(a="1", d__b="2")
+    place.push()
+    assert {"a": "1", "d/b": "2"} == place.held()
+    assert 2 == pull(place, tmp_path / "results", "a", "d/b").files
+
+
 def test_a_workspace_of_git_is_pushed_without_its_repository(place: Place) -> None:
     subprocess.run(["git", "init", "-q", str(place.here)], check=True)
     place.write(a="1", b="2")
