@@ -23,28 +23,30 @@ from fabric.transfer import Result as TransferResult
 from invoke.runners import Local
 
 from remote_tools.errors import PermissionDenied, TransferError, UnavailableError
-from remote_tools.ssh import Destination, Master
+from remote_tools.ssh import Destination, Master, quote
 
 
 def there(path: str) -> str:
     """Quote a path for the host's shell, leaving a leading ~ to it; a leading - is no option then."""
     home, slash, rest = path.partition("/")
     if home == "~":
-        return home + slash + (shlex.quote(rest) if rest else "")
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+        return home + slash + (quote(rest) if rest else "")
+    return quote(f"./{path}" if path.startswith("-") else path)
 
 
 class Ssh(Local):
     """Run a command on a Connection's host: a local `ssh` that has it as its last word."""
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:  # noqa: ARG002
-        """Start ssh; `env` reaches the host as `export`s, since sshd takes no others by default."""
-        exports = "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in env.items())
+        """Start ssh; sshd takes no environment by default, and not every login shell has `export`."""
+        if env:
+            values = " ".join(f"{name}={quote(str(value))}" for name, value in env.items())
+            command = f"exec env {values} $SHELL -c {quote(command)}"
         # At INFO, ssh says that the shared connection is closed, into the very terminal (mux.c).
         terminal = ["-tt", "-o", "LogLevel=ERROR"] if self.using_pty else ["-T"]
         master = self.context.master
         master.open()
-        words = [*master.words(), *terminal, "--", master.destination.alias, exports + command]
+        words = [*master.words(), *terminal, "--", master.destination.alias, command]
         super().start("exec " + shlex.join(words), "/bin/sh", dict(os.environ))
 
     def generate_env(self, env: dict[str, Any], replace_env: bool) -> dict[str, Any]:  # noqa: ARG002

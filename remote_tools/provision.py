@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import replace
 
 from remote_tools import steps
@@ -12,6 +11,7 @@ from remote_tools.errors import UnavailableError
 from remote_tools.progress import Display
 from remote_tools.session import packed_program, program_folder
 from remote_tools.settings import Settings, require
+from remote_tools.ssh import quote
 
 
 def provision(settings: Settings, display: Display) -> steps.Outcome:
@@ -27,7 +27,7 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
     steps.sync(settings, steps.push_options(settings), display)
     orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
     program = f"{program_folder(packed_program())}/provisioner.py"
-    command = f"exec python3 -I {program} {shlex.quote(json.dumps(orders))}"
+    command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
     # The run that makes the venv cannot be in it yet.
     return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)
 

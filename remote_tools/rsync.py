@@ -10,7 +10,6 @@ import contextlib
 import functools
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from remote_tools.errors import (
 from remote_tools.progress import OUT_FORMAT
 from remote_tools.replica import DISPLACED, PARTIAL_DIR, join, system_here
 from remote_tools.rsync_processes import TIMED_OUT, Outcome, run
+from remote_tools.ssh import quote
 
 # fmt: off
 FILTERS = frozenset((
@@ -219,7 +219,7 @@ def patience_s(pair: Pair, timeout_s: float) -> float | None:
 
 def remote_path(pair: Pair, path: str) -> str:
     """Return a path on the host as rsync must be given it: without -s the host's shell reads it once more."""
-    return path if pair.has(3, 0, 0) else shlex.quote(path)
+    return path if pair.has(3, 0, 0) else quote(path)
 
 
 def rsh(words: Sequence[str]) -> str:

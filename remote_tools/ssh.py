@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -40,6 +41,11 @@ KEEPALIVES = 3
 
 LOCAL_TIMEOUT_S = 2.0
 """Bound on an answer from a master of ours: it may be stopped."""
+
+
+def quote(word: str) -> str:
+    """Quote a word for the host's login shell, whichever it is: csh takes a ! for an event even in quotes."""
+    return shlex.quote(word).replace("!", "'\\!'")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Whatever login shell the account on the host has: sshd hands it every command of ours, and of rsync's."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remote_tools import rsync, transfers
+from remote_tools.connection import Connection
+from remote_tools.plan import PushOptions
+from remote_tools.progress import Display
+from remote_tools.runs import INLINE_BYTES
+from remote_tools.sandbox import Sandbox
+from remote_tools.session import Link
+from remote_tools.ssh import Destination
+from remote_tools.workspace import scan
+from tests.integration.conftest import Laptop, SandboxMaker
+
+WRITE = f"""\
+import json, os, pathlib, sys
+folder = pathlib.Path(os.environ["AUTOTUNE_CACHE_DIR"], "kernel", "8x8")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "small").write_bytes(b"x")
+(folder / "it's big!").write_bytes(b"x" * {INLINE_BYTES + 1})
+print(json.dumps([os.getcwd(), *sys.argv[1:]]))
+"""
+ODD = ["it's", 'a "b"', "$HOME ~ `id`", "!! !x", "a\nb", "\\", "{a,b} * ? [c]", "(%d) | & ; > x", "", "é"]
+CODE_PATH = '~/it\'s "there" $HOME !x {a,b} (1) ; *'
+
+
+@pytest.fixture(params=["sh", "bash", "dash", "zsh", "fish", "tcsh", "ksh"])
+def laptop(
+    request: pytest.FixtureRequest, make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker
+) -> Laptop:
+    """Give a project whose host runs commands by a login shell, as sshd itself does."""
+    shell = shutil.which(request.param)
+    if shell is None:
+        pytest.skip(f"no {request.param} on this machine")
+    host = make_sandbox()
+    enter = host.root / "enter"
+    enter.write_text(f"SHELL={shell}\nexport SHELL\n{enter.read_text()}")
+    made = make_laptop(host)
+    made.env["INVOKE_REMOTE_CODE_PATH"] = CODE_PATH
+    return made
+
+
+def test_the_loop_goes_its_whole_way(laptop: Laptop) -> None:
+    there = laptop.host.home / CODE_PATH.removeprefix("~/")
+    laptop.write("write.py", WRITE)
+    laptop.write("it's !x/$HOME", "1")
+
+    synced = laptop.inv("sync")
+    asked = laptop.inv("exec", "--", "python3", "write.py", *ODD)
+    ran = laptop.inv("dev", "--auto-fetch", "--", "write.py", *ODD)
+    shutil.rmtree(laptop.root / "cache")
+    fetched = laptop.inv("fetch")
+
+    assert [0, 0, 0, 0] == [each.returncode for each in (synced, asked, ran, fetched)], [
+        each.stderr for each in (synced, asked, ran, fetched)
+    ]
+    assert "1" == (there / "it's !x/$HOME").read_text()
+    assert [[str(there), *ODD]] * 2 == [json.loads(each.stdout) for each in (asked, ran)]
+    brought = {path.name: path.stat().st_size for path in (laptop.root / "cache/kernel/8x8").iterdir()}
+    assert {"small": 1, "it's big!": INLINE_BYTES + 1} == brought
+
+
+def test_fabrics_connection_speaks_to_it_too(laptop: Laptop, tmp_path: Path) -> None:
+    there = Connection(laptop.host.host_alias, ("-F", str(laptop.host.ssh_config)))
+    try:
+        said = there.run("printenv WORD", env={"WORD": "it's $HOME !x"}, hide=True, in_stream=False)
+        there.put(io.BytesIO(b"it"), "it's !x")
+        there.get("it's !x", str(tmp_path / "back"))
+    finally:
+        there.master.close()
+    assert ("it's $HOME !x\n", "it") == (said.stdout, (tmp_path / "back").read_text())
+
+
+def test_a_path_is_quoted_once_for_an_rsync_that_knows_no_protection(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = rsync.Pair(rsync.local_version(), rsync.parse_version("rsync  version 2.6.9"))
+    if not pair.local_has(3, 2, 4):
+        pytest.skip("the rsync here is older than 3.2.4, and quotes nothing by itself")
+    monkeypatch.setattr(rsync, "pair_with", lambda _alias, _there: pair)
+    there = laptop.host.home / CODE_PATH.removeprefix("~/")
+    laptop.write("a", "1")
+    link = Link(Destination(laptop.host.host_alias, ("-F", str(laptop.host.ssh_config))), str(there), print)
+    try:
+        options = PushOptions(str(there))
+        transfers.finish(link, transfers.push(link, scan(laptop.root), options, Display(io.StringIO())))
+    finally:
+        link.close()
+        link.master.close()
+    assert "1" == (there / "a").read_text()
