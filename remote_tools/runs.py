@@ -9,7 +9,7 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from types import FrameType
@@ -251,6 +251,11 @@ def _take_signal(number: signal.Signals, bell: Bell) -> Callable[[], None]:
     return restore
 
 
+def results_wanted(rsync: str) -> dict[str, Any]:
+    """Return what a request says for results to come back: small ones with it, others by that rsync."""
+    return {"inline_bytes": INLINE_BYTES, "rsync": rsync}
+
+
 def start(
     link: Link,
     run_id: str,
@@ -260,7 +265,7 @@ def start(
     stamp: str | None = None,
     finish: dict[str, Any] | None = None,
     detach: bool = False,
-    inline_bytes: int = 0,
+    wanted: Mapping[str, Any] | None = None,
 ) -> Reply:
     """Start a run and follow it to its end.
 
@@ -272,7 +277,7 @@ def start(
         stamp: the tree that must be there; the reply is {"stale": True} where it is not.
         finish: a push to be completed first (`sync.finish`).
         detach: return as soon as the run is there.
-        inline_bytes: results up to this size come back too.
+        wanted: what results are to come back too, see `results_wanted`; None of them.
 
     Returns:
         {"run": record, "outputs": [[path, size_bytes, mtime_ns]], "rsync": ...} or {"stale": True}.
@@ -283,7 +288,7 @@ def start(
         "stamp": stamp,
         "finish": finish,
         "detach": detach,
-        "inline_bytes": inline_bytes,
+        **(wanted or {}),
     }
     return _follow(link, "run", params, console, run_id, spec.pty)
 
@@ -295,10 +300,10 @@ def attach(
     *,
     pty: bool = False,
     follow: bool = True,
-    inline_bytes: int = 0,
+    wanted: Mapping[str, Any] | None = None,
 ) -> Reply:
     """Show a run's output from its beginning, to its end or to what there is now."""
-    params = {"id": run_id, "follow": follow, "inline_bytes": inline_bytes}
+    params = {"id": run_id, "follow": follow, **(wanted or {})}
     return _follow(link, "attach", params, console, run_id, pty)
 
 

@@ -22,7 +22,7 @@ from remote_tools import runs, summaries, transfers
 from remote_tools.argv import target_argv
 from remote_tools.device_lock import user
 from remote_tools.errors import RemoteError
-from remote_tools.plan import Base, PushOptions
+from remote_tools.plan import Base, PushOptions, host_rsync
 from remote_tools.progress import Display, count_text, size_text
 from remote_tools.records import Records, Source, new_id
 from remote_tools.reporting import write_report
@@ -109,6 +109,11 @@ def workspace_of(settings: Settings) -> Workspace:
 def _salt(settings: Settings) -> list[str]:
     """Return the settings beside the patterns that decide what the host should hold."""
     return [settings.code_path, str(settings.delete), *settings.rsync_options]
+
+
+def _wanted(settings: Settings) -> dict[str, Any]:
+    """Return what a request says for results to come back."""
+    return runs.results_wanted(host_rsync(push_options(settings)))
 
 
 def _inside(settings: Settings) -> bool:
@@ -259,7 +264,7 @@ class Run:
                 stamp=stamp,
                 finish=finish,
                 detach=self.how.detach,
-                inline_bytes=runs.INLINE_BYTES if results else 0,
+                wanted=_wanted(self.settings) if results else None,
             )
         except (runs.LetGo, runs.LetGoOfPipe):
             raise
@@ -351,10 +356,10 @@ def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty
     records = Records(settings.root)
     record = records.read(run_id)
     results = Results(settings.local_dir) if record.get("auto_fetch") else None
-    inline_bytes = runs.INLINE_BYTES if results else 0
+    wanted = _wanted(settings) if results else None
     console = runs.Console(results.take if results else None)
     pty = pty or bool(record.get("pty"))
-    reply = runs.attach(link, run_id, console, pty=pty, inline_bytes=inline_bytes)
+    reply = runs.attach(link, run_id, console, pty=pty, wanted=wanted)
     try:
         return _conclude(settings, link, record, reply, results, display)
     finally:
@@ -367,13 +372,13 @@ def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty
 
 def fetch_run(settings: Settings, run_id: str, display: Display) -> Results:
     """Bring what a run wrote; one that still runs has written nothing yet."""
-    params = {"id": run_id, "inline_bytes": runs.INLINE_BYTES}
+    params = {"id": run_id, **_wanted(settings)}
     return _fetch(settings, "outputs", params, display)
 
 
 def fetch_cache(settings: Settings, kernel: str | None, display: Display) -> Results:
     """Bring a kernel's folder of the host's cache, or all of it."""
-    params = {"cache_dir": settings.cache_dir, "kernel": kernel, "inline_bytes": runs.INLINE_BYTES}
+    params = {"cache_dir": settings.cache_dir, "kernel": kernel, **_wanted(settings)}
     return _fetch(settings, "cache", params, display)
 
 

@@ -923,7 +923,7 @@ def with_files(reply: Record, root: str, outputs: list[list[Any]], params: Recor
     import replica
 
     store = replica.Store({"state": state_folder(params["code_path"]), "client": ""})
-    return {**reply, "outputs": found, "rsync": replica.rsync_here(store, "rsync")}
+    return {**reply, "outputs": found, "rsync": replica.rsync_here(store, params.get("rsync") or "rsync")}
 
 
 def op_run(params: Record, inbox: Inbox) -> Record:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from remote_tools.runs import INLINE_BYTES
 from tests.integration.conftest import Laptop
 
 ECHO = "import json, sys\nprint(json.dumps(sys.argv[1:]))\n"
@@ -282,6 +284,25 @@ def test_a_wrong_path_is_named(laptop: Laptop, setting: str, value: str, code: i
     done = laptop.inv("dev", "--", "echo.py", **{f"INVOKE_REMOTE_{setting}": value})
 
     assert (code, True) == (done.returncode, message in done.stderr)
+
+
+def test_large_results_come_by_the_rsync_that_rsync_path_names(laptop: Laptop) -> None:
+    elsewhere, tools = laptop.host.root / "elsewhere", laptop.host.root / "tools"
+    elsewhere.mkdir()
+    tools.mkdir()
+    (elsewhere / "rsync").symlink_to(str(shutil.which("rsync")))
+    for name in ("python3", "python"):
+        (tools / name).symlink_to(Path(sys.executable).resolve())
+    enter = laptop.host.root / "enter"
+    enter.write_text(f"PATH='{tools}'\nexport PATH\n{enter.read_text()}")
+    laptop.write("write.py", WRITE.replace('"it"', f'"x" * {INLINE_BYTES + 1}'))
+
+    done = laptop.inv(
+        "dev", "--auto-fetch", "--", "write.py", INVOKE_REMOTE_RSYNC_OPTIONS=f"--rsync-path={elsewhere}/rsync"
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert INLINE_BYTES + 1 == (laptop.root / "cache/gemm/8x8_8x8/result").stat().st_size
 
 
 def test_a_host_without_rsync_is_told_how_to_get_it(laptop: Laptop) -> None:
