@@ -3,7 +3,7 @@
 Each row is measured in turns: ours, plain `rsync -az` with the same list of files, and the way of two full
 passes (`rsync --dry-run` to count, then rsync). A figure is the median of the rounds; a ratio is the median
 of the rounds' ratios, which a machine that is busy with something else blurs less. Peak memory is that of
-a first push, on either end, all processes together, and is measured apart, as looking at it takes time.
+either end, all processes together, and is measured apart, as looking at it takes time.
 
     python benchmarks/sync.py [--files 2000,20000,100000] [--rounds 5] [--only ROW]
 """
@@ -214,18 +214,23 @@ def measure(rows: Table, bench: Bench, files: int, rounds: int, only: str) -> No
 
 
 def measure_memory(rows: Table, bench: Bench, files: int, host: Sandbox) -> None:
-    """Add what a first push takes, by us and by plain rsync."""
+    """Add what a push takes, by us and by plain rsync."""
     bench.clear()
-    bench.link.close()  # a new session: one that has lasted remembers its own peak
-    peaks = []
-    for way, but in ((bench.ours, set[int]()), (bench.plain, {os.getpid()})):
-        with Peaks(host, but) as peak:
-            way()
-        bench.link.close()
-        peaks.append(peak)
-    figures = [f"{peak.of(end):.0f}" for end in ("here", "there") for peak in peaks]
-    more = [f"{peaks[0].of(end) - peaks[1].of(end):.0f}" for end in ("here", "there")]
-    rows.add_row(f"{files:,}", *figures[:2], more[0], *figures[2:], more[1])
+    changes: list[tuple[str, Callable[[], None]]] = [
+        ("first push", lambda: None),
+        ("1 edit", lambda: edit(bench.here, 1, -1)),
+    ]
+    for change, before in changes:
+        before()
+        peaks = []
+        for way, but in ((bench.ours, set[int]()), (bench.plain, {os.getpid()})):
+            bench.link.close()  # a new session: one that has lasted remembers its own peak
+            with Peaks(host, but) as peak:
+                way()
+            peaks.append(peak)
+        figures = [f"{peak.of(end):.0f}" for end in ("here", "there") for peak in peaks]
+        more = [f"{peaks[0].of(end) - peaks[1].of(end):.0f}" for end in ("here", "there")]
+        rows.add_row(f"{files:,}", change, *figures[:2], more[0], *figures[2:], more[1])
 
 
 def main() -> None:

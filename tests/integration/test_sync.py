@@ -26,6 +26,7 @@ from remote_tools.session import Link
 from remote_tools.ssh import Destination
 from remote_tools.transfers import PushResult
 from remote_tools.workspace import scan
+from tests.integration.conftest import SandboxMaker
 
 
 @dataclass
@@ -364,6 +365,24 @@ def test_folders_made_for_two_rsyncs_are_removed_with_their_files(
     shutil.rmtree(place.here / "a")
     place.push()
     assert ({"c": "3"}, ["c"]) == (place.held(), [path.name for path in place.there.iterdir()])
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_two_rsyncs_get_connections_of_their_own_where_the_master_takes_no_more_sessions(
+    sessions: int, make_sandbox: SandboxMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    host = make_sandbox(f"MaxSessions {sessions}")
+    link = Link(Destination(host.host_alias, ("-F", str(host.ssh_config)), timeout_s=20), "~", print)
+    (tmp_path / "here").mkdir()
+    place = Place(link, tmp_path / "here", host.home / "there")
+    place.write(a__x="1", a__y="2", b="3")
+    try:
+        place.push()
+    finally:
+        link.close()
+        link.master.close()
+    assert {"a/x": "1", "a/y": "2", "b": "3"} == place.held()
 
 
 def test_when_one_of_two_rsyncs_fails_the_push_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
