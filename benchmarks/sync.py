@@ -242,7 +242,15 @@ def main() -> None:
     args = parser.parse_args()
     rows = Table("files", "change", "ours s", "rsync -az s", "two passes s", "to rsync", "to two passes")
     memory = Table(
-        "files", "ours here", "rsync", "more", "ours there", "rsync", "more", title="Peak memory, MB"
+        "files",
+        "change",
+        "ours here",
+        "rsync",
+        "more",
+        "ours there",
+        "rsync",
+        "more",
+        title="Peak memory, MB",
     )
     with tempfile.TemporaryDirectory(prefix="sync-") as folder:
         top = Path(folder)
@@ -266,7 +274,8 @@ def main() -> None:
             link.master.close()
             sandbox.down(top / "host")
     for table in (rows, memory):
-        Console(width=100).print(table)
+        if table.row_count:
+            Console(width=100).print(table)
 
 
 if __name__ == "__main__":
