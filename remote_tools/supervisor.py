@@ -862,6 +862,21 @@ def signal_run(run: Run, number: int) -> bool:
     return True
 
 
+def read_small(path: str, size: int) -> tuple[bytes, int]:
+    """Return a file's content, or as much of it as is too much to be sent, and its mtime.
+
+    With bare calls, as there may be many, and into a buffer of the size that it had when it was listed.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, size + 1)
+        if len(data) > size:  # it has grown
+            data += os.read(fd, INLINE_FILE_BYTES)
+        return data, os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
+
+
 def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[list[list[Any]], bool]:
     """Send the small files themselves, unless they are too many.
 
@@ -877,9 +892,7 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
         data = None
         if size <= INLINE_FILE_BYTES:
             try:
-                with open(os.path.join(root, name), "rb", buffering=0) as file:
-                    data = file.read(INLINE_FILE_BYTES + 1)
-                    mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+                data, mtime_ns = read_small(os.path.join(root, name), size)
             except FileNotFoundError:  # it was removed after the run's end
                 continue
             except OSError:

@@ -172,3 +172,13 @@ def test_small_files_are_sent_as_they_are_now(
     payload = supervisor.FILE.pack(7, 5) + b"grown" + b"longer"
     assert ([["grown", 6, 7], ["large", 1 << 20, 1]], False) == found
     assert HEADER.pack(b"F", len(payload)) + payload == capfdbinary.readouterr().out
+
+
+def test_a_file_that_has_grown_too_large_is_left_to_rsync(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "grown").write_bytes(b"x" * (supervisor.INLINE_FILE_BYTES + 1))
+
+    found = supervisor.send_files(str(tmp_path), [["grown", 1, 1]], 100)
+
+    assert (([["grown", 1, 1]], False), b"") == (found, capfdbinary.readouterr().out)
