@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.proxy import Fault
+from remote_tools.transfers import MANY_FILES
 from tests.integration.faults.conftest import Cable
 
 MB = 1_000_000
@@ -111,3 +112,23 @@ def test_a_run_cut_again_and_again(cable: Cable) -> None:
     assert cable.network.struck.is_set()
     assert 9 == done.returncode
     assert "".join(f"{i}\n" for i in range(200000)).encode() == done.stdout
+
+
+@pytest.mark.parametrize("number", numbers())
+def test_a_push_by_two_rsyncs_cut_at_a_random_byte(cable: Cable, number: int) -> None:
+    chance = random.Random(f"two rsyncs {number}")
+    count = MANY_FILES + 100
+    source = cable.laptop.root / "source"
+    source.mkdir()
+    for i in range(count):
+        (source / f"{i}").write_bytes(chance.randbytes(SENT_BYTES // count))
+    cable.network.set(Fault("cut", "up", chance.randrange(SENT_BYTES)))
+
+    pushed, again = cable.inv("sync"), cable.inv("sync")
+
+    assert cable.network.struck.is_set()
+    assert (0, 0) == (pushed.returncode, again.returncode), (pushed.stderr, again.stderr)
+    assert b"is up to date" in again.stderr
+    there = cable.laptop.host.home / cable.laptop.root.parent.name
+    assert digests(source) == digests(there / "source")
+    assert {"source", "tasks.py", "invoke.yaml"} == {path.name for path in there.iterdir()}
