@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from remote_tools import probe
 from remote_tools.errors import RemoteError
+from remote_tools.host import probe
+from remote_tools.host.probe import Trouble
 from remote_tools.plan import host_rsync
-from remote_tools.probe import Trouble
 from remote_tools.session import Link
 from remote_tools.settings import Settings
 from remote_tools.ssh import SSH_FAILED, Destination, Master, diagnose

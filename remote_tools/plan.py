@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from remote_tools import rsync
 from remote_tools.errors import DataError, TransferError
+from remote_tools.host.listing import digest_of, join, pack, path_of, size_of, split, unpack
 from remote_tools.progress import count_text, size_text
-from remote_tools.replica import digest_of, join, pack, path_of, size_of, split, unpack
 from remote_tools.ssh import Master
 from remote_tools.workspace import Workspace, client_id, look, shown
 

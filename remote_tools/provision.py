@@ -15,7 +15,7 @@ from remote_tools.ssh import quote
 
 
 def provision(settings: Settings, display: Display) -> steps.Outcome:
-    """Make the code path, push, and let `provisioner.py` make the venv there, with live output.
+    """Make the code path, push, and let `host/provisioner.py` make the venv there, with live output.
 
     Raises:
         ConfigError: no venv_path is set.
@@ -26,7 +26,7 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
         _make_folder(Connection.over(link.master), settings.code_path)
     steps.sync(settings, steps.push_options(settings), display)
     orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
-    program = f"{program_folder(packed_program())}/provisioner.py"
+    program = f"{program_folder(packed_program())}/host/provisioner.py"
     command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
     # The run that makes the venv cannot be in it yet.
     return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)

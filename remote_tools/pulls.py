@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from remote_tools import rsync
+from remote_tools.host.listing import size_of
 from remote_tools.plan import Link, PushOptions
 from remote_tools.progress import Bar, Display, RsyncOutput
-from remote_tools.replica import size_of
 from remote_tools.rsync_processes import run
 from remote_tools.transfers import LARGE_BYTES, again
 from remote_tools.workspace import look, shown

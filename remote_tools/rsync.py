@@ -25,8 +25,10 @@ from remote_tools.errors import (
     TransferError,
     UnavailableError,
 )
+from remote_tools.host.listing import join
+from remote_tools.host.software import system_here
+from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.progress import OUT_FORMAT
-from remote_tools.replica import DISPLACED, PARTIAL_DIR, join, system_here
 from remote_tools.rsync_processes import TIMED_OUT, Outcome, run
 from remote_tools.ssh import quote
 

@@ -2,8 +2,8 @@
 
 The remote command is a Python one-liner that reads its real beginning from standard input, so everything that
 is sent (beginning, request) leaves in the first packets, and an answer takes one round trip once the channel
-is open. The host program itself (`supervisor.py`, `replica.py`) is sent only where the host does not have it
-under its digest. Requests are written so that asking twice does what asking once does; that is why a dropped
+is open. The host program itself (the files of `host/`) is sent only where the host does not have it under its
+digest. Requests are written so that asking twice does what asking once does; that is why a dropped
 session can simply be opened anew and asked again.
 """
 
@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import select
-import struct
 import subprocess
 import tempfile
 import time
@@ -24,11 +23,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from remote_tools import errors
+from remote_tools.host.frames import FILE, HEADER, MAGIC
 from remote_tools.ssh import SSH_FAILED, Destination, Master, diagnose
 
-MAGIC = b"\0remote-tools 1\n"
-HEADER = struct.Struct(">cI")
-FILE = struct.Struct(">qI")
 READ_BYTES = 256 * 1024
 PIPE_BYTES = 1024 * 1024
 PING_S = 5.0
@@ -44,7 +41,6 @@ DEATHS = 5
 """How often in a row the host program may die without having brought anything."""
 NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
-HOST_PROGRAM = ("supervisor.py", "replica.py", "device_lock.py", "probe.py", "provisioner.py")
 
 Reply = dict[str, Any]
 
@@ -68,9 +64,9 @@ def install(folder):
     sources = json.loads(read(size))
     part = folder + "." + str(os.getpid())
     try:
-        os.makedirs(part, 0o700)
+        os.makedirs(os.path.join(part, "host"), 0o700)
         for name, text in sources.items():
-            with open(os.path.join(part, name), "w", encoding="utf-8") as file:
+            with open(os.path.join(part, "host", name), "w", encoding="utf-8") as file:
                 file.write(text)
         os.rename(part, folder)
     except OSError as error:
@@ -87,7 +83,7 @@ folder = os.path.expanduser("FOLDER")
 if not os.path.isdir(folder):
     install(folder)
 sys.path.insert(0, folder)
-import supervisor
+from host import supervisor
 supervisor.serve(early)
 """
 
@@ -135,8 +131,8 @@ class Silent:
 
 def host_program() -> dict[str, str]:
     """Return the sources that run on the host, by file name."""
-    folder = Path(__file__).parent
-    return {name: (folder / name).read_text(encoding="utf-8") for name in HOST_PROGRAM}
+    folder = Path(__file__).parent / "host"
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
 
 
 def packed_program() -> bytes:
@@ -145,7 +141,7 @@ def packed_program() -> bytes:
 
 
 def program_folder(packed: bytes) -> str:
-    """Name the folder, below the account's home there, that keeps a program."""
+    """Name the folder, below the account's home there, that keeps a program as its package `host`."""
     return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from remote_tools import runs, summaries, transfers
 from remote_tools.argv import target_argv
-from remote_tools.device_lock import user
 from remote_tools.errors import RemoteError
+from remote_tools.host.device_lock import user
 from remote_tools.plan import Base, PushOptions, host_rsync
 from remote_tools.progress import Display, count_text, size_text
 from remote_tools.records import Records, Source, new_id

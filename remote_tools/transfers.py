@@ -35,9 +35,9 @@ from typing import Any, TypeVar
 
 from remote_tools import rsync
 from remote_tools.errors import TemporaryError, UnavailableError
+from remote_tools.host.listing import pack, size_of, unpack
 from remote_tools.plan import Base, Link, Plan, PushOptions, check_deletes, make_plan
 from remote_tools.progress import Bar, Display, RsyncOutput, count_text
-from remote_tools.replica import pack, size_of, unpack
 from remote_tools.rsync_processes import Processes
 from remote_tools.workspace import Workspace, look, shown
 

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from remote_tools.errors import ConfigError, TransferError, UnavailableError
-from remote_tools.replica import file_record, join, link_record, size_of
+from remote_tools.host.listing import file_record, join, link_record, size_of
 
 NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
 """What is not sent whatever `include` says: repositories, our own state, and the user's own settings."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import device_lock
+from remote_tools.host import device_lock
 
 HOLDER = {"run": "20261122-091530-gemm-7c1e", "for": "ann@laptop"}
 THEIRS = shutil.which("python3", path="/usr/bin") or ""  # ours may stand where another user may not go

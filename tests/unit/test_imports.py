@@ -17,7 +17,6 @@ ORDER = [
     "errors", "settings", "argv", "ssh", "session", "workspace", "progress",
     "transfers", "pulls", "runs", "summaries", "steps", "hosts", "compare", "tasks", "bench", "collection",
 ]  # fmt: skip
-SENT_TO_THE_HOST = ["supervisor", "replica", "device_lock", "probe"]  # together, side by side in one folder
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -83,10 +82,14 @@ def test_imports_in_remote_tools_run_one_way() -> None:
     assert [] == upward
 
 
-@pytest.mark.parametrize("name", SENT_TO_THE_HOST)
-def test_what_is_sent_to_the_host_needs_the_standard_library_alone(name: str) -> None:
-    tops = {each.split(".")[0] for each in imported(ROOT / "remote_tools" / f"{name}.py")}
-    assert set() == tops - sys.stdlib_module_names - set(SENT_TO_THE_HOST)
+def test_what_is_sent_to_the_host_needs_the_standard_library_alone() -> None:
+    strangers = [
+        f"{path.name}: {name}"
+        for path in sorted((ROOT / "remote_tools/host").glob("*.py"))
+        for name in imported(path)
+        if name.split(".")[0] not in sys.stdlib_module_names and not name.startswith("remote_tools.host.")
+    ]
+    assert [] == strangers
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import provisioner
+from remote_tools.host import provisioner
 
 PYPROJECT = """\
 [project]

@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 
-from remote_tools import replica
-from remote_tools.replica import pack, same, same_content, unpack
+from remote_tools.host import accounts, listing, replica
+from remote_tools.host.listing import pack, same, same_content, unpack
+from remote_tools.host.tree import DISPLACED, Tree
 
 PYTHONS = sorted({sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.8.*/bin/python"))})
 
 
 def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
     """Ask the host's side one thing, in a process of its own, as a new session would be."""
-    code = "import json, replica, sys; a = json.load(sys.stdin); print(json.dumps(replica.OPS[a[0]](a[1])))"
+    code = (
+        "import json, sys; from host import replica; "
+        "a = json.load(sys.stdin); print(json.dumps(replica.OPS[a[0]](a[1])))"
+    )
     asked = {
         "client": "me",
         "name": "me@here",
@@ -29,7 +33,7 @@ def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
         "more": False,
         **params,
     }
-    env = {"PYTHONPATH": str(Path(replica.__file__).parent)}
+    env = {"PYTHONPATH": str(Path(replica.__file__).parents[1])}
     said = subprocess.check_output([python, "-c", code], input=json.dumps([op, asked]), env=env, text=True)
     reply: dict[str, Any] = json.loads(said)
     return reply
@@ -45,7 +49,7 @@ NOTHING: dict[str, Any] = {
 @pytest.mark.parametrize("python", PYTHONS)
 def test_a_push_from_its_beginning_to_its_end(python: str, tmp_path: Path) -> None:
     file = tmp_path / "code" / "d" / "a\n\\"
-    record = replica.file_record(b"d/a\n\\", Path(__file__).stat())
+    record = listing.file_record(b"d/a\n\\", Path(__file__).stat())
     plan = ask(python, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
     assert [b"d/a\n\\"] == unpack(plan["new"])
     file.parent.mkdir()
@@ -68,7 +72,7 @@ def test_what_several_cut_pushes_left_is_known_as_pushed(tmp_path: Path) -> None
         file, waits = tmp_path / "code" / "a", tmp_path / "code" / ".remote-displaced" / aside / "a"
         source = tmp_path / f"version {number}"
         source.write_text("x" * number)
-        record = replica.file_record(b"a", source.stat())
+        record = listing.file_record(b"a", source.stat())
         ask(sys.executable, tmp_path, "sync.begin", stamp=str(number), listing=pack([record]))
         waits.parent.mkdir(parents=True)
         if file.exists():
@@ -88,7 +92,7 @@ def test_what_comes_along_twice_is_there_once_and_what_it_replaced_is_kept(tmp_p
     file.write_text("the host's own")
     record = b"f640 3 1700000000123456789 a"
     ask(sys.executable, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
-    tree, aside = replica.Tree(str(tmp_path / "code").encode()), replica.DISPLACED + b"/one"
+    tree, aside = Tree(str(tmp_path / "code").encode()), DISPLACED + b"/one"
     replica.deliver(tree, record, b"new", aside)  # and the connection is lost
     params = {
         **NOTHING,
@@ -110,7 +114,7 @@ def test_a_base_that_the_host_does_not_know_is_asked_for_in_full(tmp_path: Path)
 
 
 def test_what_did_not_arrive_leaves_the_path_without_a_stamp(tmp_path: Path) -> None:
-    record = replica.file_record(b"a", Path(__file__).stat())
+    record = listing.file_record(b"a", Path(__file__).stat())
     ask(sys.executable, tmp_path, "sync.begin", stamp="1", listing=pack([record]))
     end = ask(sys.executable, tmp_path, "sync.finish", stamp="1", date="now", altering=False, **NOTHING)
     assert (["a"], False) == (end["differs"], (tmp_path / "stamp").exists())
@@ -119,13 +123,16 @@ def test_what_did_not_arrive_leaves_the_path_without_a_stamp(tmp_path: Path) -> 
 def test_a_second_push_waits_for_the_first_and_then_says_who_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica, "LOCK_PATIENCE_S", 0.1)
-    assert replica.hold(str(tmp_path))
-    code = "import replica, sys; replica.LOCK_PATIENCE_S = 0.1; sys.exit(replica.hold(sys.argv[1]))"
-    env = {"PYTHONPATH": str(Path(replica.__file__).parent)}
+    monkeypatch.setattr(accounts, "LOCK_PATIENCE_S", 0.1)
+    assert accounts.hold(str(tmp_path))
+    code = (
+        "import sys; from host import accounts; "
+        "accounts.LOCK_PATIENCE_S = 0.1; sys.exit(accounts.hold(sys.argv[1]))"
+    )
+    env = {"PYTHONPATH": str(Path(replica.__file__).parents[1])}
     command = [sys.executable, "-c", code, str(tmp_path)]
     assert 0 == subprocess.run(command, env=env, check=False).returncode
-    replica.release()
+    accounts.release()
     assert 1 == subprocess.run(command, env=env, check=False).returncode
 
 

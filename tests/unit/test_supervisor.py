@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from remote_tools import supervisor
-from remote_tools.supervisor import HEADER, Output, Run
+from remote_tools.host import command, outputs, owner, processes, run_folder, supervisor
+from remote_tools.host.frames import FILE, HEADER
+from remote_tools.host.owner import Output
+from remote_tools.host.run_folder import Run
 
 
 def frames(path: Path) -> list[tuple[bytes, bytes]]:
@@ -31,14 +33,14 @@ def make_run(folder: Path, run_id: str, **record: Any) -> Run:
     """Make a run's folder with a record."""
     run = Run(str(folder), run_id)
     Path(run.folder).mkdir(parents=True)
-    supervisor.write_json(run.record_path, {"id": run_id, "state": "ended", **record})
+    run_folder.write_json(run.record_path, {"id": run_id, "state": "ended", **record})
     return run
 
 
 def test_output_holds_whole_frames_only_where_a_file_may_not_grow(tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands in for a full disk; the process of the test must not keep it."""
     program = (
-        "import resource, signal, sys; from remote_tools.supervisor import Output\n"
+        "import resource, signal, sys; from remote_tools.host.owner import Output\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
         "output = Output(sys.argv[1])\n"
@@ -55,8 +57,8 @@ def test_output_holds_whole_frames_only_where_a_file_may_not_grow(tmp_path: Path
 
 
 def test_output_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "LEFT_BYTES", 1 << 62)
-    monkeypatch.setattr(supervisor, "LOOK_EVERY_BYTES", 1000)
+    monkeypatch.setattr(owner, "LEFT_BYTES", 1 << 62)
+    monkeypatch.setattr(owner, "LOOK_EVERY_BYTES", 1000)
     monkeypatch.setattr(os, "fstatvfs", lambda _fd: os.statvfs_result((1, 4096, 100, 4, 4, 0, 0, 0, 0, 255)))
     output = Output(str(tmp_path / "output.frames"))
 
@@ -81,13 +83,13 @@ def test_frames_are_sent_whole(tmp_path: Path, capfdbinary: pytest.CaptureFixtur
 
 def test_a_record_takes_the_room_that_was_kept_for_it(tmp_path: Path) -> None:
     reserved, path = tmp_path / "ended.part", tmp_path / "run.json"
-    reserved.write_bytes(b" " * supervisor.RECORD_BYTES)
+    reserved.write_bytes(b" " * run_folder.RECORD_BYTES)
     inode = reserved.stat().st_ino
 
-    supervisor.write_reserved(str(reserved), str(path), {"exit": 3})
+    run_folder.write_reserved(str(reserved), str(path), {"exit": 3})
 
     assert {"exit": 3} == json.loads(path.read_text())
-    assert (inode, supervisor.RECORD_BYTES, False) == (
+    assert (inode, run_folder.RECORD_BYTES, False) == (
         path.stat().st_ino,
         path.stat().st_size,
         reserved.exists(),
@@ -99,7 +101,7 @@ def test_a_run_wrote_what_it_claimed_and_what_changed_since_its_mark(tmp_path: P
     root.mkdir()
     for name in ("before", "claimed before"):
         (root / name).write_text(name)
-    since_ns = supervisor.mark(str(root), "mine")
+    since_ns = outputs.mark(str(root), "mine")
     for name in ("after", "another's"):
         (root / name).write_text(name)
     record = {"cache_dir": str(root), "since_ns": since_ns, "started": time.time()}
@@ -107,20 +109,20 @@ def test_a_run_wrote_what_it_claimed_and_what_changed_since_its_mark(tmp_path: P
     Path(mine.claims_path).write_bytes(bytes(root / "claimed before") + b"\0")
     Path(other.claims_path).write_bytes(bytes(root / "another's") + b"\0")
 
-    found = supervisor.find_outputs(mine, str(state), record)
+    found = outputs.find_outputs(mine, str(state), record)
 
     assert [["after", 5], ["claimed before", 14]] == [entry[:2] for entry in found]
     assert ["after", "another's", "before", "claimed before"] == sorted(path.name for path in root.iterdir())
 
 
 def test_the_oldest_runs_go_but_none_that_runs_or_left_something_running(tmp_path: Path) -> None:
-    me = [os.getpid(), supervisor.born(os.getpid())]
+    me = [os.getpid(), processes.born(os.getpid())]
     make_run(tmp_path, "1-running", state="running", owner=me, pid=os.getpgid(0))
     make_run(tmp_path, "2-left", left_running=True, pid=os.getpgid(0))
     for number in range(3, 8):
         make_run(tmp_path, f"{number}-ended")
 
-    supervisor.prune(str(tmp_path), 2)
+    owner.prune(str(tmp_path), 2)
 
     kept = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert ["1-running", "2-left", "6-ended", "7-ended"] == kept
@@ -136,12 +138,12 @@ def test_a_group_of_processes_that_only_wait_to_be_reaped_is_gone() -> None:
     with subprocess.Popen(["true"], start_new_session=True) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-        assert not supervisor.group_alive(process.pid)
+        assert not processes.group_alive(process.pid)
 
 
 @pytest.mark.parametrize("string", ["-x", "echo 'a b'", ""])
 def test_a_shell_string_is_never_taken_for_an_option(string: str) -> None:
-    shell, flag, given = supervisor.command_of({"shell": string, "argv": None})
+    shell, flag, given = command.command_of({"shell": string, "argv": None})
 
     assert ("-c", string, False) == (flag, given.lstrip(), given.startswith("-"))
     assert Path(shell).is_absolute()
@@ -152,7 +154,7 @@ def test_python_means_the_interpreter_of_the_settings(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    folder = supervisor.python_folder(sys.executable)
+    folder = command.python_folder(sys.executable)
 
     program = "import sys; print(sys.executable, sys.argv[1:])"
     done = subprocess.run([f"{folder}/python", "-c", program, "a b"], capture_output=True, text=True)
@@ -169,7 +171,7 @@ def test_small_files_are_sent_as_they_are_now(
         str(tmp_path), [["gone", 1, 1], ["grown", 1, 1], ["large", 1 << 20, 1]], 100
     )
 
-    payload = supervisor.FILE.pack(7, 5) + b"grown" + b"longer"
+    payload = FILE.pack(7, 5) + b"grown" + b"longer"
     assert ([["grown", 6, 7], ["large", 1 << 20, 1]], False) == found
     assert HEADER.pack(b"F", len(payload)) + payload == capfdbinary.readouterr().out
 

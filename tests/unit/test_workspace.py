@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_tools.errors import ConfigError
-from remote_tools.replica import path_of, size_of
+from remote_tools.host.listing import path_of, size_of
 from remote_tools.workspace import client_id, look, scan
 
 

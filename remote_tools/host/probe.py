@@ -283,7 +283,7 @@ def runs(params: Params) -> str:
 
 def device(params: Params) -> str:
     """Look who has locked the accelerator; a run that is gone may have left something that still holds it."""
-    import device_lock
+    from . import device_lock
 
     path = os.environ.get(device_lock.PATH_VARIABLE) or device_lock.PATH
     if not os.path.lexists(path):
@@ -296,7 +296,7 @@ def device(params: Params) -> str:
         if device_lock.locked_at_once(fd):
             return "free"
         seen, holder = str(device_lock.held_by(fd)), device_lock.holder_of(fd)
-        if device_lock.outlived(holder):
+        if holder and device_lock.outlived(holder):
             raise Trouble(seen, f"inv runs.kill {holder['run']}, in the project that started it")
         return seen
     finally:

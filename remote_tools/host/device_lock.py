@@ -138,9 +138,9 @@ def holder_of(fd: int) -> dict[str, str] | None:
         return None
 
 
-def outlived(holder: dict[str, str] | None) -> bool:
+def outlived(holder: dict[str, str]) -> bool:
     """Tell whether the run that took the lock is gone, and what it left running holds it."""
-    return holder is not None and not os.path.exists("/proc/" + holder["pid"])
+    return not os.path.exists("/proc/" + holder["pid"])
 
 
 def held_by(fd: int) -> str:

@@ -1,0 +1,139 @@
+"""Turn what a client asks for into a process: its words, its environment, its start."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import signal
+import sys
+import termios
+
+from .run_folder import Record, Run, name_sum
+
+
+class Refusal(Exception):
+    """A request that cannot be carried out; becomes an error reply.
+
+    Args:
+        kind: which of the client's errors it is (`unavailable`, `permission`, `usage`, `io`, `data`).
+        message: what failed and where.
+        hint: what to do next.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        """Keep the three apart: the client words the rest."""
+        super().__init__(message)
+        self.kind, self.message, self.hint = kind, message, hint
+
+
+def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, str]:
+    """Return the variables that we set for the run.
+
+    Raises:
+        Refusal: the interpreter or virtual environment that the settings name is not there.
+    """
+    paths = [code_path, os.environ.get("PYTHONPATH", "")]
+    added = {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONUNBUFFERED": "1",
+        "AUTOTUNE_CACHE_DIR": root,
+        "AUTOTUNE_OUTPUTS": run.claims_path,
+        "REMOTE_RUN_ID": run.id,
+    }
+    search = os.environ.get("PATH", os.defpath)
+    venv = os.path.abspath(os.path.expanduser(spec["venv_path"])) if spec.get("venv_path") else ""
+    if venv:
+        if find_program("python", os.path.join(venv, "bin")) is None:
+            hint = "inv provision makes one; or correct venv_path"
+            message = "no virtual environment at {} on the host".format(spec["venv_path"])
+            raise Refusal("unavailable", message, hint)
+        added.update(VIRTUAL_ENV=venv, PATH=os.path.join(venv, "bin") + os.pathsep + search)
+    elif spec.get("python"):
+        python = find_program(os.path.expanduser(spec["python"]), search)
+        if python is None:
+            raise Refusal(
+                "unavailable", "no {} on the host".format(spec["python"]), "correct python: inv config"
+            )
+        added["PATH"] = python_folder(python) + os.pathsep + search
+    elif find_program("python", search) is None:
+        added["PATH"] = search + os.pathsep + python_folder(find_program("python3", search) or sys.executable)
+    if spec.get("term"):
+        added["TERM"] = spec["term"]
+    added.update(spec.get("env") or {})
+    return added
+
+
+def find_program(name: str, search: str) -> str | None:
+    """Return the executable file that a name or path means; shutil.which would cost a session's start."""
+    for folder in search.split(os.pathsep) if "/" not in name else [""]:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    return None
+
+
+def python_folder(interpreter: str) -> str:
+    """Return a folder for PATH in which `python` is this interpreter.
+
+    A script and no link: an interpreter that is called by a link elsewhere does not find its environment.
+    """
+    name = f"python-{name_sum(interpreter):08x}"
+    folder = os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+    path, part = os.path.join(folder, "python"), os.path.join(folder, str(os.getpid()))
+    if not os.path.exists(path):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("#!/bin/sh\nexec '{}' \"$@\"\n".format(interpreter.replace("'", "'\\''")))
+        os.chmod(part, 0o700)
+        os.replace(part, path)
+    return folder
+
+
+def command_of(spec: Record) -> list[str]:
+    """Return the words to execute: a shell string goes to the login shell, as it would under ssh."""
+    if spec.get("shell") is None:
+        return list(spec["argv"])
+    # A blank before it, since a shell would take a string that begins with - for an option.
+    blank = " " if spec["shell"].startswith("-") else ""
+    return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + spec["shell"]]
+
+
+def guarded(argv: list[str], run_id: str, device_for: str) -> list[str]:
+    """Return the words that run a command once the host's accelerator is free."""
+    from . import device_lock
+
+    return device_lock.guarded(argv, {"run": run_id, "for": device_for})
+
+
+def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int], pty: bool) -> int:
+    """Start the command as leader of its own session and process group; return its pid.
+
+    Raises:
+        OSError: the command could not be executed.
+    """
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            for number, fd in enumerate(streams):
+                os.dup2(fd, number)
+            if pty:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP", "SIGCHLD"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            os.chdir(cwd)
+            os.closerange(3, tell)
+            os.execvpe(argv[0], argv, env)
+        except OSError as error:
+            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        os._exit(127)
+    os.close(tell)
+    with os.fdopen(told, "rb") as file:
+        failure = file.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise OSError(int(failure), os.strerror(int(failure)), argv[0])
+    return pid

@@ -1,0 +1,99 @@
+"""Describe a tree in records: the one thing that both sides of a sync must write alike.
+
+    f<mode, octal> <size, bytes> <mtime, ns> <path>          a regular file
+    l0 0 0 <path>//<target>                                  a symbolic link
+
+with the path relative to the workspace. A listing is records joined by NUL, in the order of their paths.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zlib
+from typing import Dict, Iterable
+
+Listing = Dict[bytes, bytes]  # path -> record
+COARSE_NS = (100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+"""How finely file systems and old rsyncs keep times: NTFS, HFS+, ..., NFSv2 and rsync < 3.1, FAT."""
+
+
+def file_record(path: bytes, info: os.stat_result) -> bytes:
+    """Return the record of a regular file."""
+    return b"f%o %d %d %s" % (info.st_mode & 0o7777, info.st_size, info.st_mtime_ns, path)
+
+
+def link_record(path: bytes, target: bytes) -> bytes:
+    """Return the record of a symbolic link; not every rsync keeps its times, and Linux has no mode for it."""
+    return b"l0 0 0 %s//%s" % (path, target)
+
+
+def path_of(record: bytes) -> bytes:
+    """Return the path in a record."""
+    path = record.split(b" ", 3)[3]
+    return path.partition(b"//")[0] if record[0] == 108 else path
+
+
+def size_of(record: bytes) -> int:
+    """Return the size in bytes; none for a link."""
+    return int(record.split(b" ", 2)[1])
+
+
+def same_content(one: bytes | None, other: bytes | None) -> bool:
+    """Tell whether two records differ in the mode at most, by rsync's quick check: size and mtime."""
+    if one is None or other is None:
+        return one is other
+    (kind, size, when, path), (kind2, size2, when2, path2) = one.split(b" ", 3), other.split(b" ", 3)
+    if kind[0] != kind2[0] or size != size2 or path != path2:
+        return False
+    return when == when2 or same_time(int(when), int(when2))
+
+
+def same_time(one: int, other: int) -> bool:
+    """Tell whether one time, in ns, may be the other, cut by a file system that keeps times less finely."""
+    return any(one - one % unit == other or other - other % unit == one for unit in COARSE_NS)
+
+
+def same(one: bytes | None, other: bytes | None) -> bool:
+    """Tell whether two records mean the same file, mode and all."""
+    if one is None or other is None or one == other:
+        return one == other
+    return one.split(b" ", 1)[0] == other.split(b" ", 1)[0] and same_content(one, other)
+
+
+def join(records: Iterable[bytes]) -> bytes:
+    """Return records, or paths, as one listing."""
+    return b"\0".join(records)
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return what `join` was given."""
+    return data.split(b"\0") if data else []
+
+
+def pack(records: Iterable[bytes]) -> str:
+    """Return records, or paths, as one word of JSON."""
+    return base64.b64encode(zlib.compress(join(records), 1)).decode("ascii")
+
+
+def unpack(word: str) -> list[bytes]:
+    """Return what `pack` was given."""
+    return split(zlib.decompress(base64.b64decode(word)))
+
+
+def by_path(records: Iterable[bytes]) -> Listing:
+    """Return records under their paths."""
+    return {path_of(record): record for record in records}
+
+
+def digest_of(path: bytes) -> str:
+    """Return a digest of a file's content, or nothing where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()

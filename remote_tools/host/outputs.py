@@ -1,0 +1,85 @@
+"""Tell what a run wrote: what it named, and what changed below the cache root while it ran."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Iterator
+
+from .run_folder import Record, Run, all_runs, read_json
+
+
+def mark(root: str, run_id: str) -> int | None:
+    """Return a time, on the clock of the cache's own file system, that every later write there exceeds.
+
+    A file system's clock need not agree with the host's (NFS) and moves in ticks, so the mark is made there
+    and given back once the clock has gone past it. None where there is no root yet: all is new then.
+    """
+    path = os.path.join(root, ".remote-tools-mark-" + run_id)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError:
+        return None if not os.path.isdir(root) else time.time_ns()
+    try:
+        first = now = os.stat(path).st_ctime_ns
+        give_up = time.monotonic() + 3
+        while now == first and time.monotonic() < give_up:
+            time.sleep(0.001)
+            os.chmod(path, 0o600)
+            now = os.stat(path).st_ctime_ns
+        return first
+    finally:
+        os.unlink(path)
+
+
+def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path relative to it, lstat) of every regular file; what vanishes meanwhile is passed over."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = list(os.scandir(os.path.join(folder, below)))
+        except OSError:
+            continue
+        for entry in entries:
+            path = os.path.join(below, entry.name)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    yield path, entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+
+
+def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set[str]
+    """Return the paths that a run named as its own."""
+    try:
+        with open(run.claims_path, "rb") as file:
+            return {os.fsdecode(path) for path in file.read().split(b"\0") if path}
+    except OSError:
+        return set()
+
+
+def find_outputs(run: Run, state: str, record: Record) -> list[list[Any]]:
+    """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
+
+    Those are the files that it claimed, and those that changed after the mark and that no other run of the
+    same time claimed.
+    """
+    root, since_ns, started = record["cache_dir"], record["since_ns"], record["started"]
+    mine = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
+    others: set = set()  # type: ignore[type-arg]
+    for other in all_runs(state):
+        try:
+            ended = read_json(other.record_path).get("ended")
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        if other.id != run.id and (ended or started) >= started:
+            others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
+    found = []
+    for name, info in files_below(root):
+        changed = since_ns is None or info.st_ctime_ns > since_ns
+        if name in mine or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
+            found.append([name, info.st_size, info.st_mtime_ns])
+    return sorted(found)

@@ -1,0 +1,298 @@
+"""Own a run: start its command, write to disk what it prints, and record how it ended.
+
+The owner is nobody's child: it starts the command in a session and process group of its own. Sessions come
+and go; they read the files that the owner writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import time
+
+from .command import guarded, spawn
+from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, write_all
+from .outputs import find_outputs, mark
+from .processes import born, group_alive
+from .run_folder import Record, Run, all_runs, read_json, remove_tree, write_json, write_reserved
+
+DRAIN_S = 0.5
+"""Once the command has ended: how long a child that keeps its output open may be silent before it is left."""
+DRAIN_ALL_S = 2.0
+"""The same for a child that is not silent."""
+DEAF_S = 15.0
+"""Without a sign of life for this long, an attached client counts as gone; three of its pings."""
+LEFT_BYTES = 1024 * 1024 * 1024
+"""Output is recorded while this much, or a twentieth, of the disk is left for others."""
+LOOK_EVERY_BYTES = 16 * 1024 * 1024
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Output:
+    """The file of what the command prints; a full disk is remembered, not fatal to the run."""
+
+    def __init__(self, path: str) -> None:
+        """Create the file."""
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self.size_bytes = 0
+        self.fault = ""
+        self._look_at_bytes = LOOK_EVERY_BYTES
+
+    def write(self, kind: bytes, data: bytes) -> None:
+        """Append one frame, or none of it."""
+        if self.fault:
+            return
+        try:
+            header = HEADER.pack(kind, len(data))
+            taken = os.writev(self._fd, [header, data])
+            if taken < len(header) + len(data):  # a disk that fills up takes a part of it, then says so
+                write_all(self._fd, (header + data)[taken:])
+            self.size_bytes += len(header) + len(data)
+            if self.size_bytes > self._look_at_bytes:
+                self._leave_room()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            os.ftruncate(self._fd, self.size_bytes)
+            self.fault = f"output after byte {self.size_bytes} was not recorded: {error.strerror}"
+
+    def _leave_room(self) -> None:
+        """Stop before the disk is full: a run that prints without end and without a client would fill it."""
+        self._look_at_bytes = self.size_bytes + LOOK_EVERY_BYTES
+        disk = os.fstatvfs(self._fd)
+        if disk.f_bavail < min(disk.f_blocks // 20, LEFT_BYTES // disk.f_frsize):
+            raise OSError(errno.ENOSPC, "the disk is almost full")
+
+
+class Owner:
+    """The process that a run belongs to, from its start to its end."""
+
+    def __init__(self, run: Run, state: str, spec: Record) -> None:
+        """Take over a run whose folder was just made."""
+        self.run, self.state, self.spec = run, state, spec
+        self.record: Record = read_json(run.record_path)
+        self.root: str = self.record["cache_dir"]
+        self.output = Output(run.output_path)
+        self.readers: dict[int, bytes] = {}
+        self.terminal: int | None = None
+        self.input: int | None = None
+        self.typed = bytearray()
+        self.heard = time.monotonic()
+        self.lease_mtime = 0
+
+    def live(self) -> None:
+        """Start the command, record what it prints, record its end."""
+        self.bell, ringing = os.pipe()
+        for fd in (self.bell, ringing):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(ringing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self.record.update(started=time.time(), since_ns=mark(self.root, self.run.id))
+        pid = self._start()
+        if pid is None:
+            return self._end(127, None)
+        self.record.update(state="running", pid=pid, process=[pid, born(pid)])
+        write_reserved(self.run.reserved[0], self.run.record_path, self.record)
+        status = self._record_output(pid)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        return self._end(code, None if code is not None else os.WTERMSIG(status))
+
+    def _start(self) -> int | None:
+        """Start the command; None, with the reason on its stderr, where it cannot be executed."""
+        env = {**os.environ, **self.record["env"]}
+        env.pop("PYTHONHOME", None)
+        argv = self.record["argv"]
+        if self.spec.get("device_for"):
+            argv = guarded(argv, self.run.id, self.spec["device_for"])
+        streams = self._streams()
+        try:
+            return spawn(argv, self.record["cwd"], env, streams, bool(self.spec.get("pty")))
+        except OSError as error:
+            self.output.write(
+                b"E", b"cannot execute %s: %s\n" % (os.fsencode(argv[0]), os.fsencode(error.strerror or ""))
+            )
+            return None
+        finally:
+            for fd in set(streams):
+                os.close(fd)
+
+    def _streams(self) -> tuple[int, int, int]:
+        """Open the command's three streams and remember our ends."""
+        if self.spec.get("pty"):
+            self.terminal, inner = os.openpty()
+            os.set_blocking(self.terminal, False)
+            resize(inner, self.spec.get("size") or [24, 80])
+            self.record["tty"] = os.ttyname(inner)
+            self.readers[self.terminal] = b"O"
+            os.mkfifo(self.run.input_path, 0o600)
+            self.input = os.open(self.run.input_path, os.O_RDWR | os.O_NONBLOCK)
+            return inner, inner, inner
+        ends = []
+        for kind in (b"O", b"E"):
+            reading, writing = os.pipe()
+            fcntl.fcntl(reading, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
+            self.readers[reading] = kind
+            ends.append(writing)
+        return os.open(os.devnull, os.O_RDONLY), ends[0], ends[1]
+
+    def _record_output(self, pid: int) -> int:
+        """Copy what the command prints to disk until it has ended; return its wait status."""
+        ended = 0
+        while not ended:
+            self._copy(1.0)  # its end wakes us: SIGCHLD
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                self._keep_lease(pid)
+        give_up = time.monotonic() + DRAIN_ALL_S
+        while self.readers and time.monotonic() < give_up and self._copy(DRAIN_S):
+            pass
+        return status
+
+    def _copy(self, timeout_s: float) -> bool:
+        """Copy what is there, waiting at most `timeout_s` for it; tell whether there was anything."""
+        reading = [self.bell, *self.readers]
+        if self.input is not None and not self.typed:
+            reading.append(self.input)
+        writing = [self.terminal] if self.typed and self.terminal is not None else []
+        readable, writable, _ = select.select(reading, writing, [], timeout_s)
+        for fd in readable:
+            if fd == self.input:
+                self.typed += os.read(fd, CHUNK_BYTES)
+            elif fd == self.bell:
+                os.read(fd, CHUNK_BYTES)
+            else:
+                self._take(fd)
+        if writable and self.terminal is not None:
+            self._type(self.terminal)
+        return bool(readable)
+
+    def _take(self, fd: int) -> None:
+        """Record what one of the command's streams holds."""
+        try:
+            data = os.read(fd, PIPE_BYTES - HEADER.size)  # `send_frames` reads a whole frame at once
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # how Linux says that a terminal has no other end any more
+                raise
+            data = b""
+        if data:
+            self.output.write(self.readers[fd], data)
+            return
+        del self.readers[fd]
+        if fd == self.terminal:
+            self.input = None
+            self.typed.clear()
+
+    def _type(self, terminal: int) -> None:
+        """Give the command's terminal what was typed, as much as it takes now."""
+        try:
+            del self.typed[: os.write(terminal, self.typed)]
+        except BlockingIOError:
+            return
+        except OSError:  # it has no other end any more
+            self.typed.clear()
+
+    def _keep_lease(self, pid: int) -> None:
+        """End the run where its client was to keep it alive and has not been heard of for too long."""
+        if self.spec.get("on_disconnect") != "kill":
+            return
+        try:
+            mtime = os.stat(self.run.lease_path).st_mtime_ns
+        except OSError:
+            mtime = 0
+        if mtime != self.lease_mtime:
+            self.lease_mtime, self.heard = mtime, time.monotonic()
+        silent_s = time.monotonic() - self.heard
+        lease_s = max(float(self.spec.get("lease_s") or 0), DEAF_S)
+        if silent_s > lease_s and not self.record.get("lease_ended"):
+            self.record["lease_ended"] = True
+            os.killpg(pid, signal.SIGTERM)
+        elif silent_s > lease_s + 10:
+            os.killpg(pid, signal.SIGKILL)
+
+    def _end(self, code: int | None, signal_number: int | None) -> None:
+        """Record how the run ended, then what it wrote; keep recording what its children still print."""
+        self.record.update(
+            state="ended",
+            exit=code if signal_number is None else 128 + signal_number,
+            signal=signal_number,
+            ended=time.time(),
+            output_bytes=self.output.size_bytes,
+            fault=self.output.fault,
+            left_running=bool(self.record.get("pid")) and group_alive(self.record["pid"]),
+        )
+        try:
+            outputs = find_outputs(self.run, self.state, self.record)
+            write_json(self.run.outputs_path, outputs)
+            self.record.update(files=len(outputs), files_bytes=sum(entry[1] for entry in outputs))
+        except OSError as error:
+            self.record["fault"] = self.record["fault"] or f"its results could not be listed: {error}"
+        write_reserved(self.run.reserved[1], self.run.record_path, self.record)
+        prune(self.state, int(self.spec["keep_runs"]))
+        while self.readers:
+            self._copy(60.0)
+
+
+def prune(state: str, keep: int) -> None:
+    """Remove the oldest runs beyond `keep`; never one that has not ended, or that left processes behind."""
+    runs = all_runs(state)
+    for run in runs[: max(0, len(runs) - keep)]:
+        try:
+            record = run.record()
+        except FileNotFoundError:  # another run's owner was quicker
+            continue
+        left = record.get("left_running") and group_alive(record["pid"])
+        if record["state"] in ("ended", "lost") and not left:
+            remove_tree(run.folder)
+
+
+def resize(fd: int, size: list[int]) -> None:
+    """Set a terminal's [rows, columns]; the kernel tells the foreground program."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+
+
+def become_owner(part: Run, run: Run, record: Record, state: str, spec: Record) -> None:
+    """Fork the owner off: no terminal, no parent, none of the session's streams. Return in the session."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        os.waitpid(child, 0)
+        with os.fdopen(told, "rb") as file:
+            failure = file.read()  # ends once the run is there, or cannot be
+        if failure:
+            raise OSError(int(failure), os.strerror(int(failure)), run.folder)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    try:
+        record["owner"] = [os.getpid(), born(os.getpid())]
+        write_json(part.record_path, record)
+        os.rename(part.folder, run.folder)
+    except OSError as error:
+        if not os.path.isdir(run.folder):  # else another session was quicker with the same run
+            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        os._exit(0)
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        log = os.path.join(run.folder, "supervisor.log")
+        streams = [null, os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)]
+        for number, fd in ((0, streams[0]), (1, streams[1]), (2, streams[1])):
+            os.dup2(fd, number)
+        os.closerange(3, 64)
+        for name in ("SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        Owner(run, state, spec).live()
+    except BaseException:  # noqa: BLE001  # a bug of ours: nobody is left to raise it to
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)

@@ -1,0 +1,353 @@
+"""Hold the host's side of a sync: compare the tree there with a listing, and take in what arrives."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from typing import Any, Callable, Iterable
+
+from .accounts import Account, Params, Store, hold, load, release, remove, replace, untouched
+from .listing import Listing, by_path, digest_of, pack, path_of, same, same_content, size_of, unpack
+from .software import rsync_here
+from .tree import DISPLACED, PARTIAL_DIR, Tree
+
+
+def begin(params: Params) -> Params:
+    """Compare the tree here with the client's; nothing but our own state is touched.
+
+    Args:
+        params: state, code_path, client, name; `stamp` of the client's tree; the tree itself either whole as
+            `listing`, or as `changed` records and `gone` paths since the push whose stamp is `base`; `dry`,
+            to change no state either; `rsync`, the program to look for; `more`, whether more may be sent
+            than is named here.
+
+    Returns:
+        `want_listing` where `base` is not what was pushed last, else the plan: `new`, `changed` and
+        `conflict` paths to send, `blocked` paths in their way, `delete` candidates, `kept` [path, why], and
+        what there is to know: `root`, `rsync`, `holder`, `pushed` (how many files an earlier push left).
+    """
+    failure = check_root(params)
+    if failure:
+        return failure
+    store, dry = Store(params), params.get("dry", False)
+    if not dry and not hold(store.folder):
+        name = (store.holder() or {}).get("name", "another client")
+        message = f"another push to {params['code_path']} is under way (last there: {name})"
+        return {"error": "temporary", "message": message, "hint": "try again when it has ended"}
+    account = load(store.pushed_path)
+    if "listing" in params:
+        target = by_path(unpack(params["listing"]))
+    elif account.stamp == params["base"]:
+        target = {**account.listing, **by_path(unpack(params["changed"]))}
+        for path in unpack(params["gone"]):
+            target.pop(path, None)
+    else:
+        return {"want_listing": True}
+    tree, coming = Tree(os.fsencode(params["code_path"])), load(store.coming_path)
+    plan = compare(tree, target, (account, coming), store)
+    deletes, kept = surplus(tree, target, (account, coming), store)
+    if not dry:
+        remove(store.stamp_path)
+        os.makedirs(params["code_path"], exist_ok=True)
+        same_tree = account.stamp == params["stamp"] and not coming.listing and not params["more"]
+        if any(plan.values()) or deletes or kept or not same_tree:
+            note_coming(store, coming, target, plan, tree)
+    return {
+        **{name: pack(paths) for name, paths in plan.items() if name != "conflict"},
+        "conflict": [[os.fsdecode(path), digest] for path, digest in plan["conflict"]],
+        "delete": pack(deletes),
+        "kept": [[os.fsdecode(path), why] for path, why in kept],
+        "pushed": sum(1 for _ in account.paths()),
+        "root": params["code_path"],
+        "rsync": rsync_here(store, params.get("rsync") or "rsync"),
+        "holder": store.holder(),
+    }
+
+
+def check_root(params: Params) -> Params | None:
+    """Return why nothing can be pushed to the code path, or None."""
+    path = params["code_path"]
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        hint = f"make {parent} there, or correct code_path"
+        return {"error": "io", "message": f"no folder {parent} on the host", "hint": hint}
+    if os.path.lexists(path) and not os.path.isdir(path):
+        return {"error": "io", "message": f"{path} is not a folder", "hint": "correct code_path"}
+    nearest = path if os.path.isdir(path) else parent
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return {"error": "permission", "message": f"{nearest} cannot be written", "hint": "correct code_path"}
+    return None
+
+
+def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store) -> dict[str, list[Any]]:
+    """Name what must be sent for the tree to become the target."""
+    plan: dict[str, list[Any]] = {"new": [], "changed": [], "conflict": [], "blocked": []}
+    altered = mine[0].altered
+    blocked = set()
+    for path, wanted in target.items():
+        have = tree.record(path)
+        if have == wanted:
+            continue
+        if not have:
+            plan["new"].append(path)
+            blocked.add(tree.obstacle(path))
+        elif same(have, wanted) or (have == altered.get(path) and mine[0].listing.get(path) == wanted):
+            continue
+        elif (
+            same_content(have, wanted)
+            or any(account.knows(path, have) for account in mine)
+            or store.anothers(path, have)
+        ):
+            plan["changed"].append(path)
+        else:
+            alike = have[0] == wanted[0] == 102 and size_of(have) == size_of(wanted)
+            plan["conflict"].append((path, digest_of(tree.prefix + path) if alike else ""))
+    plan["blocked"] = sorted(blocked - {None})
+    return plan
+
+
+def surplus(
+    tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store
+) -> tuple[list[bytes], list[tuple[bytes, str]]]:
+    """Return what was pushed and is no longer in the target: what may be deleted, and what stays and why."""
+    deletes, kept = [], []
+    for path in sorted({path for account in mine for path in account.paths() if path not in target}):
+        have = tree.record(path)
+        if have is None:
+            continue
+        if not untouched(have, path, mine):
+            kept.append((path, "changed on the host"))
+        elif store.anothers(path, have):
+            kept.append((path, "pushed from another machine too"))
+        else:
+            deletes.append(path)
+    return deletes, kept
+
+
+def note_coming(
+    store: Store, coming: Account, target: Listing, plan: dict[str, list[Any]], tree: Tree
+) -> None:
+    """Write down what is about to arrive: if the push is cut, what came is still known as pushed."""
+    coming.leave(record for path, record in coming.listing.items() if target.get(path) != record)
+    coming.listing = target
+    for path in plan["new"]:
+        folder = path.rpartition(b"/")[0]
+        while folder and folder not in coming.folders and tree.folder(folder) != b"":
+            coming.folders.add(folder)
+            folder = folder.rpartition(b"/")[0]
+    named = [*plan["new"], *plan["changed"], *(path for path, _ in plan["conflict"])]
+    coming.header["named"] = pack(named)
+    coming.save(store.coming_path)
+
+
+def clear(params: Params) -> Params:
+    """Make way for files about to arrive.
+
+    Args:
+        params: as for `begin`, with `blocked`, the paths of what is moved away (a folder, or a link in place
+            of one), `date`, and `delete`, the candidates that may go; `folders` to make, since of two rsyncs
+            that make one at the same time one fails.
+
+    Returns:
+        `removed` paths and `beside`, pairs of a path and the name under which it was kept.
+    """
+    store, tree = Store(params), Tree(os.fsencode(params["code_path"]))
+    mine = (load(store.pushed_path), load(store.coming_path))
+    deletes, beside, removed = unpack(params["delete"]), [], []
+    for path in unpack(params["blocked"]):
+        below = [p for p in deletes if p == path or p.startswith(path + b"/")]
+        removed += delete_pushed(tree, below, mine, store)[0]
+        tree.forget()
+        if os.path.lexists(tree.prefix + path):
+            kept = tree.beside(path, params["date"])
+            os.rename(tree.prefix + path, tree.prefix + kept)
+            beside.append([os.fsdecode(path), os.fsdecode(kept)])
+    for folder in unpack(params["folders"]):
+        with contextlib.suppress(OSError):  # rsync says what is wrong with it
+            os.makedirs(tree.prefix + folder, exist_ok=True)
+    return {"removed": pack(removed), "beside": beside}
+
+
+def finish(params: Params) -> Params:
+    """Take account of what arrived, delete what may go, and write the stamp where the tree is as sent.
+
+    Args:
+        params: as for `begin`, with `records` that replace the announced ones since they changed meanwhile,
+            `vanished` paths, `absent` ones that rsync was not given, `delete`, the paths that may go,
+            `kept`, those that stay though they are no longer listed, `date`, and `altering`, whether
+            RSYNC_OPTIONS change what arrives; `contents`, base64 by path, of files that come along here
+            instead of by rsync, and `aside`, where in `DISPLACED` what they replace waits.
+
+    Returns:
+        `removed` paths, `kept` ones, `beside` pairs, and `differs`, the paths that are not as they were sent.
+    """
+    store, tree = Store(params), Tree(os.fsencode(params["code_path"]))
+    account, coming = load(store.pushed_path), load(store.coming_path)
+    if "named" not in coming.header:
+        if account.stamp == params["stamp"]:
+            write_stamp(store, params)
+        release()
+        return {"removed": pack([]), "kept": [], "beside": [], "differs": []}
+    later = by_path(unpack(params["records"]))
+    aside = os.path.join(DISPLACED, params["aside"].encode("ascii"))
+    for name, data in params["contents"].items():
+        deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data), aside)
+    beside = sweep(tree, (account, coming, Account({}, later)), store, params["date"])
+    removed, kept = delete_pushed(tree, unpack(params["delete"]), (account, coming), store)
+    vanished = unpack(params["vanished"])
+    result = Account({}, {**coming.listing, **later})
+    for path in vanished:
+        result.listing.pop(path, None)
+    named = unpack(coming.header["named"])
+    result.absent = account.absent.difference(named).union(unpack(params["absent"])) & result.listing.keys()
+    result.altered = {path: record for path, record in account.altered.items() if path in result.listing}
+    differs = check_arrival(tree, result, named, params["altering"])
+    for path in unpack(params["kept"]) + vanished:
+        result.leave(account.pushed(path) or coming.pushed(path))
+    result.folders = {path for path in account.folders | coming.folders if tree.folder(path) == b""}
+    result.stamp = params["stamp"]
+    result.save(store.pushed_path)
+    remove(store.coming_path)
+    if not differs:
+        write_stamp(store, params)
+    release()
+    return {
+        "removed": pack(removed),
+        "kept": [[os.fsdecode(path), "changed on the host"] for path in kept],
+        "beside": [[os.fsdecode(path), os.fsdecode(name)] for path, name in beside],
+        "differs": [os.fsdecode(path) for path in differs],
+    }
+
+
+def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
+    """Write one file that came along, as rsync would: whole, and what it replaces put aside for `sweep`."""
+    path = path_of(record)
+    there, old = tree.prefix + path, tree.prefix + os.path.join(aside, path)
+    name = hashlib.sha256(path).hexdigest().encode("ascii")
+    part = os.path.join(os.path.dirname(there), PARTIAL_DIR, name)
+    for place in (there, part):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+    if record[:1] == b"l":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        os.symlink(record.split(b" ", 3)[3].partition(b"//")[2], part)
+    else:
+        mode, _size, mtime_ns, _path = record.split(b" ", 3)
+        with open(part, "wb") as file:
+            file.write(data)
+        os.chmod(part, int(mode[1:], 8))
+        os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
+    if os.path.lexists(there):
+        os.makedirs(os.path.dirname(old), exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a second try: what was put aside first is what counts
+            os.link(there, old, follow_symlinks=False)
+    os.replace(part, there)
+    with contextlib.suppress(OSError):  # half a big file of an rsync may wait there too
+        os.rmdir(os.path.dirname(part))
+    tree.forget()
+
+
+def write_stamp(store: Store, params: Params) -> None:
+    """Say what the path holds, and from whom."""
+    holder = {"client": store.client, "name": params["name"], "at": time.time()}
+    replace(store.holder_path, json.dumps(holder).encode("ascii"))
+    replace(store.stamp_path, params["stamp"].encode("ascii"))
+
+
+def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering: bool) -> list[bytes]:
+    """Note in the account how the sent files look; return those that look as nobody sent them."""
+    differs = []
+    for path in named:
+        wanted = result.listing.get(path)
+        result.altered.pop(path, None)
+        if wanted is None or path in result.absent:
+            continue
+        have = tree.record(path)
+        if same(have, wanted):
+            continue
+        if have and altering:
+            result.altered[path] = have
+        else:
+            result.absent.add(path)
+            differs.append(path)
+    return differs
+
+
+def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> list[tuple[bytes, bytes]]:
+    """Put what rsync overwrote beside its successor; drop what a client had pushed, and what is the same."""
+    top, beside = tree.prefix + DISPLACED, []
+    for place in sorted(paths_below(top)):
+        folder, _, path = place.partition(b"/")
+        old, there = Tree(os.path.join(top, folder)).record(path), os.path.join(top, place)
+        pushed = old and (any(account.knows(path, old) for account in known) or store.anothers(path, old))
+        if pushed or same_bytes(there, tree.prefix + path):
+            os.unlink(there)
+        else:
+            kept = tree.beside(path, date)
+            os.makedirs(os.path.dirname(tree.prefix + kept), exist_ok=True)
+            os.rename(there, tree.prefix + kept)
+            beside.append((path, kept))
+    shutil.rmtree(top, ignore_errors=True)  # only folders are left
+    return beside
+
+
+def paths_below(top: bytes) -> list[bytes]:
+    """Return the path of everything below a folder that is no folder, relative to it."""
+    found: list[bytes] = []
+    folders = [b""] if os.path.isdir(top) else []
+    while folders:
+        folder = folders.pop()
+        for entry in os.scandir(os.path.join(top, folder)):
+            path = os.path.join(folder, entry.name)
+            (folders if entry.is_dir(follow_symlinks=False) else found).append(path)
+    return found
+
+
+def same_bytes(one: bytes, other: bytes) -> bool:
+    """Tell whether two paths are regular files of one content."""
+    try:
+        infos = os.lstat(one), os.lstat(other)
+    except OSError:
+        return False
+    alike = all(stat.S_ISREG(info.st_mode) for info in infos) and infos[0].st_size == infos[1].st_size
+    return alike and digest_of(one) == digest_of(other) != ""
+
+
+def delete_pushed(
+    tree: Tree, paths: Iterable[bytes], mine: tuple[Account, Account], store: Store
+) -> tuple[list[bytes], list[bytes]]:
+    """Delete files that are still as they were pushed, and folders that the push made and that are now empty.
+
+    Returns:
+        The paths that are gone and those that stay since they changed meanwhile.
+    """
+    removed, kept, folders = [], [], set()
+    for path in paths:
+        have = tree.record(path)
+        if have is None:
+            continue
+        if not untouched(have, path, mine) or store.anothers(path, have):
+            kept.append(path)
+            continue
+        os.unlink(tree.prefix + path)
+        removed.append(path)
+        folders.add(path.rpartition(b"/")[0])
+    made = mine[0].folders | mine[1].folders
+    for folder in sorted(folders, reverse=True):
+        while folder in made:
+            try:
+                os.rmdir(tree.prefix + folder)
+            except OSError:  # not empty: something of the host's is in it
+                break
+            folder = folder.rpartition(b"/")[0]
+    tree.forget()
+    return removed, kept
+
+
+OPS: dict[str, Callable[[Params], Params]] = {"sync.begin": begin, "sync.clear": clear, "sync.finish": finish}

@@ -1,0 +1,43 @@
+"""Tell what is installed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+from .accounts import Params, Store, replace
+
+
+def rsync_here(store: Store, name: str) -> Params:
+    """Return which rsync the host has, asked once per program: `path`, what it `says`, and the `system`."""
+    path = shutil.which(name)
+    if path is None:
+        return {"path": None, "says": "", "system": system_here()}
+    info = os.stat(path)
+    key = [path, info.st_size, info.st_mtime_ns]
+    cache = os.path.join(store.folder, "rsync-version")
+    try:
+        with open(cache, encoding="ascii") as file:
+            known: Params = json.load(file)
+        if known["key"] == key:
+            return known
+    except (OSError, ValueError, KeyError):
+        pass  # not asked yet, or cut while it was written
+    command = [path, "--version"]
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = said.stdout.decode("ascii", "replace")[:2000]
+    known = {"path": path, "says": text, "system": system_here(), "key": key}
+    replace(cache, json.dumps(known).encode("ascii"))
+    return known
+
+
+def system_here() -> str:
+    """Return the words of ID and ID_LIKE in os-release(5)."""
+    try:
+        with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+            lines = dict(line.strip().partition("=")[::2] for line in file if "=" in line)
+    except OSError:
+        return ""
+    return " ".join(lines.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE")).strip()

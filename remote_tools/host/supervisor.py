@@ -1,0 +1,383 @@
+"""Answer requests: the program at a session's other end, on the host.
+
+It is sent over the session itself, with the other files of this folder, kept on the host under their digest,
+and needs nothing there but Linux and Python >= 3.8. A session is one process, started by sshd, that answers
+framed requests on its standard streams. A run belongs to another process, its owner (`owner`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import signal
+import sys
+import time
+from typing import Any, Callable, NoReturn, Sequence
+
+from .command import Refusal, command_of, environment
+from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
+from .outputs import files_below, find_outputs
+from .owner import FULL, become_owner, resize
+from .processes import alive, born, group_alive
+from .run_folder import RECORD_BYTES, Record, Run, all_runs, remove_tree, state_folder
+
+IDLE_S = 0.005
+"""How long a session waits before it looks at a run's files again; `QUIET_S` for one that is long quiet."""
+QUIET_S = 0.1
+ORPHAN_S = 120
+"""A session that hears nothing of its client for this long ends: a lost network closes no connection here."""
+INLINE_FILE_BYTES = 256 * 1024
+"""Results up to this size are sent in the run's own session, where they are not too many."""
+
+
+def start(params: Record) -> Run:
+    """Start a run, or find it where this very run was started before: asking twice starts it once."""
+    state = state_folder(params["code_path"])
+    run = Run(state, params["id"])
+    code_path = os.path.realpath(os.path.expanduser(params["code_path"]))
+    if os.path.isdir(run.folder):
+        return run
+    if not os.path.isdir(code_path):
+        raise Refusal("unavailable", "no folder {} on the host".format(params["code_path"]), "inv sync")
+    spec = params["spec"]
+    root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
+    record = {
+        "id": run.id,
+        "state": "starting",
+        "host": os.uname().nodename,
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "cwd": code_path,
+        "cache_dir": root,
+        "argv": command_of(spec),
+        "env": environment(spec, run, code_path, root),
+        "shell": spec.get("shell"),
+        "pty": bool(spec.get("pty")),
+        "python": sys.version.split()[0],
+        "started": time.time(),
+    }
+    part = Run(state, f"{run.id}.{os.getpid()}.part")
+    os.makedirs(part.folder, mode=0o700)
+    try:
+        for path in part.reserved:
+            with open(path, "wb") as file:
+                file.write(b" " * RECORD_BYTES)
+        become_owner(part, run, record, state, spec)
+    finally:
+        if os.path.isdir(part.folder):
+            remove_tree(part.folder)
+    return run
+
+
+def send_frames(fd: int, offset: int, limit: int | None) -> int:
+    """Send the whole frames that follow `offset` in a run's output, 1 MB at most; return where they end."""
+    data = os.pread(fd, PIPE_BYTES if limit is None else min(PIPE_BYTES, max(0, limit - offset)), offset)
+    end = 0
+    while len(data) - end >= HEADER.size:
+        length = HEADER.size + HEADER.unpack_from(data, end)[1]
+        if len(data) - end < length:
+            break
+        end += length
+    write_all(1, memoryview(data)[:end])  # type: ignore[arg-type]
+    return offset + end
+
+
+def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
+    """Send a run's output from `offset` on and pass on what the client does; return the record at its end."""
+    while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
+        inbox.wait(IDLE_S)
+    fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
+    seen: Any = None
+    looked, rest_s = 0.0, IDLE_S
+    signal.alarm(ORPHAN_S)
+    try:
+        while True:
+            for frame in inbox.frames():
+                signal.alarm(ORPHAN_S)
+                pass_on(run, *frame)
+            info = os.stat(run.record_path)
+            if seen != (info.st_ino, info.st_mtime_ns) or time.monotonic() - looked > 1:
+                seen, looked, record = (info.st_ino, info.st_mtime_ns), time.monotonic(), run.record()
+            reached = send_frames(fd, offset, record.get("output_bytes"))
+            if reached != offset:
+                offset, rest_s = reached, IDLE_S
+                inbox.wait(0)
+            elif record["state"] in ("ended", "lost") or not follow:
+                return record
+            else:
+                inbox.wait(rest_s)
+                rest_s = min(rest_s * 1.05, QUIET_S)
+    finally:
+        signal.alarm(0)
+        os.close(fd)
+
+
+def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
+    """Give the run what its client sent: a signal, input, a new window size, a sign of life."""
+    if kind == b"P":
+        touch(run.lease_path)
+        send(b"P", b"")
+        return
+    try:
+        if kind == b"K":
+            signal_run(run, int(payload))
+        elif kind == b"I":
+            put(run.input_path, payload)
+        elif kind == b"W":
+            fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            try:
+                resize(fd, [int(word) for word in payload.split()])
+            finally:
+                os.close(fd)
+    except (OSError, KeyError):
+        return  # the run has ended, or has no terminal: as with keys that are typed too late
+
+
+def put(fifo: str, data: bytes) -> None:
+    """Write to a pipe that is being read; what it does not take is lost, as with a terminal that is full."""
+    fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def touch(path: str) -> None:
+    """Renew a file's time, making the file where it is missing."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        os.utime(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
+def signal_run(run: Run, number: int) -> bool:
+    """Send a signal to the run's whole process group; False where nothing of it is left."""
+    record = run.record()
+    while record["state"] == "starting":
+        time.sleep(IDLE_S)
+        record = run.record()
+    pid = record.get("pid")
+    # The group outlives its leader where children are left; a leader of that number may be another's by now.
+    if pid is None or not group_alive(pid) or (born(pid) is not None and not alive(record["process"])):
+        return False
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def read_small(path: str, size: int) -> tuple[bytes, int]:
+    """Return a file's content, or as much of it as is too much to be sent, and its mtime.
+
+    With bare calls, as there may be many, and into a buffer of the size that it had when it was listed.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, size + 1)
+        if len(data) > size:  # it has grown
+            data += os.read(fd, INLINE_FILE_BYTES)
+        return data, os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
+
+
+def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[list[list[Any]], bool]:
+    """Send the small files themselves, unless they are too many.
+
+    Returns:
+        [path, size, mtime_ns] of all the files, as they are now; whether each was sent.
+    """
+    if sum(size for _, size, _ in outputs if size <= INLINE_FILE_BYTES) > limit_bytes:
+        return outputs, not outputs
+    found, all_sent = [], True
+    frames, waiting_bytes = [], 0
+    for entry in outputs:
+        name, size, mtime_ns = entry
+        data = None
+        if size <= INLINE_FILE_BYTES:
+            try:
+                data, mtime_ns = read_small(os.path.join(root, name), size)
+            except FileNotFoundError:  # it was removed after the run's end
+                continue
+            except OSError:
+                data = None  # rsync says what is wrong with it
+        if data is None or len(data) > INLINE_FILE_BYTES:
+            found.append(entry)
+            all_sent = False
+            continue
+        found.append([name, len(data), mtime_ns])
+        path = os.fsencode(name)
+        frames += [
+            HEADER.pack(b"F", FILE.size + len(path) + len(data)),
+            FILE.pack(mtime_ns, len(path)),
+            path,
+            data,
+        ]
+        waiting_bytes += len(data)
+        if waiting_bytes > CHUNK_BYTES:
+            write_all(1, b"".join(frames))
+            frames, waiting_bytes = [], 0
+    write_all(1, b"".join(frames))
+    return found, all_sent
+
+
+def end_reply(run: Run, state: str, record: Record, params: Record) -> Record:
+    """Compose what a client is told of a run, with its files where it asked for them and they are small."""
+    outputs = run.outputs()
+    if record["state"] == "lost" and "since_ns" in record and not outputs:
+        outputs = find_outputs(run, state, record)
+    wanted = params.get("inline_bytes", 0) if record["state"] in ("ended", "lost") else 0
+    return with_files({"run": record}, record["cache_dir"], outputs, {**params, "inline_bytes": wanted})
+
+
+def with_files(reply: Record, root: str, outputs: list[list[Any]], params: Record) -> Record:
+    """Send the small files, and complete a reply by all, with the rsync to fetch the others with."""
+    if not params.get("inline_bytes"):
+        return {**reply, "outputs": outputs, "rsync": None}
+    found, all_sent = send_files(root, outputs, params["inline_bytes"])
+    if all_sent:
+        return {**reply, "outputs": found, "rsync": None}
+    from . import accounts, software
+
+    store = accounts.Store({"state": state_folder(params["code_path"]), "client": ""})
+    return {**reply, "outputs": found, "rsync": software.rsync_here(store, params.get("rsync") or "rsync")}
+
+
+def op_run(params: Record, inbox: Inbox) -> Record:
+    """Start a run where the pushed tree is the expected one, then stream it."""
+    state = state_folder(params["code_path"])
+    finished = None
+    if params.get("finish") is not None:
+        finished = beside("sync.finish")(located(params["finish"], params["code_path"]))
+        if "error" in finished:
+            return finished
+    expected = params.get("stamp")
+    if expected is not None and not os.path.isdir(os.path.join(state, "runs", params["id"])):
+        try:
+            with open(os.path.join(state, "stamp"), encoding="ascii") as file:
+                held = file.read().strip()
+        except OSError:
+            held = ""
+        if held != expected:
+            return {"stale": True}
+    run = start(params)
+    touch(run.lease_path)
+    send_json(b"R", {"started": run.id, "finish": finished})
+    if params.get("detach"):
+        return {"run": run.record(), "outputs": [], "rsync": None}
+    return end_reply(run, state, stream(run, params.get("offset", 0), inbox), params)
+
+
+def known_run(params: Record) -> Run:
+    """Return the run that an id names.
+
+    Raises:
+        Refusal: there is none.
+    """
+    run = Run(state_folder(params["code_path"]), params["id"])
+    if not os.path.exists(run.record_path):
+        raise Refusal("usage", "no run {} on the host".format(params["id"]), "inv runs.list")
+    return run
+
+
+def op_attach(params: Record, inbox: Inbox) -> Record:
+    """Stream a run that was started before, to its end or to what there is now."""
+    run = known_run(params)
+    send_json(b"R", {"started": run.id})
+    record = stream(run, params.get("offset", 0), inbox, params.get("follow", True))
+    return end_reply(run, state_folder(params["code_path"]), record, params)
+
+
+def op_list(params: Record, _inbox: Inbox) -> Record:
+    """Return every run's record, oldest first."""
+    return {"runs": [run.record() for run in all_runs(state_folder(params["code_path"]))]}
+
+
+def op_signal(params: Record, _inbox: Inbox) -> Record:
+    """Send a signal to a run."""
+    return {"delivered": signal_run(known_run(params), params["signal"])}
+
+
+def op_outputs(params: Record, _inbox: Inbox) -> Record:
+    """Return what a run wrote, with the files where they are small."""
+    run = known_run(params)
+    return end_reply(run, state_folder(params["code_path"]), run.record(), params)
+
+
+def op_cache(params: Record, _inbox: Inbox) -> Record:
+    """Return every file below the cache root, or one kernel's folder, and the files where they are small."""
+    root = os.path.realpath(os.path.expanduser(params["cache_dir"]))
+    below = os.path.join(root, params["kernel"]) if params.get("kernel") else root
+    if not os.path.isdir(below):
+        kernels = sorted(os.listdir(root)) if os.path.isdir(root) else []
+        raise Refusal(
+            "usage", f"no folder {below} on the host", "there are: %s" % (", ".join(kernels) or "none")
+        )
+    kernel = os.path.relpath(below, root)
+    found = [
+        [name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns]
+        for name, info in files_below(below)
+        if not os.path.basename(name).startswith(".remote-tools-mark-")
+    ]
+    found.sort()
+    return with_files({"cache_dir": root}, root, found, params)
+
+
+def beside(op: str) -> Callable[[Record], Record]:
+    """Return what answers an op of this program's other files; each is loaded only where it is asked for."""
+    if op.startswith("sync."):
+        from . import replica
+
+        return replica.OPS[op]
+    from . import probe
+
+    return probe.OPS[op]
+
+
+def located(params: Record, code_path: str) -> Record:
+    """Return a request with the places it is about."""
+    real = os.path.realpath(os.path.expanduser(code_path))
+    return {**params, "code_path": real, "state": state_folder(code_path)}
+
+
+OPS: dict[str, Callable[[Record, Inbox], Record]] = {
+    "hello": lambda _params, _inbox: {},
+    "run": op_run,
+    "attach": op_attach,
+    "list": op_list,
+    "signal": op_signal,
+    "outputs": op_outputs,
+    "cache": op_cache,
+}
+
+
+def answer(request: Record, inbox: Inbox) -> Record:
+    """Carry out one request; a failure becomes an error reply."""
+    op, params = request["op"], request["params"]
+    try:
+        if op in OPS:
+            return OPS[op](params, inbox)
+        return beside(op)(located(params, params["code_path"]))
+    except Refusal as refusal:
+        return {"error": refusal.kind, "message": refusal.message, "hint": refusal.hint}
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        kind = "permission" if denied else "io"
+        return {"error": kind, "message": f"{error} on the host", "hint": "inv doctor"}
+
+
+def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
+    """Answer requests until the client goes away; `early` are frames that were read before."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    inbox = Inbox(early)
+    while True:
+        kind, payload = inbox.receive()
+        if kind == b"Q":
+            send_json(b"R", answer(json.loads(payload), inbox))
+        elif kind == b"P":
+            send(b"P", b"")
