@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 from remote_tools import steps
+from remote_tools.bootstrap import packed_program, program_folder
 from remote_tools.connection import Connection, there
 from remote_tools.errors import UnavailableError
 from remote_tools.progress import Display
-from remote_tools.session import packed_program, program_folder
 from remote_tools.settings import Settings, require
 from remote_tools.ssh import quote
 

@@ -1,16 +1,13 @@
 """Talk to the host program: one ssh session that carries requests, output, signals and small files.
 
-The remote command is a Python one-liner that reads its real beginning from standard input, so everything that
-is sent (beginning, request) leaves in the first packets, and an answer takes one round trip once the channel
-is open. The host program itself (the files of `host/`) is sent only where the host does not have it under its
-digest. Requests are written so that asking twice does what asking once does; that is why a dropped
-session can simply be opened anew and asked again.
+What starts the host's end, and the first request, leave in the first packets, so an answer takes one round
+trip once the channel is open (`bootstrap`). Requests are written so that asking twice does what asking once
+does; that is why a dropped session can simply be opened anew and asked again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import select
@@ -19,15 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 from remote_tools import errors
-from remote_tools.host.frames import FILE, HEADER, MAGIC
+from remote_tools.bootstrap import beginning_of, loader, packed_program
+from remote_tools.host.frames import FILE, HEADER, MAGIC, PIPE_BYTES
 from remote_tools.ssh import SSH_FAILED, Destination, Master, diagnose
 
 READ_BYTES = 256 * 1024
-PIPE_BYTES = 1024 * 1024
 PING_S = 5.0
 """How often the host is asked for a sign of life, which is ours too: three lost ones end a run's lease."""
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
@@ -43,49 +39,6 @@ NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
 
 Reply = dict[str, Any]
-
-_BEGINNING = """\
-import json, os, struct, sys
-def read(size):
-    data = b""
-    while len(data) < size:
-        data += os.read(0, size - len(data)) or sys.exit(75)
-    return data
-def refuse(kind, message, hint):
-    reply = json.dumps({"error": kind, "message": message, "hint": hint}).encode()
-    os.write(1, struct.pack(">cI", b"R", len(reply)) + reply)
-    sys.exit(0)
-def install(folder):
-    os.write(1, struct.pack(">cI", b"N", 0))
-    kind, size = struct.unpack(">cI", read(5))
-    while kind != b"S":
-        early.append((kind, read(size)))
-        kind, size = struct.unpack(">cI", read(5))
-    sources = json.loads(read(size))
-    part = folder + "." + str(os.getpid())
-    try:
-        os.makedirs(os.path.join(part, "host"), 0o700)
-        for name, text in sources.items():
-            with open(os.path.join(part, "host", name), "w", encoding="utf-8") as file:
-                file.write(text)
-        os.rename(part, folder)
-    except OSError as error:
-        import shutil
-        shutil.rmtree(part, ignore_errors=True)
-        if not os.path.isdir(folder):
-            refuse("io", "our program has no place there: " + str(error), "make room in ~/.cache there")
-os.write(1, MAGIC)
-early = []
-if sys.version_info < (3, 8):
-    refuse("unavailable", "Python " + sys.version.split()[0] + " is too old",
-           "install Python 3.8 or newer there, as python3")
-folder = os.path.expanduser("FOLDER")
-if not os.path.isdir(folder):
-    install(folder)
-sys.path.insert(0, folder)
-from host import supervisor
-supervisor.serve(early)
-"""
 
 
 class Listener(Protocol):
@@ -129,31 +82,6 @@ class Silent:
         """Ignore it."""
 
 
-def host_program() -> dict[str, str]:
-    """Return the sources that run on the host, by file name."""
-    folder = Path(__file__).parent / "host"
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-
-
-def packed_program() -> bytes:
-    """Return what the host is sent to have the program."""
-    return json.dumps(host_program()).encode()
-
-
-def program_folder(packed: bytes) -> str:
-    """Name the folder, below the account's home there, that keeps a program as its package `host`."""
-    return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
-
-
-def loader(size: int) -> str:
-    """Return Python that reads its beginning, so many bytes, from standard input, and carries it out.
-
-    It holds no newline, !, $ or single quote, and so reads the same to sh, bash, zsh, fish and csh.
-    """
-    read = f"while len(b)<{size}: b+=os.read(0,{size}-len(b)) or sys.exit(75)"
-    return f'import os,sys;b=b"";exec("{read}");exec(b)'
-
-
 class Session:
     """One ssh session with the host program at its other end."""
 
@@ -161,8 +89,7 @@ class Session:
         """Start ssh and send it what the host's Python begins with."""
         self.master = master
         self.sources = packed_program()
-        folder = program_folder(self.sources)
-        beginning = _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("FOLDER", folder).encode()
+        beginning = beginning_of(self.sources)
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
         # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
         python = f"exec python3 -I -S -X utf8 -c '{loader(len(beginning))}'"

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from remote_tools import session
-from remote_tools.session import Outage, host_program
+from remote_tools import bootstrap, session
+from remote_tools.bootstrap import host_program
+from remote_tools.session import Outage
 
 
 @pytest.mark.parametrize("name", host_program())
@@ -18,12 +19,12 @@ def test_the_host_program_is_python_3_8(name: str) -> None:
 
 
 def test_the_beginning_is_python_3_8_too() -> None:
-    ast.parse(session._BEGINNING, feature_version=(3, 8))
+    ast.parse(bootstrap._BEGINNING, feature_version=(3, 8))
 
 
 @pytest.mark.parametrize("sent", [b"", b"half a beginn"])
 def test_a_beginning_that_never_arrives_ends_quietly(sent: bytes) -> None:
-    command = [sys.executable, "-I", "-S", "-c", session.loader(len(session._BEGINNING))]
+    command = [sys.executable, "-I", "-S", "-c", bootstrap.loader(len(bootstrap._BEGINNING))]
 
     done = subprocess.run(command, input=sent, capture_output=True)
 
@@ -31,7 +32,7 @@ def test_a_beginning_that_never_arrives_ends_quietly(sent: bytes) -> None:
 
 
 def test_the_loader_reads_the_same_to_every_shell() -> None:
-    assert set() == set("'!\n\\$`") & set(session.loader(1234))
+    assert set() == set("'!\n\\$`") & set(bootstrap.loader(1234))
 
 
 def test_a_host_that_never_answered_is_given_up_soon() -> None:
