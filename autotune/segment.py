@@ -83,11 +83,12 @@ class Segment:
         taken out of reach, or the same pages would come again.
         """
         self._memory.madvise(mmap.MADV_REMOVE, _PAGE)
-        taken = mmap.mmap(-1, self.size)
-        np.frombuffer(taken, dtype=np.uint8)[::_PAGE] = 1
-        self._taken.append(taken)
-        while len(self._taken) * self.size > _TAKEN_BYTES:
-            self._taken.popleft()
+        if self.size <= _TAKEN_BYTES:
+            taken = mmap.mmap(-1, self.size)
+            np.frombuffer(taken, dtype=np.uint8)[::_PAGE] = 1
+            self._taken.append(taken)
+            while len(self._taken) * self.size > _TAKEN_BYTES:
+                self._taken.popleft()
         self._bytes[_PAGE * (1 + self._order.permutation(self.size // _PAGE - 1))] = 0
         for view, values in self._inputs:
             view[...] = values
