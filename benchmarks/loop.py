@@ -332,6 +332,7 @@ def over_networks(name: str, top: Path, host: Sandbox, rounds: int) -> Table:
 
 def main() -> None:
     """Measure and print the tables."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="how often each row is timed (default: 7)")
     help_text = "how long a shell takes to start on the host (default: 0.26)"
