@@ -43,6 +43,7 @@ class Compilers:
         self._environment = {**os.environ, "TMPDIR": settings["folder"], "LC_ALL": "C"}
         self._waiting: deque[Record] = deque()
         self._running: dict[int, _Job] = {}
+        self._held = False
 
     @property
     def pids(self) -> list[int]:
@@ -51,16 +52,19 @@ class Compilers:
 
     @property
     def patience_s(self) -> float | None:
-        """Seconds until one is overdue; None where none runs."""
-        deadlines = [job.deadline for job in self._running.values()]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        """Seconds until one is overdue; None where none runs, or all are held."""
+        if self._held or not self._running:
+            return None
+        return max(0.0, min(job.deadline for job in self._running.values()) - time.monotonic())
 
     def add(self, request: Record) -> None:
         """Queue a compilation."""
         self._waiting.append(request)
 
     def turn(self) -> list[Record]:
-        """End what is done or overdue, start what waits; return what ended."""
+        """End what is done or overdue, start what waits; return what ended. While held, do nothing."""
+        if self._held:
+            return []
         ended = [record for pid in self.pids if (record := self._end(pid))]
         while self._waiting and len(self._running) < self._jobs:
             if refused := self._start(self._waiting.popleft()):
@@ -70,13 +74,13 @@ class Compilers:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold every compiler still, off its clock: a measurement has the machine to itself."""
-        begin = time.monotonic()
+        begin, self._held = time.monotonic(), True
         for pid in self._running:
             signal_group(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            held_s = time.monotonic() - begin
+            held_s, self._held = time.monotonic() - begin, False
             for pid, job in self._running.items():
                 job.started += held_s
                 job.deadline += held_s
@@ -118,10 +122,11 @@ class Compilers:
 
     def _end(self, pid: int) -> Record | None:
         job = self._running[pid]
-        overdue = time.monotonic() >= job.deadline
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        overdue = not ended and time.monotonic() >= job.deadline
         if overdue:
             kill(pid)
-        ended, status, usage = os.wait4(pid, 0 if overdue else os.WNOHANG)
+            ended, status, usage = os.wait4(pid, 0)
         if not ended:
             return None
         del self._running[pid]

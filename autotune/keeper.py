@@ -101,16 +101,21 @@ class Keeper:
         ready = wait([self._control, self._stage, self._alarm], self._compilers.patience_s)
         if self._alarm in ready:
             self._alarm.recv(4096)
-        if self._control in ready:
-            self._compilers.add(receive(self._control))
-        for ended in self._compilers.turn():
-            self._kill_strays()
-            send(self._control, ended)
+        self._tend_compilers(ready)
         if self._stage in ready:
             self._measure(receive(self._stage))
 
-    def _kill_strays(self) -> None:
-        self._family.kill_all_but((self._runner_pid, *self._compilers.pids))
+    def _tend_compilers(self, ready: list[socket.socket], *kept: int) -> None:
+        """Take what is to be compiled, and tell what has been; our other children go, but for those kept."""
+        if self._control in ready:
+            self._compilers.add(receive(self._control))
+        if ended := self._compilers.turn():
+            self._kill_strays(*kept)
+        for each in ended:
+            send(self._control, each)
+
+    def _kill_strays(self, *kept: int) -> None:
+        self._family.kill_all_but((self._runner_pid, *kept, *self._compilers.pids))
 
     # -- the runner, which forks candidates
 
@@ -205,9 +210,11 @@ class Keeper:
             _Ended: it ended instead, or did neither in time.
         """
         deadline = time.monotonic() + limit_s
-        sources = [candidate.sock, self._alarm]
+        sources = [candidate.sock, self._alarm, self._control]
         while (left_s := deadline - time.monotonic()) > 0:
-            ready = wait(sources, left_s, peer=self._control)
+            patience_s = self._compilers.patience_s
+            ready = wait(sources, left_s if patience_s is None else min(left_s, patience_s))
+            self._tend_compilers(ready, candidate.pid)
             if candidate.sock in ready:
                 with contextlib.suppress(ConnectionResetError):
                     if reply := candidate.sock.recv(_LARGEST_REPLY):

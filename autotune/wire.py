@@ -29,27 +29,17 @@ def receive(sock: socket.socket) -> Record:
     return record
 
 
-def wait(
-    socks: list[socket.socket], seconds: float | None, peer: socket.socket | None = None
-) -> list[socket.socket]:
+def wait(socks: list[socket.socket], seconds: float | None) -> list[socket.socket]:
     """Return those that can be read or are closed.
 
     Args:
         socks: what is waited for.
         seconds: how long; None for ever.
-        peer: whose end ends the waiting too, though what it sends does not.
-
-    Raises:
-        EOFError: the peer is gone.
     """
     poll = select.poll()  # select(2) refuses descriptors from 1024 up
     for sock in socks:
         poll.register(sock, select.POLLIN)
-    if peer:
-        poll.register(peer, select.POLLRDHUP)
     ready = {number for number, _ in poll.poll(None if seconds is None else math.ceil(seconds * 1000))}
-    if peer and peer.fileno() in ready:
-        raise EOFError
     return [sock for sock in socks if sock.fileno() in ready]
 
 

@@ -213,6 +213,21 @@ def test_compilers_stand_still_while_a_candidate_is_measured() -> None:
         assert psutil.STATUS_STOPPED not in {each.status() for each in compilers if each.is_running()}
 
 
+def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time() -> None:
+    """One that ends meanwhile has not run out of time, and the next one begins."""
+    limits = replace(TIGHT, compile_s=0.7, run_s=2)
+    hangs = body("volatile int on = 1; while (on) ;")
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=1) as workers:
+        artifact = workers.compile(hangs).result().artifact
+        assert artifact is not None
+        with ThreadPoolExecutor() as thread:
+            measuring = thread.submit(workers.measure, artifact)
+            outcomes = [workers.compile(f"/* {i} */ {GOOD}").result() for i in range(2)]
+            assert not measuring.done()
+            assert [("ok", "")] * 2 == [said(outcome) for outcome in outcomes]
+            assert ("timeout", "did not return within 2 s") == said(measuring.result())
+
+
 # -- what goes wrong
 
 
