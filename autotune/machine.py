@@ -1,4 +1,4 @@
-"""What machine this is, what is kept for it between runs, and what one of its cores does at best."""
+"""What machine this is, what is kept for it between runs, and what its cores do at best."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Roofline:
-    """The measured limits of one core: what a candidate without threads is held against.
+    """The measured limits of a machine, or of some of its cores, all of them at work.
 
     Args:
         peak_gflops: fused multiply-adds from registers, in GFLOP/s.
@@ -137,30 +137,33 @@ def _is_ours(program: Path) -> bool:
     return program.is_file() and program.stat().st_uid == program.parent.stat().st_uid == os.getuid()
 
 
-def roofline(dtype: str = "float32") -> Roofline | None:
-    """Return the measured limits of one core; measured once for each machine (about a second), and kept.
+def roofline(dtype: str = "float32", cores: int | None = None) -> Roofline | None:
+    """Return the measured limits; measured once for each machine (about a second), and kept.
 
     Args:
         dtype: float64 has a peak of its own; all others are held against that of float32.
+        cores: of how many; None for all that this process may use.
 
     Returns:
         None where there is no compiler to measure with.
     """
     try:
         program = built_program(_ROOFLINE, find_compiler(os.environ.get("CC", "")), ("-O3", "-march=native"))
-        single, double, bandwidth = _measured(program)
+        single, double, bandwidth = _measured(program, cores or len(os.sched_getaffinity(0)))
     except (UnavailableError, OSError, ValueError, subprocess.SubprocessError):
         return None
     return Roofline(double if dtype == "float64" else single, bandwidth)
 
 
-def _measured(program: Path) -> tuple[float, ...]:
-    """Return what the program printed, on this host, today or earlier."""
-    kept = program.with_name(f"{program.name}.{platform.node()}.txt")
+def _measured(program: Path, cores: int) -> tuple[float, ...]:
+    """Return what so many programs at once printed together, on this host, today or earlier."""
+    kept = program.with_name(f"{program.name}.{platform.node()}.{cores}.txt")
     if not kept.exists():
-        done = subprocess.run([program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        runs = [subprocess.Popen([program], stdout=subprocess.PIPE, text=True) for _ in range(cores)]
+        printed = [run.communicate(timeout=_TIMEOUT_S)[0].split() for run in runs]
+        sums = [sum(map(float, column)) for column in zip(*printed, strict=True)]
         part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        part.write_text(done.stdout, encoding="ascii")
+        part.write_text(" ".join(f"{total:.3f}" for total in sums), encoding="ascii")
         part.replace(kept)
     single, double, bandwidth = map(float, kept.read_text(encoding="ascii").split())
     return single, double, bandwidth

@@ -1,4 +1,4 @@
-/* What one core of this machine does at best: prints GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
+/* What one core of this machine does at best, beside others that do the same: prints GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
  *
  * The peak is that of chains of fused multiply-adds, enough of them side by side to hide their latency. The bandwidth
  * is the better of reading an array and of STREAM's triad, each far larger than the caches. */

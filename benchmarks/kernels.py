@@ -224,11 +224,11 @@ def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) 
 
 
 def of_roofline(flops: int, moved: int, seconds: float, threads: int) -> float | None:
-    """Return the least time that the measured roofline allows over the time taken; threads raise the peak."""
-    limits = roofline()
+    """Return the least time that the measured roofline of so many cores allows over the time taken."""
+    limits = roofline(cores=threads)
     if limits is None:
         return None
-    least = max(flops / (limits.peak_gflops * 1e9 * threads), moved / (limits.bandwidth_gbytes_per_s * 1e9))
+    least = max(flops / (limits.peak_gflops * 1e9), moved / (limits.bandwidth_gbytes_per_s * 1e9))
     return least / seconds
 
 
