@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ import pytest
 
 from remote_tools import sandbox as servers
 from remote_tools.sandbox import Sandbox
+
+# A shell's job in the background ignores SIGINT, and would hand that on to what the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[2]
 AliasMaker = Callable[..., Path]
