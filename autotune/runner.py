@@ -51,9 +51,9 @@ def serve(sock: socket.socket, settings: dict[str, Any], load: Load) -> NoReturn
         request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
         if not request:
             os._exit(0)
-        own = socket.socket(fileno=passed[0])
+        own, cpu = socket.socket(fileno=passed[0]), _libc.sched_getcpu()
         name, entry = request.decode().split("\0")[:2]
-        pid = _fork_for_keeper(lambda: _be_candidate(own, lambda: load(name, entry, addresses)))  # noqa: B023
+        pid = _fork_for_keeper(lambda: _be_candidate(own, cpu, lambda: load(name, entry, addresses)))  # noqa: B023
         own.close()
         sock.send(struct.pack("=i", pid))
 
@@ -87,8 +87,17 @@ def _confine(limits: dict[str, Any], tensors_bytes: int) -> None:
     prctl(PR_SET_DUMPABLE, 0)
 
 
-def _be_candidate(sock: socket.socket, load: Callable[[], Program]) -> None:
+def _begin_on(cpu: int) -> None:
+    """Begin on the core of the runner, which is awake, and go on wherever; see runner.c."""
+    allowed = os.sched_getaffinity(0)
+    if cpu in allowed:
+        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, allowed)
+
+
+def _be_candidate(sock: socket.socket, cpu: int, load: Callable[[], Program]) -> None:
     os.setsid()
+    _begin_on(cpu)
     with _Exit(sock):
         program, sweep_buffer = None, None
         while command := sock.recv(24):
