@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,25 +143,30 @@ def roofline(dtype: str = "float32", cores: int | None = None) -> Roofline | Non
 
     Args:
         dtype: float64 has a peak of its own; all others are held against that of float32.
-        cores: of how many; None for all that this process may use.
+        cores: of how many; None for all.
 
     Returns:
         None where there is no compiler to measure with.
     """
     try:
         program = built_program(_ROOFLINE, find_compiler(os.environ.get("CC", "")), ("-O3", "-march=native"))
-        single, double, bandwidth = _measured(program, cores or len(os.sched_getaffinity(0)))
+        single, double, bandwidth = _measured(program, cores or os.cpu_count() or 1)
     except (UnavailableError, OSError, ValueError, subprocess.SubprocessError):
         return None
     return Roofline(double if dtype == "float64" else single, bandwidth)
+
+
+def _output(program: Path) -> list[str]:
+    done = subprocess.run([program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    return done.stdout.split()
 
 
 def _measured(program: Path, cores: int) -> tuple[float, ...]:
     """Return what so many programs at once printed together, on this host, today or earlier."""
     kept = program.with_name(f"{program.name}.{platform.node()}.{cores}.txt")
     if not kept.exists():
-        runs = [subprocess.Popen([program], stdout=subprocess.PIPE, text=True) for _ in range(cores)]
-        printed = [run.communicate(timeout=_TIMEOUT_S)[0].split() for run in runs]
+        with ThreadPoolExecutor(cores) as pool:
+            printed = list(pool.map(_output, [program] * cores))
         sums = [sum(map(float, column)) for column in zip(*printed, strict=True)]
         part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
         part.write_text(" ".join(f"{total:.3f}" for total in sums), encoding="ascii")
