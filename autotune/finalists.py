@@ -124,12 +124,13 @@ def take_turns(
     the machine does meanwhile falls on all alike, and is another luck in the next. Who fails has no further
     turn.
     """
-    outcomes: list[list[RunOutcome]] = [[] for _ in [*runs, *references]]
+    programs = [*runs, *references]
+    outcomes: list[list[RunOutcome]] = [[] for _ in programs]
     for turn in range(MOST_TURNS):
         if turn >= TURNS and all(_steady(turns, max_s) for turns in outcomes[: len(runs)]):
             break
         place_anew()
-        for run, turns in list(zip([*runs, *references], outcomes, strict=True))[:: -1 if turn % 2 else 1]:
+        for run, turns in list(zip(programs, outcomes, strict=True))[:: -1 if turn % 2 else 1]:
             if not turns or turns[-1].status is Status.OK:
                 turns.append(run())
     return outcomes

@@ -187,10 +187,8 @@ class Ledger:
         """Return the size of each other writer's journal: equal stamps, equal records."""
         sizes = {}
         for path in self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ():
-            if path != self._writer.path:
-                with contextlib.suppress(
-                    FileNotFoundError
-                ):  # removed since, or the folder's list is an old one
+            with contextlib.suppress(FileNotFoundError):  # removed since the folder was listed
+                if path != self._writer.path:
                     sizes[path.name] = path.stat().st_size
         return sizes
 
