@@ -13,8 +13,8 @@ from invoke.tasks import task
 sys.dont_write_bytecode = False
 
 from remote_tools import ns as remote
-from remote_tools.argv import words_after_dashes
-from remote_tools.bench import bench_collection, bench_task
+from remote_tools.runs.target import words_after_dashes
+from remote_tools.tasks.bench_task import bench_collection, bench_task
 
 
 @task(help={"long": "the long form of the suites that are shortened otherwise"})

@@ -10,16 +10,16 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from autotune.backends import Backend
-from autotune.budget import Budget
-from autotune.errors import AutotuneError
-from autotune.kernel import Inputs, Kernel, TensorSpec
-from autotune.measure import Timing
+from autotune.model.budget import Budget
+from autotune.model.errors import AutotuneError
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
+from autotune.model.space import SearchSpace
+from autotune.model.timing import Timing
+from autotune.model.trial import Metrics, Status, Trial
 from autotune.predict import Choice, best_config
-from autotune.results import Results
-from autotune.space import SearchSpace
-from autotune.trial import Metrics, Status, Trial
+from autotune.sites.workers import Limits
+from autotune.store.results import Results
 from autotune.tuner import tune
-from autotune.workers import Limits
 
 __all__ = [
     "AutotuneError",

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autotune import cache, exchange, report
-from autotune.clean import clean
-from autotune.errors import AutotuneError, DataError, UnavailableError, UsageError
+from autotune import exchange, report
+from autotune.model.errors import AutotuneError, DataError, UnavailableError, UsageError
+from autotune.model.space import nearest
+from autotune.model.trial import Trial
 from autotune.report.records import log_tail
 from autotune.report.units import config_text, duration, interval, throughput
 from autotune.report.visible import encodable, visible
-from autotune.space import nearest
-from autotune.trial import Trial
+from autotune.store import cache
+from autotune.store.clean import clean
 from autotune.verify import verify
 
 _SHOWN = 20

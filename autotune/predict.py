@@ -13,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune import cache
-from autotune.job import spec_dict, workload_label
-from autotune.kernel import Inputs, Kernel, Specs
-from autotune.results import median_ms, read_trials, tuned_config
+from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.space import Config, SearchSpace, Value
+from autotune.model.trial import Status, Trial
+from autotune.model.workload import spec_dict, workload_label
 from autotune.search.gaussian_process import Distance, Posterior
-from autotune.space import Config, SearchSpace, Value
-from autotune.trial import Status, Trial
+from autotune.store import cache
+from autotune.store.results import median_ms, read_trials, tuned_config
 
 Origin = Literal["exact", "nearest", "model"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from autotune import Budget, report, tune
 from autotune.backends import NAMES
-from autotune.cache import METRICS
-from autotune.errors import AutotuneError
-from autotune.kernel import Inputs, Kernel
-from autotune.space import SearchSpace
+from autotune.model.errors import AutotuneError
+from autotune.model.kernel import Inputs, Kernel
+from autotune.model.space import SearchSpace
+from autotune.store.cache import METRICS
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,22 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from autotune import backends, cache, search, summary
+from autotune import backends, search
 from autotune.backends import Backend
-from autotune.budget import Budget
-from autotune.errors import UsageError
-from autotune.finalists import confirm
-from autotune.job import GENERATOR_FAULTS, Job, Workload, workload
-from autotune.kernel import Inputs, Kernel, Specs
-from autotune.ledger import Ledger
-from autotune.machine import roofline
-from autotune.measure import Timing, metrics
-from autotune.results import Results, ranking
+from autotune.confirm import confirm
+from autotune.machine.cpu import roofline
+from autotune.model.budget import Budget
+from autotune.model.errors import UsageError
+from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.space import Config, SearchSpace
+from autotune.model.timing import Timing, metrics
+from autotune.model.trial import Metrics, Status, Trial
+from autotune.model.workload import GENERATOR_FAULTS, Job, Workload, workload
 from autotune.search import Exhaustive, Observation, Strategy
-from autotune.space import Config, SearchSpace
-from autotune.trial import Metrics, Status, Trial
-from autotune.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.store import cache, summary
+from autotune.store.ledger import Ledger
+from autotune.store.results import Results, ranking
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
 _COUNTABLE = 1 << 20  # a product up to this size is listed in about a second

@@ -12,13 +12,14 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from autotune import backends, cache, exchange, journal, kernels
-from autotune.errors import AutotuneError, CacheError, DataError
-from autotune.job import GENERATOR_FAULTS, Context, Workload, differences, workload
-from autotune.kernel import Inputs, Kernel, TensorSpec
-from autotune.ledger import Known, merge
-from autotune.results import read_trials
-from autotune.trial import Trial
+from autotune import backends, exchange, kernels
+from autotune.model.errors import AutotuneError, CacheError, DataError
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
+from autotune.model.trial import Trial
+from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, workload
+from autotune.store import cache, journal
+from autotune.store.ledger import Known, merge
+from autotune.store.results import read_trials
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 
 from autotune.backends import Artifact
 from autotune.backends.c import CBackend
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
-from autotune.measure import Timing, quantile
-from autotune.space import SearchSpace
-from autotune.workers import Workers
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import SearchSpace
+from autotune.model.timing import Timing, quantile
+from autotune.sites.workers import Workers
 
 ROUNDS = 12
 LENGTH = 1 << 20

@@ -28,7 +28,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from remote_tools import sandbox
+from remote_tools.setup import sandbox
 
 PR_SET_CHILD_SUBREAPER = 36
 """prctl(2): what a session leaves behind becomes our child, so that its CPU time is counted here."""
@@ -95,7 +95,7 @@ def _project(folder: Path, files: int) -> Path:
 
 def _close_masters(config: Path, names: list[str]) -> None:
     """End the shared connections, whose CPU time counts when they have ended."""
-    from remote_tools.ssh import Destination, Master
+    from remote_tools.ssh.master import Destination, Master
 
     for name in names:
         Master(Destination(name, ("-F", str(config)))).close()

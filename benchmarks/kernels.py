@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune import Budget, backends, tune
-from autotune.kernel import Inputs, Kernel, Specs
 from autotune.kernels import gemm, rmsnorm_linear, softmax, transpose
-from autotune.machine import roofline
-from autotune.space import Config, SearchSpace
+from autotune.machine.cpu import roofline
+from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.space import Config, SearchSpace
 
 Array = NDArray[Any]
 Call = Callable[[], object]

@@ -31,8 +31,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.proxy import Proxy
-from remote_tools import sandbox
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox
+from remote_tools.setup.sandbox import Sandbox
 
 RTT_S = 0.1
 COUNTING_RTT_S = 1.0

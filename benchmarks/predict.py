@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from autotune import Budget, Inputs, Results, Timing, backends, tune
 from autotune.backends import Artifact
-from autotune.job import workload
 from autotune.kernels import gemm
+from autotune.model.space import Config
+from autotune.model.workload import workload
 from autotune.predict import Choice, best_config
-from autotune.space import Config
-from autotune.workers import Workers
+from autotune.sites.workers import Workers
 
 SHAPES = (
     *((128, 128, 512), (129, 128, 512), (256, 256, 256), (192, 320, 256), (384, 384, 128)),

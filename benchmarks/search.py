@@ -29,10 +29,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from autotune import exchange, search
-from autotune.results import median_ms
+from autotune.model.space import Config, SearchSpace, Value
+from autotune.model.trial import Status
 from autotune.search import Observation
-from autotune.space import Config, SearchSpace, Value
-from autotune.trial import Status
+from autotune.store.results import median_ms
 
 THEIRS = (
     "hybrid_vndx",

@@ -30,14 +30,15 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from remote_tools import processes, sandbox, transfers
-from remote_tools.plan import Base, PushOptions
-from remote_tools.progress import Display
-from remote_tools.rsync import listed, rsh
-from remote_tools.sandbox import Sandbox
-from remote_tools.session import Link
-from remote_tools.ssh import Destination
-from remote_tools.workspace import Workspace, scan
+from remote_tools.setup import processes, sandbox
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link
+from remote_tools.sync import push
+from remote_tools.sync.plan import Base, PushOptions
+from remote_tools.sync.progress import Display
+from remote_tools.sync.rsync import listed, rsh
+from remote_tools.sync.workspace import Workspace, scan
 
 EXCLUDE = (".git", ".remote")
 
@@ -56,8 +57,8 @@ class Bench:
 
     def ours(self) -> None:
         """Do what `inv sync` does once the session is open."""
-        result = transfers.push(self.link, self.scan(), self.options(), Display(io.StringIO()))
-        transfers.finish(self.link, result)
+        result = push.push(self.link, self.scan(), self.options(), Display(io.StringIO()))
+        push.finish(self.link, result)
 
     def clear(self) -> None:
         """Make the next push the first one."""

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from autotune import Inputs, Kernel, Limits, SearchSpace, TensorSpec, Timing, tune, tuner
 from autotune.backends.c import CBackend
-from autotune.job import workload
-from autotune.kernel import Specs
-from autotune.ledger import Ledger
-from autotune.space import Config
-from autotune.workers import Workers
+from autotune.model.kernel import Specs
+from autotune.model.space import Config
+from autotune.model.workload import workload
+from autotune.sites.workers import Workers
+from autotune.store.ledger import Ledger
 
 LENGTH, REPEATS, COMPILER, FLAGS = 65536, 7, "gcc", ("-O3", "-march=native", "-fno-math-errno")
 TIMING = Timing(warmup_s=0.0, min_repeats=REPEATS, max_repeats=REPEATS)

@@ -6,6 +6,6 @@ Another repository's tasks.py needs two lines:
     ns = Collection(remote)
 """
 
-from remote_tools.collection import ns
+from remote_tools.tasks.namespace import ns
 
 __all__ = ["ns"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from autotune.backends._base import Artifact, Backend, Build, Program
-from autotune.errors import UsageError
+from autotune.model.errors import UsageError
 
 NAMES = ("c", "numpy")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.kernel import Specs, TensorSpec
+from autotune.model.kernel import Specs, TensorSpec
 
 Program = Callable[[int], int]
 """Call the candidate this many times back to back; return the nanoseconds that took."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.backends._base import Artifact, Build, Program, digest
-from autotune.errors import UsageError
-from autotune.kernel import Specs
-from autotune.machine import accepts, built_program, compiler_version, cpu_name, find_compiler
+from autotune.machine.cpu import accepts, built_program, compiler_version, cpu_name, find_compiler
+from autotune.model.errors import UsageError
+from autotune.model.kernel import Specs
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 """No -ffast-math: it lets the compiler assume that NaN and Inf never occur, and they are compared exactly."""

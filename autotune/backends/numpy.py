@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from autotune.backends._base import Artifact, Build, Program, digest
-from autotune.kernel import Specs, TensorSpec
-from autotune.machine import cpu_name
+from autotune.machine.cpu import cpu_name
+from autotune.model.kernel import Specs, TensorSpec
 
 _CHECK = """\
 import sys

@@ -13,12 +13,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from autotune import cache
-from autotune.errors import CacheError, DataError, UsageError
 from autotune.exchange import kernel_tuner, t4, table
 from autotune.exchange.recording import Recording, values_of
-from autotune.results import rank, read_trials
-from autotune.trial import Status
+from autotune.model.errors import CacheError, DataError, UsageError
+from autotune.model.trial import Status
+from autotune.store import cache
+from autotune.store.results import rank, read_trials
 
 BACKEND = "imported"
 """What stands for the backend where none of this program's measured."""

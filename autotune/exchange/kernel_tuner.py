@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.exchange.recording import Recording, folder_name, trial_of, values_of
-from autotune.results import median_ms
-from autotune.trial import Status
+from autotune.model.trial import Status
+from autotune.store.results import median_ms
 
 _STATUSES = {
     "CompilationFailedConfig": Status.COMPILE_ERROR,

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.job import config_label
-from autotune.measure import metrics
-from autotune.space import Value
-from autotune.trial import Status, Trial
+from autotune.model.space import Value
+from autotune.model.timing import metrics
+from autotune.model.trial import Status, Trial
+from autotune.model.workload import config_label
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import io
 import json
 
 from autotune.exchange.recording import Recording, folder_name, trial_of, values_of
-from autotune.results import median_ms
-from autotune.space import Value
-from autotune.trial import Status
+from autotune.model.space import Value
+from autotune.model.trial import Status
+from autotune.store.results import median_ms
 
 _COLUMNS = ("status", "time_ms", "compile_s", "message")
 

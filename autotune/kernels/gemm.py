@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels import gemm_c, gemm_numpy
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
 from autotune.kernels.register_tile import dot_tiles, register_tiles
-from autotune.space import Config, SearchSpace, Value
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import Config, SearchSpace, Value
 
 Arrays = tuple[NDArray[Any], ...]
 OPERANDS = (("lhs", "MK"), ("rhs", "NK"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from autotune.kernel import Specs
 from autotune.kernels.c_source import indent, offset, prelude
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.dot_tile import TOTAL, DotTile
 from autotune.kernels.gemm_packing import Operand
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
 from autotune.kernels.register_tile import RegisterTile, with_edges
-from autotune.space import Config
+from autotune.model.kernel import Specs
+from autotune.model.space import Config
 
 ENTRY = "gemm"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from autotune.kernel import Specs
 from autotune.kernels.c_source import indent
 from autotune.kernels.gemm_c import ENTRY
-from autotune.space import Config
+from autotune.model.kernel import Specs
+from autotune.model.space import Config
 
 
 def source(config: Config, inputs: Specs, outputs: Specs, lhs_transposed: bool) -> str:

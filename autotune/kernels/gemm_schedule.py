@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.kernel import Specs
 from autotune.kernels.c_source import lanes, round_up
-from autotune.space import Config
+from autotune.model.kernel import Specs
+from autotune.model.space import Config
 
 
 @dataclass(frozen=True)

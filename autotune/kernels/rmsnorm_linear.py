@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels.c_source import (
     ITEM_BYTES,
     host_vector_bytes,
@@ -23,7 +22,8 @@ from autotune.kernels.c_source import (
 )
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.register_tile import RegisterTile, register_tiles, with_edges
-from autotune.space import Config, SearchSpace
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import Config, SearchSpace
 
 ENTRY = "rmsnorm_linear"
 EPSILON = 1e-6

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels.c_exp import exp_function
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, prelude
 from autotune.kernels.c_threads import entry_point
-from autotune.space import Config, SearchSpace
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import Config, SearchSpace
 
 ENTRY = "softmax"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.kernels.c_source import (
     ITEM_BYTES,
     host_vector_bytes,
@@ -19,7 +18,8 @@ from autotune.kernels.c_source import (
     round_up,
 )
 from autotune.kernels.c_threads import entry_point
-from autotune.space import Config, SearchSpace
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import Config, SearchSpace
 
 ENTRY = "transpose"
 IN_PLACE_ENTRY = "transpose_in_place"

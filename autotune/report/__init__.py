@@ -13,8 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
-from autotune import cache
-from autotune.errors import AutotuneError, CacheError, DataError, UsageError
+from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
@@ -23,6 +22,7 @@ from autotune.report.records import Workload, load
 from autotune.report.scene import Scene, sheet
 from autotune.report.terminal import print_workloads
 from autotune.report.workload_charts import workload_charts
+from autotune.store import cache
 
 __all__ = ["Live", "Workload", "load", "load_all", "print_table", "write_page", "write_plots"]
 

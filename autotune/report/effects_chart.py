@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from autotune.model.space import Config, Value
 from autotune.report.axes import slowdown_axis, spread_row
 from autotune.report.scale import Scale, spanning
 from autotune.report.scene import WIDTH, Label, Mark, Point, Scene, fit
 from autotune.report.spread import Effect
-from autotune.space import Config, Value
 
 ROWS = 48
 """Most rows in the chart; the parameters that matter least are left out."""

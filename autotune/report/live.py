@@ -11,9 +11,9 @@ from typing import TextIO
 from rich.cells import cell_len, set_cell_size
 from tqdm import tqdm
 
+from autotune.model.trial import Status, Trial
 from autotune.report.units import duration, elapsed
 from autotune.report.visible import encodable, visible
-from autotune.trial import Status, Trial
 
 PERIOD_S = 10.0
 """Seconds between two lines where there is no terminal: a log shows life and stays short."""

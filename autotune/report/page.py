@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 
+from autotune.model.trial import Status, Trial
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
 from autotune.report.palette import stylesheet
@@ -14,8 +15,7 @@ from autotune.report.scene import Scene, to_svg
 from autotune.report.summary import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
-from autotune.results import speedup
-from autotune.trial import Status, Trial
+from autotune.store.results import speedup
 
 TOP = 10
 """Configs in a workload's table of the best."""

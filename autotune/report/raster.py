@@ -7,7 +7,7 @@ import itertools
 import warnings
 from typing import TYPE_CHECKING
 
-from autotune.errors import UnavailableError
+from autotune.model.errors import UnavailableError
 from autotune.report.palette import ROLES
 from autotune.report.scene import Bar, Label, Mark, Path, Point, Scene
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune import cache
-from autotune.errors import DataError
+from autotune.model.errors import DataError
+from autotune.model.trial import Metrics, Status, Trial
 from autotune.report.visible import visible
-from autotune.results import speedup
-from autotune.trial import Metrics, Status, Trial
+from autotune.store import cache
+from autotune.store.results import speedup
 
 _LIMIT = 1e18
 """Above it, and below its inverse, a figure is a mistake or a prank, and arithmetic on it could overflow."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from autotune.space import Value
-from autotune.trial import Trial
+from autotune.model.space import Value
+from autotune.model.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from autotune.model.space import Value
+from autotune.model.trial import Metrics
 from autotune.report.visible import visible
-from autotune.space import Value
-from autotune.trial import Metrics
 
 
 def figures(value: float, digits: int = 3) -> str:

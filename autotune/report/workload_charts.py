@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from datetime import datetime
 
+from autotune.model.trial import Status, Trial
 from autotune.report.axes import POINTS, axes, legend, sampled
 from autotune.report.effects_chart import effects_chart
 from autotune.report.records import Workload, statuses
@@ -13,7 +14,6 @@ from autotune.report.scale import Scale, spanning
 from autotune.report.scene import WIDTH, Bar, Label, Mark, Path, Point, Scene, fit
 from autotune.report.spread import effects
 from autotune.report.units import config_text, duration, figures
-from autotune.trial import Status, Trial
 
 HEIGHT = 190.0
 LEFT = 44.0

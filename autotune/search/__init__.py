@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotune.errors import UsageError
+from autotune.model.errors import UsageError
+from autotune.model.space import nearest
 from autotune.search._base import Observation, Strategy
 from autotune.search.bayesian import Bayesian
 from autotune.search.exhaustive import Exhaustive
 from autotune.search.random import Random
-from autotune.space import nearest
 
 DEFAULT = "bayesian"  # `benchmarks/search.py` shows why
 STRATEGIES: dict[str, Callable[[int], Strategy]] = {

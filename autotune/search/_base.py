@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autotune.space import Config, SearchSpace
+from autotune.model.space import Config, SearchSpace
 
 
 @dataclass(frozen=True)

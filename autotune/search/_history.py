@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from autotune.model.space import Config, SearchSpace, Value
 from autotune.search._base import Observation
-from autotune.space import Config, SearchSpace, Value
 
 Key = tuple[Value | None, ...]
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.blas import one_thread
+from autotune.machine.blas import one_thread
+from autotune.model.space import SearchSpace, Value
 from autotune.search._base import Observation
 from autotune.search._history import Settled
 from autotune.search.gaussian_process import Codes, Distance, Fit, Floats, Posterior
 from autotune.search.pool import Pool, Rows
-from autotune.space import SearchSpace, Value
 
 _FIRST = 8  # random configs before the model is asked
 _SUCCESSES = 3  # of them at least, so that there is a spread to model

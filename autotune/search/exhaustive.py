@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from autotune.model.space import SearchSpace, Value
 from autotune.search._base import Observation
 from autotune.search._history import Tried
-from autotune.space import SearchSpace, Value
 
 
 class Exhaustive:

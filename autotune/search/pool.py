@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.errors import UsageError
-from autotune.space import Config, Indices, SearchSpace, Value
+from autotune.model.errors import UsageError
+from autotune.model.space import Config, Indices, SearchSpace, Value
 
 Rows = NDArray[np.intp]
 

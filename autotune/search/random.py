@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from autotune.model.space import SearchSpace, Value
 from autotune.search._base import Observation
 from autotune.search._history import Tried
-from autotune.space import SearchSpace, Value
 
 _DRAWN_AT_ONCE = 10_000  # where a space is too large to be put in random order whole
 

@@ -8,7 +8,7 @@ from invoke import Collection, Context, Exit
 from invoke.tasks import task
 
 from remote_tools import ns as remote
-from remote_tools.bench import bench_collection, bench_task
+from remote_tools.tasks.bench_task import bench_collection, bench_task
 
 SIZES = (256, 4096)
 
@@ -16,9 +16,9 @@ SIZES = (256, 4096)
 @task(help={"host": "ssh's name for the host, instead of the setting's"})
 def sweep(c: Context, host: str | None = None) -> None:
     """Run the benchmark at several sizes, one run each."""
-    from remote_tools import steps
-    from remote_tools.progress import Display
-    from remote_tools.settings import find_root, load
+    from remote_tools.loop import steps
+    from remote_tools.settings.settings import find_root, load
+    from remote_tools.sync.progress import Display
 
     settings = load(c.config, find_root(Path.cwd()), flags={"host": host})
     codes = []

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from invoke import Context, Exit
 
 if TYPE_CHECKING:
-    from remote_tools.progress import Display
-    from remote_tools.settings import Settings
-    from remote_tools.steps import How, Outcome
+    from remote_tools.loop.steps import How, Outcome
+    from remote_tools.settings.settings import Settings
+    from remote_tools.sync.progress import Display
 
 HOST = "ssh's name for the host, instead of the setting's"
 LOCAL_DIR = "where results are put, instead of the setting's folder"
@@ -33,7 +33,7 @@ RUN_HELP = {
 
 def display() -> Display:
     """Return where messages and bars go."""
-    from remote_tools.progress import Display
+    from remote_tools.sync.progress import Display
 
     return Display()
 
@@ -46,7 +46,7 @@ def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), 
         required: settings that must not be empty.
         flags: the command's own flags by setting; None means not given.
     """
-    from remote_tools import settings
+    from remote_tools.settings import settings
 
     return settings.load(c.config, root(), flags=flags, fab_host=_fab_host(c), required=required)
 
@@ -73,14 +73,14 @@ def _fab_host(c: Context) -> str | None:
 
 def root() -> Path:
     """Return the workspace that the command was typed in."""
-    from remote_tools.settings import find_root
+    from remote_tools.settings.settings import find_root
 
     return find_root(Path.cwd())
 
 
 def words() -> list[str]:
     """Return what was typed after `--`."""
-    from remote_tools.argv import words_after_dashes
+    from remote_tools.runs.target import words_after_dashes
 
     return words_after_dashes(sys.argv)
 
@@ -92,7 +92,7 @@ def how(**given: Any) -> How:
         UsageError: they contradict each other.
     """
     from remote_tools.errors import UsageError
-    from remote_tools.steps import How
+    from remote_tools.loop.steps import How
 
     made = How(**given)
     if made.on_disconnect not in ("keep", "kill"):

@@ -17,8 +17,8 @@ from remote_tools.tasks._context import JSON, LOCAL_DIR, display, print_json, pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from remote_tools.compare import Row, Side
-    from remote_tools.summaries import Best
+    from remote_tools.runs.compare import Row, Side
+    from remote_tools.runs.summaries import Best
 
 NAME = "compare"
 PAGE = "comparison.html"
@@ -41,9 +41,9 @@ def _compare(
     json: bool = False,
     **given: str,
 ) -> None:
-    from remote_tools.compare import closing, compare, side
-    from remote_tools.compare_page import page
     from remote_tools.errors import TransferError
+    from remote_tools.runs.compare import closing, compare, side
+    from remote_tools.runs.compare_page import page
 
     settings = settings_for(context, required=(), local_dir=local_dir)
     sides = [side(given[name], settings) for name in sorted(given)]

@@ -17,7 +17,7 @@ from remote_tools.tasks._context import (
     settings_for,
     words,
 )
-from remote_tools.tasks._hosts import HOSTS, HostsTask, on_hosts
+from remote_tools.tasks._fleet import HOSTS, HostsTask, on_hosts
 
 
 @task(
@@ -47,7 +47,7 @@ def dev(
     hosts: str | None = None,
 ) -> None:
     """Push what changed, run TARGET on the host, bring back what it wrote: inv dev -- x.py ARGS."""
-    from remote_tools import steps
+    from remote_tools.loop import steps
 
     run_how = how(
         auto_fetch=auto_fetch,
@@ -59,7 +59,7 @@ def dev(
     )
     target = words()
     if watch and hosts is None:
-        from remote_tools.watch import watch as watch_
+        from remote_tools.loop.watch import watch as watch_
 
         watch_(settings_for(c, host=host, local_dir=local_dir), target, run_how, display(), restart=restart)
     on_hosts(
@@ -90,7 +90,7 @@ def sync(
     json: bool = False,
 ) -> None:
     """Push the workspace to the host, comparing both sides in full."""
-    from remote_tools import steps
+    from remote_tools.loop import steps
 
     settings = settings_for(c, host=host, delete=False if no_delete else None)
     options = steps.push_options(settings, force=force, dry_run=dry_run)
@@ -122,8 +122,8 @@ def exec_(
     hosts: str | None = None,
 ) -> None:
     """Run words on the host, in the code path, with the venv active: inv exec -- WORDS."""
-    from remote_tools import steps
     from remote_tools.errors import UsageError
+    from remote_tools.loop import steps
 
     typed = words()
     if bool(typed) == (command is not None):
@@ -156,8 +156,8 @@ def fetch(
     host: str | None = None,
 ) -> None:
     """Bring results from the host: the last run's, one kernel's, or all."""
-    from remote_tools import steps
-    from remote_tools.records import Records
+    from remote_tools.loop import steps
+    from remote_tools.runs.records import Records
 
     settings = settings_for(c, host=host, local_dir=local_dir)
     if kernel or all:
@@ -169,7 +169,7 @@ def fetch(
 @task(help={"host": HOST, "json": JSON})
 def config(c: Context, host: str | None = None, json: bool = False) -> None:
     """Show every setting, its value, and the file, variable or flag that it came from."""
-    from remote_tools.settings import rows
+    from remote_tools.settings.settings import rows
 
     settings = settings_for(c, required=(), host=host)
     if json:

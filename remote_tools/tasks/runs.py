@@ -24,8 +24,8 @@ from remote_tools.tasks._context import (
 )
 
 if TYPE_CHECKING:
-    from remote_tools.session import Link
-    from remote_tools.settings import Settings
+    from remote_tools.settings.settings import Settings
+    from remote_tools.ssh.session import Link
 
 ID = "the run: its id, a part of it that fits no other, or last (the default)"
 
@@ -45,8 +45,8 @@ def _id_after(name: str) -> list[str]:
 
 def _resolve(settings: Settings, link: Link, wanted: str | None) -> str:
     """Return the run that was meant, among those started from here and those that the host knows."""
-    from remote_tools import runs
-    from remote_tools.records import Records, match
+    from remote_tools.runs import client
+    from remote_tools.runs.records import Records, match
 
     records = Records(settings.root)
     if wanted is None or wanted == "last":
@@ -54,7 +54,7 @@ def _resolve(settings: Settings, link: Link, wanted: str | None) -> str:
     known = records.ids()
     if wanted in known:
         return wanted
-    return match(wanted, sorted({*known, *(record["id"] for record in runs.list_all(link))}))
+    return match(wanted, sorted({*known, *(record["id"] for record in client.list_all(link))}))
 
 
 def _clock(moment: float | None) -> str:
@@ -72,10 +72,11 @@ def _lasted(record: dict[str, Any]) -> str:
 @task(name="list", help={"host": HOST, "json": JSON})
 def list_(c: Context, host: str | None = None, json: bool = False) -> None:
     """List the workspace's runs on the host, oldest first."""
-    from remote_tools import runs, steps
+    from remote_tools.loop import steps
+    from remote_tools.runs import client
 
     with steps.reached(settings_for(c, host=host), display()) as link:
-        found = runs.list_all(link)
+        found = client.list_all(link)
     if json:
         print_json(found)
         return
@@ -86,7 +87,7 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
             str(record.get("exit", "")),
             _clock(record["started"]),
             _lasted(record),
-            runs.words_of(record),
+            client.words_of(record),
         )
         for record in found
     ]
@@ -96,13 +97,14 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
 @task(positional=_id_after("runs.show"), help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
     """Show all that is known of a run: what, where, from which sources, how it ended."""
-    from remote_tools import runs, steps
-    from remote_tools.records import Records
+    from remote_tools.loop import steps
+    from remote_tools.runs import client
+    from remote_tools.runs.records import Records
 
     settings = settings_for(c, host=host)
     with steps.reached(settings, display()) as link:
         run_id = _resolve(settings, link, id)
-        there = next((record for record in runs.list_all(link) if record["id"] == run_id), {})
+        there = next((record for record in client.list_all(link) if record["id"] == run_id), {})
     record = {**Records(settings.root).read(run_id), "there": there}
     if json:
         print_json(record)
@@ -124,11 +126,12 @@ def _plain(name: str, value: Any) -> str:
 @task(positional=_id_after("runs.log"), help={"id": ID, "follow": "go on until the run ends", "host": HOST})
 def log(c: Context, id: str | None = None, follow: bool = False, host: str | None = None) -> None:
     """Print what a run has printed so far."""
-    from remote_tools import runs, steps
+    from remote_tools.loop import steps
+    from remote_tools.runs import client
 
     settings = settings_for(c, host=host)
     with steps.reached(settings, display()) as link:
-        runs.attach(link, _resolve(settings, link, id), runs.Console(), follow=follow)
+        client.attach(link, _resolve(settings, link, id), client.Console(), follow=follow)
 
 
 @task(
@@ -137,7 +140,7 @@ def log(c: Context, id: str | None = None, follow: bool = False, host: str | Non
 )
 def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool = False) -> None:
     """Come back to a run: its output from the beginning, Ctrl-C, its exit code."""
-    from remote_tools import steps
+    from remote_tools.loop import steps
 
     settings = settings_for(c, host=host)
     with steps.reached(settings, display()) as link:
@@ -150,13 +153,14 @@ def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool
 )
 def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | None = None) -> None:
     """Send a signal to a run's whole process group."""
-    from remote_tools import runs, steps
+    from remote_tools.loop import steps
+    from remote_tools.runs import client
 
     number = _signal_number(signal)
     settings = settings_for(c, host=host)
     with steps.reached(settings, display()) as link:
         run_id = _resolve(settings, link, id)
-        sent = runs.send_signal(link, run_id, number)
+        sent = client.send_signal(link, run_id, number)
     display().say(
         f"{signals.Signals(number).name} sent to {run_id}" if sent else f"nothing of {run_id} runs any more"
     )
@@ -175,7 +179,7 @@ def _signal_number(name: str) -> int:
 @task(positional=_id_after("runs.fetch"), help={"id": ID, "local-dir": LOCAL_DIR, "host": HOST})
 def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host: str | None = None) -> None:
     """Bring what a run wrote below the cache root, whatever its exit code."""
-    from remote_tools import steps
+    from remote_tools.loop import steps
 
     settings = settings_for(c, host=host, local_dir=local_dir)
     with steps.reached(settings, display()) as link:
@@ -186,9 +190,9 @@ def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host:
 @task(positional=_id_after("runs.rerun"), help={"id": ID, "host": HOST})
 def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     """Push the workspace as it is now and run the same command again."""
-    from remote_tools import steps
     from remote_tools.errors import UsageError
-    from remote_tools.records import Records
+    from remote_tools.loop import steps
+    from remote_tools.runs.records import Records
 
     settings = settings_for(c, host=host)
     with steps.reached(settings, display()) as link:

@@ -19,7 +19,7 @@ def _folder() -> Path:
 @task
 def up(_c: Context) -> None:
     """Start the sandbox: a real sshd on 127.0.0.1 with keys and files of its own."""
-    from remote_tools import sandbox
+    from remote_tools.setup import sandbox
 
     found = sandbox.up(_folder())
     print(f"sandbox: sshd on 127.0.0.1:{found.port}, pid {found.pid}")
@@ -29,7 +29,7 @@ def up(_c: Context) -> None:
 @task
 def down(_c: Context) -> None:
     """Stop the sandbox and everything that runs in it."""
-    from remote_tools import sandbox
+    from remote_tools.setup import sandbox
 
     print("sandbox: stopped" if sandbox.down(_folder()) else "sandbox: was not running")
 
@@ -37,7 +37,7 @@ def down(_c: Context) -> None:
 @task
 def status(_c: Context) -> None:
     """Say whether the sandbox runs; exit code 1 where it does not."""
-    from remote_tools import sandbox
+    from remote_tools.setup import sandbox
 
     found = sandbox.status(_folder())
     print(f"sandbox: sshd on 127.0.0.1:{found.port}, pid {found.pid}" if found else "sandbox: not running")
@@ -48,7 +48,8 @@ def status(_c: Context) -> None:
 @task(help={"budget": "how many configs to try for each shape"})
 def demo(c: Context, budget: int | None = None) -> None:
     """Run the whole loop against the sandbox: push, tune the matrix product there, bring its results."""
-    from remote_tools import sandbox, steps
+    from remote_tools.loop import steps
+    from remote_tools.setup import sandbox
 
     found = sandbox.up(_folder())
     settings = settings_for(

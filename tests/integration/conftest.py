@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import sandbox as servers
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
 
 # A shell's job in the background ignores SIGINT, and would hand that on to what the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from invoke import Collection, Program
 
 from remote_tools import ns as remote
-from remote_tools.bench import bench_task
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.tasks.bench_task import bench_task
 from tests.integration.conftest import Laptop, SandboxMaker
 
 # Each word as its bytes, behind its length.
@@ -31,7 +31,7 @@ with open("received", "wb") as file:
 TASKS = """\
 from invoke import Collection
 from remote_tools import ns as remote
-from remote_tools.bench import bench_task
+from remote_tools.tasks.bench_task import bench_task
 ns = Collection(*remote.tasks.values(), Collection("bench", bench_task("receive", "receive.py")))
 """
 TYPED = {
@@ -152,7 +152,7 @@ def test_odd_words_arrive_from_a_real_command_line(laptop: Laptop, task: str, lo
 
 def test_odd_words_arrive_by_fab(laptop: Laptop) -> None:
     laptop.write("fabfile.py", TASKS)
-    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.executor.Executor\n")
+    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.tasks.executor.Executor\n")
 
     typed_for_real(laptop, "fab", ["-H", laptop.host.host_alias, *TYPED["dev"]], ODD)
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
 TASKS = """\
 from invoke import Collection
 from remote_tools import ns as remote
-from remote_tools.bench import bench_collection, bench_task
+from remote_tools.tasks.bench_task import bench_collection, bench_task
 fill = bench_task("fill", "fill.py", ["--ms", "2.0"])
 fail = bench_task("fail", "fill.py", ["--ms", "none"])
 ns = Collection(*remote.tasks.values(), bench_collection(fail, fill))

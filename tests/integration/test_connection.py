@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from invoke.exceptions import UnexpectedExit
 
-from remote_tools.connection import Connection, ThreadingGroup
 from remote_tools.errors import NoHostError, PermissionDenied, TransferError
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.connection import Connection, ThreadingGroup
 from tests.integration.conftest import SandboxMaker
 
 QUIET = {"hide": True, "in_stream": False}

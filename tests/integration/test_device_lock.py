@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
 LOCKED = {"INVOKE_REMOTE_DEVICE_LOCK": "true"}

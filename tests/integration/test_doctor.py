@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from remote_tools import sandbox as servers
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop, SandboxMaker
 
 Rows = dict[str, dict[str, Any]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import ROOT
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 import autotune
 from autotune.backends.c import CBackend
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
-from autotune.measure import Timing
-from autotune.space import Config, SearchSpace
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import Config, SearchSpace
+from autotune.model.timing import Timing
+from autotune.sites.workers import Limits
 from autotune.tuner import Budget
-from autotune.workers import Limits
 
 LENGTH = 512
 CONFIGS = 200

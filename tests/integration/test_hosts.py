@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 import pexpect
 import pytest
 
-from remote_tools import sandbox as sandbox_module
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox as sandbox_module
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
 TASKS = """\
 from invoke import task
 from invoke import Collection
 from remote_tools import ns as remote
-from remote_tools.bench import bench_task
+from remote_tools.tasks.bench_task import bench_task
 
 @task
 def theirs(c):
@@ -74,7 +74,7 @@ def fleet(make_laptop: Callable[[Sandbox], Laptop], sandbox: Sandbox, second: Sa
     laptop.write("invoke.yaml", json.dumps({"remote": settings}))
     laptop.write("tasks.py", TASKS)
     laptop.write("fabfile.py", "from tasks import ns\n")
-    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.executor.Executor\n")
+    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.tasks.executor.Executor\n")
     laptop.write("fill.py", FILL)
     laptop.env["COLUMNS"] = "120"
     return laptop

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import rsync, transfers
-from remote_tools.connection import Connection
-from remote_tools.plan import PushOptions
-from remote_tools.progress import Display
-from remote_tools.runs import INLINE_BYTES
-from remote_tools.sandbox import Sandbox
-from remote_tools.session import Link
-from remote_tools.ssh import Destination
-from remote_tools.workspace import scan
+from remote_tools.runs.client import INLINE_BYTES
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.connection import Connection
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link
+from remote_tools.sync import push, rsync
+from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.progress import Display
+from remote_tools.sync.workspace import scan
 from tests.integration.conftest import Laptop, SandboxMaker
 
 WRITE = f"""\
@@ -92,7 +92,7 @@ def test_a_path_is_quoted_once_for_an_rsync_that_knows_no_protection(
     link = Link(Destination(laptop.host.host_alias, ("-F", str(laptop.host.ssh_config))), str(there), print)
     try:
         options = PushOptions(str(there))
-        transfers.finish(link, transfers.push(link, scan(laptop.root), options, Display(io.StringIO())))
+        push.finish(link, push.push(link, scan(laptop.root), options, Display(io.StringIO())))
     finally:
         link.close()
         link.master.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.runs import INLINE_BYTES
+from remote_tools.runs.client import INLINE_BYTES
 from tests.integration.conftest import Laptop
 
 ECHO = "import json, sys\nprint(json.dumps(sys.argv[1:]))\n"
@@ -329,7 +329,7 @@ def test_without_a_terminal_nothing_printed_is_a_control_character(laptop: Lapto
 
 def test_fab_takes_the_host_from_its_flag_and_the_words_after_the_dashes(laptop: Laptop) -> None:
     laptop.write("fabfile.py", "from remote_tools import ns\n")
-    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.executor.Executor\n")
+    laptop.write("fabric.yaml", "tasks:\n  executor_class: remote_tools.tasks.executor.Executor\n")
     laptop.write("echo.py", ECHO)
     config = laptop.root / ".remote_config"
     config.write_text(config.read_text().replace("REMOTE_HOST=sandbox", "REMOTE_HOST=nowhere.invalid"))
@@ -343,7 +343,7 @@ def test_a_bench_task_runs_its_script_with_flags_and_words(laptop: Laptop) -> No
     laptop.write(
         "tasks.py",
         "from invoke import Collection\nfrom remote_tools import ns as remote\n"
-        "from remote_tools.bench import bench_task\n"
+        "from remote_tools.tasks.bench_task import bench_task\n"
         "echo = bench_task('echo', 'echo.py', ['--mode', 'both'])\n"
         "ns = Collection(*remote.tasks.values(), Collection('bench', echo))\n",
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import rsync, transfers
-from remote_tools.runs import INLINE_BYTES
-from remote_tools.sandbox import Sandbox
+from remote_tools.runs.client import INLINE_BYTES
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.sync import push, rsync
 from tests.integration.conftest import Laptop, SandboxMaker
 
 OLD_RSYNC = os.environ.get("REMOTE_TEST_OLD_RSYNC", "")
@@ -69,7 +69,7 @@ def test_the_loop_goes_its_whole_way(ends: set[str], old_rsync_on: Callable[[set
     laptop = old_rsync_on(ends)
     there = laptop.host.home / "it's there"
     laptop.write("write.py", WRITE)
-    for i in range(transfers.MANY_FILES):
+    for i in range(push.MANY_FILES):
         laptop.write(f"pack age/{i % 7}/{i}", str(i))
     laptop.write("pack age/large", "x" * 3_000_000)
     (laptop.root / "link").symlink_to("pack age/1")

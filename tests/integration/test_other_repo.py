@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 
 
 def run(installed: Path, repo: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def other_repo(tmp_path: Path, sandbox: Sandbox) -> Path:
     tasks = "from invoke import Collection\nfrom remote_tools import ns as remote\nns = Collection(remote)\n"
     (repo / "tasks.py").write_text(tasks)
     (repo / "fabfile.py").write_text("from tasks import ns\n")
-    (repo / "fabric.yaml").write_text("tasks:\n  executor_class: remote_tools.executor.Executor\n")
+    (repo / "fabric.yaml").write_text("tasks:\n  executor_class: remote_tools.tasks.executor.Executor\n")
     settings = {
         "host": "sandbox",
         "code_path": f"~/{tmp_path.name}",

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import sandbox as servers
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop, SandboxMaker
 
 BIG_BYTES = 1_100_000  # more than comes back in the run's own session: rsync brings it

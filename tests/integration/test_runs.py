@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
 COUNT = (

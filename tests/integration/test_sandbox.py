@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import processes
-from remote_tools import sandbox as servers
 from remote_tools.errors import SoftwareError
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import processes
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
 
 SandboxMaker = Callable[..., Sandbox]
 
@@ -77,7 +77,7 @@ def test_a_second_up_finds_the_running_server(sandbox: Sandbox) -> None:
 
 
 def test_two_ups_at_once_make_one_server(tmp_path: Path) -> None:
-    code = "import pathlib, sys, remote_tools.sandbox as s; print(s.up(pathlib.Path(sys.argv[1])).pid)"
+    code = "import pathlib, sys, remote_tools.setup.sandbox as s; print(s.up(pathlib.Path(sys.argv[1])).pid)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     pids = {each.communicate()[0] for each in both}

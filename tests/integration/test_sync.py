@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from remote_tools import pulls, rsync, transfers
 from remote_tools.errors import ConfigError, DataError, TemporaryError, TransferError, UnavailableError
-from remote_tools.plan import PushOptions
-from remote_tools.progress import Display
-from remote_tools.pulls import PullResult
-from remote_tools.rsync_processes import Processes
-from remote_tools.sandbox import Sandbox
-from remote_tools.session import Link
-from remote_tools.ssh import Destination
-from remote_tools.transfers import PushResult
-from remote_tools.workspace import scan
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link
+from remote_tools.sync import pull as pulling
+from remote_tools.sync import push, rsync
+from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.progress import Display
+from remote_tools.sync.pull import PullResult
+from remote_tools.sync.push import PushResult
+from remote_tools.sync.rsync_processes import Processes
+from remote_tools.sync.workspace import scan
 from tests.integration.conftest import SandboxMaker
 
 
@@ -41,8 +42,8 @@ class Place:
         """Do what `inv sync` does."""
         self.link.code_path = str(self.there)
         how = replace(PushOptions(str(self.there), timeout_s=20), **options)
-        result = transfers.push(self.link, scan(self.here), how, Display(io.StringIO()))
-        self.said = transfers.finish(self.link, result)
+        result = push.push(self.link, scan(self.here), how, Display(io.StringIO()))
+        self.said = push.finish(self.link, result)
         return result
 
     def write(self, **files: str) -> None:
@@ -125,8 +126,8 @@ def test_a_file_that_is_only_excluded_now_stays(place: Place) -> None:
     place.push()
     tree = scan(place.here, exclude=["b"])
     options = PushOptions(str(place.there))
-    result = transfers.push(place.link, tree, options, Display(io.StringIO()))
-    transfers.finish(place.link, result)
+    result = push.push(place.link, tree, options, Display(io.StringIO()))
+    push.finish(place.link, result)
     assert {"a": "1", "b": "2"} == place.held()
     (place.here / "b").unlink()
     place.push()
@@ -276,9 +277,9 @@ def test_files_that_change_or_vanish_while_they_are_sent(place: Place) -> None:
     thread = threading.Thread(target=meanwhile)
     thread.start()
     options = PushOptions(str(place.there), ("--bwlimit=1000", "--no-z"))
-    result = transfers.push(place.link, tree, options, Display(io.StringIO()))
+    result = push.push(place.link, tree, options, Display(io.StringIO()))
     thread.join()
-    transfers.finish(place.link, result)
+    push.finish(place.link, result)
     assert "changed" == place.held()["big7"]
     assert 0 == place.push().sent
     assert set(place.held()) - {"gone"} == {path.name for path in place.here.iterdir()} - {".remote"}
@@ -308,15 +309,15 @@ def test_a_stalled_push_goes_on_by_itself(place: Place, sandbox: Sandbox) -> Non
     said = io.StringIO()
     place.link.code_path = str(place.there)
     options = PushOptions(str(place.there), (option,), timeout_s=1)
-    result = transfers.push(place.link, scan(place.here), options, Display(said))
-    transfers.finish(place.link, result)
+    result = push.push(place.link, scan(place.here), options, Display(said))
+    push.finish(place.link, result)
     assert {"a": "1", "b": "2"} == place.held()
     assert "sandbox: nothing was heard for 1 s; connecting again" in said.getvalue().splitlines()
 
 
 def test_a_push_that_stalls_each_time_ends_with_75(place: Place, sandbox: Sandbox) -> None:
     place.write(a="1")
-    option = broken_rsync(sandbox, *["exec sleep 60"] * transfers.ATTEMPTS)
+    option = broken_rsync(sandbox, *["exec sleep 60"] * push.ATTEMPTS)
     with pytest.raises(TemporaryError, match="nothing was heard for 1 s, ") as error:
         place.push(rsync_options=(option,), timeout_s=1)
     assert 75 == error.value.code
@@ -342,8 +343,8 @@ class Counted(Processes):
 
 
 def test_many_new_files_are_shared_by_two_rsyncs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "MANY_FILES", 10)
-    monkeypatch.setattr(transfers, "Processes", Counted)
+    monkeypatch.setattr(push, "MANY_FILES", 10)
+    monkeypatch.setattr(push, "Processes", Counted)
     files = {f"a/b/{i % 3}/{i}": str(i) for i in range(40)}
     place.write(**{name.replace("/", "__"): text for name, text in files.items()})
     for _ in range(10):  # both have to make a/ and a/b/ there, at about the same time
@@ -359,7 +360,7 @@ def test_many_new_files_are_shared_by_two_rsyncs(place: Place, monkeypatch: pyte
 def test_folders_made_for_two_rsyncs_are_removed_with_their_files(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    monkeypatch.setattr(push, "MANY_FILES", 2)
     place.write(a__b__1="1", a__b__2="2", c="3")
     place.push()
     shutil.rmtree(place.here / "a")
@@ -371,7 +372,7 @@ def test_folders_made_for_two_rsyncs_are_removed_with_their_files(
 def test_two_rsyncs_get_connections_of_their_own_where_the_master_takes_no_more_sessions(
     sessions: int, make_sandbox: SandboxMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    monkeypatch.setattr(push, "MANY_FILES", 2)
     host = make_sandbox(f"MaxSessions {sessions}")
     link = Link(Destination(host.host_alias, ("-F", str(host.ssh_config)), timeout_s=20), "~", print)
     (tmp_path / "here").mkdir()
@@ -386,14 +387,14 @@ def test_two_rsyncs_get_connections_of_their_own_where_the_master_takes_no_more_
 
 
 def test_when_one_of_two_rsyncs_fails_the_push_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "MANY_FILES", 2)
-    make_way = transfers._make_way
+    monkeypatch.setattr(push, "MANY_FILES", 2)
+    make_way = push._make_way
 
     def sabotage(*args: Any) -> None:
         make_way(*args)
         (place.there / "b").write_text("a file in place of the second rsync's folder")
 
-    monkeypatch.setattr(transfers, "_make_way", sabotage)
+    monkeypatch.setattr(push, "_make_way", sabotage)
     place.write(a__x="1", b__x="2")
     with pytest.raises(TransferError, match="b"):
         place.push()
@@ -407,7 +408,7 @@ def pull(place: Place, folder: Path, *names: str, options: tuple[str, ...] = ())
     sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
     entries = list(zip(map(os.fsencode, names), sizes, strict=True))
     how = PushOptions(str(place.there), options, timeout_s=2)
-    return pulls.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
+    return pulling.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
 
 
 def test_a_fetch_brings_exactly_the_files_asked_for(place: Place, tmp_path: Path) -> None:
@@ -519,9 +520,9 @@ def rides(place: Place, **options: Any) -> bool:
 def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None:
     place.write(a="1")
     assert rides(place)
-    place.write(a="x" * transfers.RIDE_BYTES)
+    place.write(a="x" * push.RIDE_BYTES)
     assert rides(place)
-    place.write(a="x" * transfers.RIDE_BYTES, b="y")
+    place.write(a="x" * push.RIDE_BYTES, b="y")
     assert not rides(place)
     place.write(b="z")
     assert rides(place)
@@ -542,12 +543,12 @@ def test_what_the_host_edits_after_the_comparison_is_kept_beside(place: Place) -
     place.write(a="1")
     place.push(ride=True)
     place.write(a="2")
-    result = transfers.push(
+    result = push.push(
         place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
     )
     (place.there / "a").write_text("by the host, just now")
     name = place.kept_as(result, "a")
-    assert [f"a on the host is kept as {name}"] == transfers.finish(place.link, result)
+    assert [f"a on the host is kept as {name}"] == push.finish(place.link, result)
     assert {"a": "2", name: "by the host, just now"} == place.held()
 
 
@@ -555,10 +556,10 @@ def test_a_request_that_was_lost_on_its_way_is_asked_again(place: Place) -> None
     place.write(a="1", b="2")
     place.push(ride=True)
     place.write(a="3")
-    result = transfers.push(
+    result = push.push(
         place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
     )
-    assert ([], []) == (transfers.finish(place.link, result), transfers.finish(place.link, result))
+    assert ([], []) == (push.finish(place.link, result), push.finish(place.link, result))
     assert {"a": "3", "b": "2"} == place.held()
     assert 0 == place.push().sent
 
@@ -569,7 +570,7 @@ def test_a_file_that_changes_after_the_scan_goes_by_rsync(place: Place) -> None:
     tree = scan(place.here)
     place.write(a="changed meanwhile")
     options = PushOptions(str(place.there), ride=True)
-    result = transfers.push(place.link, tree, options, Display(io.StringIO()))
-    assert [] == transfers.finish(place.link, result)
+    result = push.push(place.link, tree, options, Display(io.StringIO()))
+    assert [] == push.finish(place.link, result)
     assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.finish and result.finish["contents"])
     assert 0 == place.push().sent

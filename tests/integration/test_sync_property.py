@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from remote_tools import transfers
-from remote_tools.plan import PushOptions
-from remote_tools.progress import Display
-from remote_tools.sandbox import Sandbox
-from remote_tools.session import Link
-from remote_tools.ssh import Destination
-from remote_tools.workspace import scan
+from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link
+from remote_tools.sync import push
+from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.progress import Display
+from remote_tools.sync.workspace import scan
 
 NAMES = ["a", "b c", "-x", "*", "n\nl", os.fsdecode(b"\xff\xfe"), "q'\"$`\\", "c:d", "~", "#", "\\#012", "ü"]
 
@@ -126,11 +126,11 @@ class Pair:
         """Do what `inv sync` or `inv dev` does, or lose the connection before the last step."""
         self.link.code_path = str(self.there)
         options = PushOptions(str(self.there), timeout_s=20, ride=ride)
-        result = transfers.push(self.link, scan(self.here), options, Display(io.StringIO()))
+        result = push.push(self.link, scan(self.here), options, Display(io.StringIO()))
         if cut:
             self.link.close()
         else:
-            transfers.finish(self.link, result)
+            push.finish(self.link, result)
 
     def check(self) -> None:
         """Hold the host to what a sync promises."""
@@ -154,7 +154,7 @@ def link(sandbox: Sandbox) -> Iterator[Link]:
 @pytest.fixture(autouse=True)
 def shared_by_two_rsyncs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let two files be many."""
-    monkeypatch.setattr(transfers, "MANY_FILES", 2)
+    monkeypatch.setattr(push, "MANY_FILES", 2)
 
 
 def follow(rounds: list[Round], link: Link, sandbox: Sandbox, folder: Path) -> None:

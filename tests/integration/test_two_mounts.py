@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune.cache import summaries
+from autotune.store.cache import summaries
 from autotune.verify import verify
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 
 TUNE = """
 import sys

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_tools.argv import target_argv, words_after_dashes
 from remote_tools.errors import UsageError
+from remote_tools.runs.target import target_argv, words_after_dashes
 
 
 @pytest.fixture

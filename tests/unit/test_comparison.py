@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from remote_tools import summaries
-from remote_tools.compare import Ratio, Side, closing, compare, ratio, side
-from remote_tools.compare_page import page
 from remote_tools.errors import RemoteError
-from remote_tools.settings import Settings
-from remote_tools.summaries import Best
+from remote_tools.runs import summaries
+from remote_tools.runs.compare import Ratio, Side, closing, compare, ratio, side
+from remote_tools.runs.compare_page import page
+from remote_tools.runs.summaries import Best
+from remote_tools.settings.settings import Settings
 
 
 def best(median_ms: float, spread: float = 0.02, kernel: str = "gemm", shapes: str = "8x8_8x8") -> Best:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from remote_tools.options import RSYNC, SSH, names
+from remote_tools.settings.option_grammar import RSYNC, SSH, names
 
 
 def run(*words: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.doctor import Finding, exit_code
 from remote_tools.host import probe
+from remote_tools.setup.doctor import Finding, exit_code
 
 OK, WARNING = Finding("a", "ok", ""), Finding("b", "warning", "", "do it")
 FAILURES = [Finding("c", "failure", "", "", code) for code in (77, 69)]

@@ -6,7 +6,7 @@ import io
 import os
 import pty
 
-from remote_tools.progress import Display, RsyncOutput, count_text, size_text
+from remote_tools.sync.progress import Display, RsyncOutput, count_text, size_text
 
 
 class Stream(io.StringIO):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_tools.errors import UsageError
-from remote_tools.records import Records, Source, match, new_id
+from remote_tools.runs.records import Records, Source, match, new_id
 
 IDS = ["20261122-091530-gemm-7c1e", "20261122-091531-gemm-0a2f", "20261123-080000-softmax-7c1f"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.results import Results
+from remote_tools.runs.arrivals import Results
 
 
 @pytest.mark.parametrize(

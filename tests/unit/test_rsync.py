@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools import rsync
 from remote_tools.errors import ConfigError, TransferError
-from remote_tools.rsync import Pair, Stalled, Version, parse_version
-from remote_tools.rsync_processes import Outcome
+from remote_tools.sync import rsync
+from remote_tools.sync.rsync import Pair, Stalled, Version, parse_version
+from remote_tools.sync.rsync_processes import Outcome
 
 NEW, OLD, MAC = Version(False, (3, 5, 0)), Version(False, (2, 6, 9)), Version(True, (2, 6, 9))
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from remote_tools import bootstrap, session
-from remote_tools.bootstrap import host_program
-from remote_tools.session import Outage
+from remote_tools.ssh import bootstrap, session
+from remote_tools.ssh.bootstrap import host_program
+from remote_tools.ssh.session import Outage
 
 
 @pytest.mark.parametrize("name", host_program())

@@ -12,8 +12,9 @@ from fabric.config import Config as FabricConfig
 from invoke.config import Config
 
 from remote_tools.errors import ConfigError
-from remote_tools.layers import Configuration
-from remote_tools.settings import (
+from remote_tools.settings.layers import Configuration
+from remote_tools.settings.reference import reference
+from remote_tools.settings.settings import (
     ALWAYS_EXCLUDED,
     Settings,
     at_host,
@@ -23,7 +24,6 @@ from remote_tools.settings import (
     load,
     rows,
 )
-from remote_tools.settings_reference import reference
 
 REPO = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from remote_tools.errors import (
     RemoteError,
     UnavailableError,
 )
-from remote_tools.ssh import Destination, Master, diagnose, socket_folder
+from remote_tools.ssh.master import Destination, Master, diagnose, socket_folder
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from autotune import Inputs, Kernel, SearchSpace, TensorSpec, script
-from autotune.kernel import Specs
-from autotune.space import Config
+from autotune.model.kernel import Specs
+from autotune.model.space import Config
 
 
 def source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001

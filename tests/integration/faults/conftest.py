@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from benchmarks.proxy import Proxy
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
 TIMEOUT_S = 3

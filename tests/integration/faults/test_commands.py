@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.faults.conftest import Cable
 
 LIMIT = 64 * 1024 * 1024

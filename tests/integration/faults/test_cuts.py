@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.proxy import Fault
-from remote_tools.transfers import MANY_FILES
+from remote_tools.sync.push import MANY_FILES
 from tests.integration.faults.conftest import Cable
 
 MB = 1_000_000

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.proxy import Fault, after
-from remote_tools import sandbox as servers
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import SandboxMaker
 from tests.integration.faults.conftest import TIMEOUT_S, Cable
 

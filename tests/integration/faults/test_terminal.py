@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pexpect
 import pytest
 
-from remote_tools.sandbox import Sandbox
+from remote_tools.setup.sandbox import Sandbox
 from tests.integration.faults.conftest import Cable
 
 STUBBORN = (

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune import backends
-from autotune.kernel import Kernel, Specs, TensorSpec
-from autotune.space import Config
+from autotune.model.kernel import Kernel, Specs, TensorSpec
+from autotune.model.space import Config
 
 Array = NDArray[Any]
 

@@ -15,8 +15,8 @@ from autotune import backends
 from autotune.backends import Artifact, Backend
 from autotune.backends.c import CBackend
 from autotune.backends.numpy import NumpyBackend
-from autotune.errors import UnavailableError, UsageError
-from autotune.kernel import TensorSpec
+from autotune.model.errors import UnavailableError, UsageError
+from autotune.model.kernel import TensorSpec
 
 OUTPUTS = KERNEL.outputs(INPUTS.specs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.blas import functions, one_thread
+from autotune.machine.blas import functions, one_thread
 
 
 def counts() -> list[int]:

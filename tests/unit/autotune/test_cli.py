@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from tuned import run, space
 
-from autotune import SearchSpace, journal, verify
+from autotune import SearchSpace, verify
 from autotune.__main__ import main
 from autotune.kernels import transpose
+from autotune.store import journal
 
 ROOT = Path(__file__).parents[3]
 FOLDER = "add/1000_1000"

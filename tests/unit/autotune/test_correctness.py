@@ -13,7 +13,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from vector_add import INPUTS, KERNEL
 
-from autotune.correctness import (
+from autotune.model.errors import DataError, UsageError
+from autotune.model.kernel import Inputs, TensorSpec
+from autotune.sites.correctness import (
     Golden,
     Mismatch,
     dtype_of,
@@ -23,8 +25,6 @@ from autotune.correctness import (
     regions,
     tolerance,
 )
-from autotune.errors import DataError, UsageError
-from autotune.kernel import Inputs, TensorSpec
 
 Array = NDArray[Any]
 

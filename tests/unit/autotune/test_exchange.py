@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from autotune import cache, exchange
-from autotune.clean import clean
-from autotune.errors import CacheError, DataError, UsageError
+from autotune import exchange
 from autotune.exchange.recording import Recording, trial_of
+from autotune.model.errors import CacheError, DataError, UsageError
+from autotune.model.trial import Status
 from autotune.report import load
 from autotune.report.summary import headline
-from autotune.trial import Status
+from autotune.store import cache
+from autotune.store.clean import clean
 from autotune.verify import verify
 
 KERNEL_TUNER = {

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import DataError, UsageError
-from autotune.job import (
+from autotune.model.errors import DataError, UsageError
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
+from autotune.model.space import SearchSpace
+from autotune.model.workload import (
     NAME_BYTES,
     config_label,
     differences,
@@ -15,8 +17,6 @@ from autotune.job import (
     workload,
     workload_label,
 )
-from autotune.kernel import Inputs, Kernel, TensorSpec
-from autotune.space import SearchSpace
 
 
 def double(x):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune import journal
-from autotune.errors import CacheError, DataError
+from autotune.model.errors import CacheError, DataError
+from autotune.store import journal
 
 
 def records(count, start=0):
@@ -49,7 +49,7 @@ def test_the_journal_of_a_dead_process_is_abandoned(tmp_path):
     script = """
 import sys, os
 from pathlib import Path
-from autotune import journal
+from autotune.store import journal
 writer = journal.Writer(Path(sys.argv[1]), "a")
 writer.append(['{"record": "trial"}'])
 os.kill(os.getpid(), 9)
@@ -129,7 +129,8 @@ def test_a_disk_that_fills_up_leaves_whole_records_only(tmp_path):
     script = """
 import resource, sys
 from pathlib import Path
-from autotune import errors, journal
+from autotune.model import errors
+from autotune.store import journal
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 writer = journal.Writer(Path(sys.argv[1]), "a")
 written = 0
@@ -166,7 +167,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from autotune import journal
+from autotune.store import journal
 writer = journal.Writer(Path(sys.argv[1]), sys.argv[2])
 for n in range(50):
     writer.append(['{"record": "trial", "n": "%s-%d"}' % (sys.argv[2], n)])

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from candidates import Array, draw, golden
 
-from autotune.kernel import Inputs, Kernel, Specs
 from autotune.kernels import c_source, gemm, rmsnorm_linear, softmax, transpose
-from autotune.space import Config
+from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.space import Config
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 pytestmark = pytest.mark.skipif(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from candidates import Array, draw, golden, run
 
-from autotune.kernel import Kernel
 from autotune.kernels import gemm
-from autotune.space import Config, Value
+from autotune.model.kernel import Kernel
+from autotune.model.space import Config, Value
 
 ROUNDING = {"float32": 1e-6, "float64": 2e-15}
 """Of a sum of products of standard normals, for each term."""

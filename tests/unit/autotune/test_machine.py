@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.errors import UnavailableError
-from autotune.machine import Roofline, built_program, cpu_name, find_compiler, program_folder, roofline
+from autotune.machine.cpu import Roofline, built_program, cpu_name, find_compiler, program_folder, roofline
+from autotune.model.errors import UnavailableError
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 

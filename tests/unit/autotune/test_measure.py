@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import UsageError
-from autotune.measure import Run, Timing, median_interval, metrics, quantile, sample, summarize
-from autotune.trial import Metrics
+from autotune.model.errors import UsageError
+from autotune.model.timing import Run, Timing, median_interval, metrics, quantile, sample, summarize
+from autotune.model.trial import Metrics
 
 SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autotune import Inputs, Kernel, SearchSpace, TensorSpec, cache
-from autotune.errors import DataError
-from autotune.job import config_label, spec_dict, workload_label
-from autotune.kernel import Specs
-from autotune.measure import metrics
+from autotune import Inputs, Kernel, SearchSpace, TensorSpec
+from autotune.model.errors import DataError
+from autotune.model.kernel import Specs
+from autotune.model.space import Config, Value
+from autotune.model.timing import metrics
+from autotune.model.trial import Status, Trial
+from autotune.model.workload import config_label, spec_dict, workload_label
 from autotune.predict import Choice, best_config
-from autotune.space import Config, Value
-from autotune.trial import Status, Trial
+from autotune.store import cache
 
 
 def space(specs: Specs) -> SearchSpace:

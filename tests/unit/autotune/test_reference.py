@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from vector_add import INPUTS, KERNEL
 
-from autotune import blas
 from autotune.backends.c import CBackend
-from autotune.finalists import TURNS, faster_reference
-from autotune.measure import Timing, metrics
-from autotune.results import speedup
-from autotune.trial import Metrics, Status
-from autotune.workers import RunOutcome, Workers
+from autotune.confirm import TURNS, faster_reference
+from autotune.machine import blas
+from autotune.model.timing import Timing, metrics
+from autotune.model.trial import Metrics, Status
+from autotune.sites.workers import RunOutcome, Workers
+from autotune.store.results import speedup
 
 BRIEF = Timing(warmup_s=0, min_repeats=3, max_repeats=3, max_s=0.02)
 

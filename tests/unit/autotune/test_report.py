@@ -19,13 +19,13 @@ from rich.cells import cell_len
 
 from autotune import report
 from autotune.__main__ import main
-from autotune.errors import CacheError, DataError, UsageError
+from autotune.model.errors import CacheError, DataError, UsageError
+from autotune.model.trial import Status
 from autotune.report.page import page
 from autotune.report.palette import ROLES
 from autotune.report.records import LOG_TAIL_BYTES, load, log_tail
 from autotune.report.terminal import print_workloads
 from autotune.report.visible import encodable, visible
-from autotune.trial import Status
 
 
 @pytest.fixture(scope="module")

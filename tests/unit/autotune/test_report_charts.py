@@ -7,12 +7,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from autotune.model.space import Value
+from autotune.model.trial import Metrics, Status, Trial
 from autotune.report.scale import Scale, spanning
 from autotune.report.scene import fit
 from autotune.report.spread import Effect, Spread, effects, spread
 from autotune.report.units import duration, elapsed, figures, interval, ratio
-from autotune.space import Value
-from autotune.trial import Metrics, Status, Trial
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from autotune.model.trial import Metrics, Status, Trial
 from autotune.report import live
 from autotune.report.live import Live
-from autotune.trial import Metrics, Status, Trial
 
 SEARCH = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from autotune.report.live import Live
-from autotune.trial import Metrics, Status, Trial
+from autotune.model.trial import Metrics, Status, Trial
 with Live("gemm 8x8", 3) as line:
     for ms in (4.0, None, 0.5):
         metrics = ms and Metrics(ms, ms, ms, ms, ms, 1, 0, 1.0, 1.0, 1.0)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.results import ranking
-from autotune.trial import Metrics, Status, Trial
+from autotune.model.trial import Metrics, Status, Trial
+from autotune.store.results import ranking
 
 
 def metrics(median, half=0.0):

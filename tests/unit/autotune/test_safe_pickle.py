@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from autotune import safe_pickle
-from autotune.errors import DataError
+from autotune.model.errors import DataError
+from autotune.store import safe_pickle
 
 PLAIN = {
     "text": "grün",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from autotune import search
-from autotune.errors import UsageError
+from autotune.model.errors import UsageError
+from autotune.model.space import Config, SearchSpace, Value
 from autotune.search import Bayesian, Observation, Strategy
-from autotune.space import Config, SearchSpace, Value
 
 Key = tuple[Value, ...]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.kernel import TensorSpec
-from autotune.segment import Segment
+from autotune.model.kernel import TensorSpec
+from autotune.sites.segment import Segment
 
 
 def segment() -> Segment:

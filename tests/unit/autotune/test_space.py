@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import UsageError
-from autotune.space import Config, Constraint, SearchSpace, Value, nearest
+from autotune.model.errors import UsageError
+from autotune.model.space import Config, Constraint, SearchSpace, Value, nearest
 
 
 def fits(config: Config) -> bool:

@@ -12,21 +12,10 @@ import psutil
 import pytest
 from tuned import INPUTS, kernel, run, space
 
-from autotune import (
-    Budget,
-    Choice,
-    Inputs,
-    Limits,
-    SearchSpace,
-    Status,
-    TensorSpec,
-    Timing,
-    best_config,
-    cache,
-    journal,
-)
+from autotune import Budget, Choice, Inputs, Limits, SearchSpace, Status, TensorSpec, Timing, best_config
 from autotune.backends.c import CBackend
-from autotune.errors import CacheError, DataError, UnavailableError, UsageError
+from autotune.model.errors import CacheError, DataError, UnavailableError, UsageError
+from autotune.store import cache, journal
 from autotune.verify import verify
 
 HERE = Path(__file__).parent
@@ -259,7 +248,7 @@ SCRIPT = """
 import resource, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from autotune.errors import AutotuneError
+from autotune.model.errors import AutotuneError
 from tuned import run, space
 class Filling:
     # Files grow no more after so many trials; the workers, which run already, are not concerned.

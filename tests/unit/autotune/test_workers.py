@@ -20,11 +20,11 @@ from vector_add import GOOD, INPUTS, KERNEL, LENGTH, LOOP, body
 
 from autotune import backends
 from autotune.backends.c import CBackend
-from autotune.errors import AutotuneError, CacheError, DataError, UsageError
-from autotune.kernel import Inputs, TensorSpec
-from autotune.measure import Timing
-from autotune.trial import Status
-from autotune.workers import CompileOutcome, Limits, RunOutcome, Workers
+from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
+from autotune.model.kernel import Inputs, TensorSpec
+from autotune.model.timing import Timing
+from autotune.model.trial import Status
+from autotune.sites.workers import CompileOutcome, Limits, RunOutcome, Workers
 
 BRIEF = Timing(warmup_s=0, min_repeats=6, max_repeats=6, min_sample_ns=1)
 TIGHT = Limits(compile_s=30, run_s=1.5, memory_bytes=96 << 20, output_bytes=10_000)
@@ -386,7 +386,7 @@ TUNER = """
 import sys
 sys.path.insert(0, {tests!r})
 from autotune.backends.c import CBackend
-from autotune.workers import Workers
+from autotune.sites.workers import Workers
 from vector_add import *
 
 with Workers(KERNEL, INPUTS, CBackend()) as workers:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernel import Inputs, Kernel, Specs, TensorSpec
-from autotune.space import SearchSpace
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
+from autotune.model.space import SearchSpace
 
 LENGTH = 1000
 SIGNATURE = "void add(const float *a, const float *b, float *out)"

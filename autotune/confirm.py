@@ -1,0 +1,169 @@
+"""Finalists: the best few are measured again, in turns, since the least of many noisy readings is luck."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from autotune.machine import blas
+from autotune.model.kernel import Kernel
+from autotune.model.timing import Timing, summarize
+from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.workload import Workload
+from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.store.ledger import Ledger
+from autotune.store.results import median_ms
+
+FINALISTS = 4
+TURNS = 6  # the fewest whose extremes bound a median with 95 % confidence: 1 - 2 / 2**6 is 97 %
+MOST_TURNS = 16
+_STEADY = 0.03  # of the median: an interval that is narrower needs no more turns
+_PASSES = 2
+
+Gauge = Callable[[Sequence[float]], Metrics]
+"""Milliseconds of each repeat -> metrics."""
+
+
+def finalists(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the best few by the reading that counts for each."""
+    good = [trial for trial in trials if trial.status is Status.OK]
+    return sorted(good, key=median_ms)[:FINALISTS]
+
+
+def confirm(
+    work: Workload,
+    ledger: Ledger,
+    trials: dict[str, Trial],
+    open_workers: Callable[[], Workers],
+    timing: Timing,
+    gauge: Gauge,
+) -> list[str]:
+    """Measure the finalists again until the best few are ones that were measured together.
+
+    Where a confirmed finalist turns out slower than its first reading said, others come up to the best few,
+    and are measured with them in a second pass. The reference takes its turns among them, with one BLAS
+    thread and with all: so the ratio is not of two different moments, nor to a reference set up badly.
+
+    Args:
+        work: the workload.
+        ledger: where the readings are recorded.
+        trials: path -> trial; changed in place: finalists get their confirmed reading, or how they failed.
+        open_workers: called only where something is to be measured.
+        timing: its `max_s` is for all turns of a finalist together.
+        gauge: makes metrics of samples.
+
+    Returns:
+        What a user should hear: that the reference failed.
+    """
+    notes: list[str] = []
+    for _pass in range(_PASSES):
+        chosen = finalists(trials.values())
+        if not chosen or any({trial.identity for trial in chosen} <= each for each in ledger.known.rounds):
+            break
+        jobs = [work.job(trial.config) for trial in chosen]
+        workers = open_workers()
+        built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
+        ways = _ways_of_reference(work.kernel)
+        turn = replace(timing, max_s=timing.max_s / TURNS)
+        runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
+        references = [functools.partial(workers.reference, count, turn) for count in ways]
+        outcomes = take_turns(runs, references, workers.place_anew, timing.max_s)
+        readings = {}
+        for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
+            if turns[-1].status is Status.OK:
+                readings[trial.identity] = reading = _pooled(turns, gauge)
+                trials[trial.path] = replace(trial, confirmed=reading)
+            else:
+                trials[trial.path] = fallen = _fallen(trial, turns[-1])
+                ledger.record_trial(fallen, job.source, compiled.log, turns[-1].log)
+        ledger.record_confirmation(readings)
+        reference = dict(zip(ways, outcomes[len(built) :], strict=True))
+        if faster := faster_reference(reference, gauge):
+            ledger.record_reference(faster)
+        notes = [
+            f"the reference ended with {turns[-1].status.value}: {turns[-1].message}"
+            for turns in list(reference.values())[:1]
+            if not faster
+        ]
+    return notes
+
+
+def _ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
+    """Return with how many BLAS threads the reference is measured; 0 for as many as it takes by itself."""
+    return (blas.thread_counts() or (0,)) if kernel.reference else ()
+
+
+def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
+    """Return the reference at its best; where its threads make no difference its name is silent about them.
+
+    A user who wants a fast product sets the threads that serve it: small products lose time on more than
+    one, and on a busy machine lose it all, since the others spin until the last has had its turn.
+    """
+    readings = {
+        count: _pooled(turns, gauge) for count, turns in ways.items() if turns[-1].status is Status.OK
+    }
+    if not readings:
+        return None
+    count = min(readings, key=lambda count: readings[count].median_ms)
+    best = readings.pop(count)
+    told = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
+    return Reference(f"NumPy, {count} thread{'s' if count > 1 else ''}" if told else "NumPy", best)
+
+
+def take_turns(
+    runs: Sequence[Callable[[], RunOutcome]],
+    references: Sequence[Callable[[], RunOutcome]],
+    place_anew: Callable[[], None],
+    max_s: float,
+) -> list[list[RunOutcome]]:
+    """Run each once a turn, forwards and backwards, until the runs' medians are steady or their time is up.
+
+    Every turn has fresh processes and other pages of memory: so what comes by luck (where pages lie) and what
+    the machine does meanwhile falls on all alike, and is another luck in the next. Who fails has no further
+    turn.
+    """
+    programs = [*runs, *references]
+    outcomes: list[list[RunOutcome]] = [[] for _ in programs]
+    for turn in range(MOST_TURNS):
+        if turn >= TURNS and all(_steady(turns, max_s) for turns in outcomes[: len(runs)]):
+            break
+        place_anew()
+        for run, turns in list(zip(programs, outcomes, strict=True))[:: -1 if turn % 2 else 1]:
+            if not turns or turns[-1].status is Status.OK:
+                turns.append(run())
+    return outcomes
+
+
+def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
+    """Whether more turns would say no more, or none can be had: it failed, or has had its time."""
+    if turns[-1].status is not Status.OK or sum(sum(t.samples_ms) * t.calls for t in turns) >= max_s * 1e3:
+        return True
+    known = summarize([median(turn.samples_ms) for turn in turns])
+    return known.ci95_high - known.ci95_low <= _STEADY * known.median
+
+
+def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:
+    if compiled.artifact is None:
+        return RunOutcome(compiled.status, compiled.message)
+    return workers.measure(compiled.artifact, timing)
+
+
+def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:
+    """Return the reading of several turns: median and interval of their medians, the rest of all samples.
+
+    Samples of one process are more alike than those of several: an interval of all of them together would be
+    narrower than the truth.
+    """
+    reading = gauge([median(turn.samples_ms) for turn in turns])
+    pooled = summarize([sample for turn in turns for sample in turn.samples_ms])
+    repeats = sum(len(turn.samples_ms) for turn in turns)
+    return replace(
+        reading, min_ms=pooled.minimum, p95_ms=pooled.p95, repeats=repeats, outliers=pooled.outliers
+    )
+
+
+def _fallen(trial: Trial, last: RunOutcome) -> Trial:
+    message = f"when measured again: {last.message}"
+    return replace(trial, status=last.status, message=message, metrics=None, confirmed=None, samples_ms=())

@@ -1,0 +1,232 @@
+"""Search spaces: named parameters, their values, and the constraints between them."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.model.errors import UsageError
+
+Value = bool | int | float | str
+Config = Mapping[str, Value]
+Constraint = Callable[[Config], bool]
+Indices = tuple[int, ...]
+"""A config as the places of its values, each among its parameter's."""
+
+_ENUMERABLE = 1 << 20  # products up to this size are listed whole before they are sampled: about a second
+
+
+class _Undecided(Exception):
+    """A constraint read a parameter that has no value yet."""
+
+
+class _Partial(Mapping[str, Value]):
+    """A config of which only the first parameters are set; reading any other raises `_Undecided`."""
+
+    def __init__(self, known: Mapping[str, Value], names: Iterable[str]) -> None:
+        self._known = known
+        self._names = names
+
+    def __getitem__(self, name: str) -> Value:
+        if name in self._known:
+            return self._known[name]
+        if name in self._names:
+            raise _Undecided
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise _Undecided
+
+    def __len__(self) -> int:
+        raise _Undecided
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'? Known: x, y.` for a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{hint} Known: {', '.join(names)}."
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A discrete space: the product of `parameters`, less what a constraint refuses.
+
+    A constraint is asked as soon as the parameters that it reads are set, so a space far smaller than its
+    product is listed without walking the product.
+
+    Args:
+        parameters: name -> its values in their natural order; that order is what "neighbour" means.
+        constraints: each takes a config and says whether it may be tried.
+
+    Raises:
+        UsageError: a parameter without values or with one value twice; later, a constraint that reads an
+            unknown parameter or fails.
+    """
+
+    parameters: Mapping[str, Sequence[Value]]
+    constraints: tuple[Constraint, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be searched."""
+        for name, values in self.parameters.items():
+            if isinstance(values, str) or not values:
+                raise UsageError(f"search space: parameter {name!r} needs a list of values, not {values!r}")
+            if len(set(values)) < len(values):
+                raise UsageError(f"search space: parameter {name!r} lists a value twice: {list(values)}")
+
+    @property
+    def product(self) -> int:
+        """How many configs there would be without constraints."""
+        return math.prod(map(len, self.parameters.values()))
+
+    @cached_property
+    def codes(self) -> NDArray[np.int32]:
+        """Every valid config as a row of value indices, in the order of iteration; made once."""
+        rows = list(self._walk())
+        return np.array(rows, np.int32).reshape(len(rows), len(self.parameters))
+
+    def __iter__(self) -> Iterator[dict[str, Value]]:
+        """Yield every valid config, the last parameter varying fastest."""
+        listed = "codes" in self.__dict__  # the first config need not wait for the last
+        return map(self.config, self.codes.tolist() if listed else self._walk())
+
+    def __len__(self) -> int:
+        """Count the valid configs; lists them all the first time."""
+        return len(self.codes)
+
+    def __bool__(self) -> bool:
+        """Say whether there is a valid config, without listing them all."""
+        return next(self._walk(), None) is not None
+
+    def __contains__(self, config: object) -> bool:
+        """Say whether a config has exactly these parameters, with values that every constraint allows."""
+        return (
+            isinstance(config, Mapping)
+            and config.keys() == self.parameters.keys()
+            and all(config[name] in values for name, values in self.parameters.items())
+            and all(self._verdict(allows, config) for allows in self.constraints)
+        )
+
+    def config(self, indices: Iterable[int]) -> dict[str, Value]:
+        """Return the config whose values stand at these places."""
+        return {name: values[i] for (name, values), i in zip(self.parameters.items(), indices, strict=True)}
+
+    def indices(self, config: Config) -> Indices:
+        """Return the places of a config's values, whether or not the constraints allow it.
+
+        Raises:
+            UsageError: a parameter is missing, or one or its value is not of this space.
+        """
+        for name in config.keys() - self.parameters.keys():
+            raise UsageError(f"search space: no parameter {name!r}{nearest(name, self.parameters)}")
+        try:
+            return tuple(place[config[name]] for name, place in self._places.items())
+        except KeyError:
+            wrong = next(name for name, place in self._places.items() if config.get(name) not in place)
+            raise UsageError(
+                f"search space: {wrong}={config.get(wrong)!r} is none of {list(self.parameters[wrong])}"
+            ) from None
+
+    def neighbours(self, config: Config, reach: int | None = None) -> Iterator[dict[str, Value]]:
+        """Yield the valid configs that differ from `config` in one parameter, nearest values first.
+
+        Args:
+            config: where to look from; need not be valid itself.
+            reach: steps in the values' order that count as near; None for any.
+        """
+        for name, at in zip(self.parameters, self.indices(config), strict=True):
+            values = self.parameters[name]
+            for i in sorted(range(len(values)), key=lambda i, at=at: abs(i - at)):  # type: ignore[misc]
+                if i != at and (reach is None or abs(i - at) <= reach):
+                    near = {**config, name: values[i]}
+                    if all(self._verdict(allows, near) for allows in self.constraints):
+                        yield near
+
+    def sample(self, rng: random.Random, count: int) -> list[dict[str, Value]]:
+        """Return up to `count` distinct valid configs in random order; fewer only where there are no more.
+
+        Products past a million are not listed: configs are drawn and tried, evenly; where constraints refuse
+        nearly all, by a random walk that only keeps what is still allowed, no longer quite evenly.
+        """
+        if self.product > _ENUMERABLE:
+            drawn = self._draw(rng, count)
+            if len(drawn) == count:
+                return list(map(self.config, drawn))
+        chosen = rng.sample(range(len(self)), min(count, len(self)))
+        return [self.config(self.codes[i]) for i in chosen]
+
+    def _draw(self, rng: random.Random, count: int) -> list[Indices]:
+        """Draw distinct valid configs without listing the space; fewer where they are too rare."""
+        sizes = [len(values) for values in self.parameters.values()]
+        drawn: dict[Indices, None] = {}
+        for _ in range(20 * count + 1000):
+            if len(drawn) == count:
+                break
+            indices = tuple(rng.randrange(size) for size in sizes)
+            config = self.config(indices)
+            if all(self._verdict(allows, config) for allows in self.constraints):
+                drawn[indices] = None
+        for _ in range(4 * (count - len(drawn))):
+            if len(drawn) == count:
+                break
+            drawn.update(dict.fromkeys(itertools.islice(self._walk(rng), 1)))
+        return list(drawn)
+
+    def _walk(self, rng: random.Random | None = None) -> Iterator[Indices]:
+        """Yield every valid config's indices: in order, or with the values shuffled at each turn."""
+        names, known = list(self.parameters), dict[str, Value]()
+
+        def descend(prefix: Indices, undecided: Sequence[Constraint]) -> Iterator[Indices]:
+            if len(prefix) == len(names):
+                yield prefix
+                return
+            name = names[len(prefix)]
+            values = self.parameters[name]
+            view = known if len(prefix) == len(names) - 1 else _Partial(known, self.parameters)
+            for i in range(len(values)) if rng is None else rng.sample(range(len(values)), len(values)):
+                known[name] = values[i]
+                open_ones = self._undecided(undecided, view)
+                if open_ones is not None:
+                    yield from descend((*prefix, i), open_ones)
+            known.pop(name, None)
+
+        return descend((), self.constraints)
+
+    def _undecided(self, constraints: Sequence[Constraint], config: Config) -> list[Constraint] | None:
+        """Return the constraints that cannot be told yet; None where one refuses."""
+        undecided = []
+        for allows in constraints:
+            try:
+                if not self._verdict(allows, config):
+                    return None
+            except _Undecided:
+                undecided.append(allows)
+        return undecided
+
+    def _verdict(self, allows: Constraint, config: Config) -> bool:
+        name = getattr(allows, "__name__", repr(allows))
+        try:
+            return bool(allows(config))
+        except KeyError as error:
+            unknown = error.args[0] if error.args else ""
+            raise UsageError(
+                f"search space: constraint {name} asks for {unknown!r}{nearest(unknown, self.parameters)}"
+            ) from error
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise UsageError(f"search space: constraint {name} fails on {config}: {error!r}") from error
+
+    @cached_property
+    def _places(self) -> dict[str, dict[Value, int]]:
+        return {
+            name: {value: i for i, value in enumerate(values)} for name, values in self.parameters.items()
+        }

@@ -1,0 +1,154 @@
+"""What became of one config: its status, and its metrics with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:  # for the keeper's sake, as in kernel.py
+    from autotune.model.space import Value
+
+
+class Status(str, Enum):
+    """How a trial ended; every config ends in exactly one."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    COMPILE_ERROR = "compile_error"
+    COMPILE_TIMEOUT = "compile_timeout"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    WRONG_OUTPUT = "wrong_output"
+    ERROR = "error"
+
+    @property
+    def transient(self) -> bool:
+        """Whether a later run should try once more: another day it may end otherwise."""
+        return self in {Status.TIMEOUT, Status.COMPILE_TIMEOUT, Status.OUT_OF_MEMORY}
+
+
+_STATUSES = {
+    status.value: status for status in Status
+}  # quicker than Status(...), and a cache holds thousands
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The measured figures of a trial that ended ok; None where a device's peak is not known.
+
+    `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
+    """
+
+    min_ms: float
+    median_ms: float
+    p95_ms: float
+    ci95_low_ms: float
+    ci95_high_ms: float
+    repeats: int
+    outliers: int
+    gflops: float
+    gbytes_per_s: float
+    arithmetic_intensity: float
+    roofline_fraction: float | None = None
+    mfu: float | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one writes without a tuner, as it was measured in turns with the finalists.
+
+    Attributes:
+        name: what it is, and with how many threads where that matters.
+        metrics: its reading.
+    """
+
+    name: str
+    metrics: Metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {"name": self.name, "metrics": dict(vars(self.metrics))}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One config of one workload, and what became of it.
+
+    Attributes:
+        config: the config.
+        status: how it ended.
+        identity: digest of all that decides the result: source, shapes, flags, compiler, device, timing.
+        path: its folder, relative to the workload's.
+        order: its place in the search, from 0; -1 for one taken from the cache.
+        message: one line that says what failed; empty when ok.
+        metrics: first reading; None unless ok.
+        confirmed: the finalist's second, interleaved reading; None for all others.
+        compile_s: seconds the compiler took.
+        started_at: ISO 8601, UTC.
+        samples_ms: every repeat of the first reading, outliers included.
+    """
+
+    config: dict[str, Value]
+    status: Status
+    identity: str
+    path: str
+    order: int = -1
+    message: str = ""
+    metrics: Metrics | None = None
+    confirmed: Metrics | None = None
+    compile_s: float | None = None
+    started_at: str = ""
+    samples_ms: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def best_reading(self) -> Metrics | None:
+        """The reading that counts: the confirmed one where there is one, as a first may be luck."""
+        return self.confirmed or self.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trial as plain JSON values, the form in which every file holds it."""
+        plain = dict(vars(self))  # dataclasses.asdict copies deeply, which costs more than all the rest
+        plain["status"] = self.status.value
+        plain["metrics"] = self.metrics and dict(vars(self.metrics))
+        plain["confirmed"] = self.confirmed and dict(vars(self.confirmed))
+        plain["samples_ms"] = list(self.samples_ms)
+        return plain
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any], **changes: Any) -> Trial:
+        """Make the trial that `to_dict` described, with some fields changed.
+
+        Raises:
+            TypeError, ValueError, KeyError: it describes none.
+        """
+        metrics, confirmed = plain["metrics"], plain["confirmed"]
+        return _filled(
+            Trial,
+            {
+                **plain,
+                "status": _STATUSES.get(plain["status"]) or Status(plain["status"]),
+                "metrics": metrics and _filled(Metrics, metrics),
+                "confirmed": confirmed and _filled(Metrics, confirmed),
+                "samples_ms": tuple(plain["samples_ms"]),
+                **changes,
+            },
+        )
+
+
+_Record = TypeVar("_Record", Metrics, Trial)
+
+
+def _filled(kind: type[_Record], values: Mapping[str, Any]) -> _Record:
+    """Make a frozen dataclass of all its fields at once: its own __init__ sets them one by one, slowly.
+
+    Raises:
+        TypeError: a field is missing, or is none of its own.
+    """
+    if values.keys() != kind.__dataclass_fields__.keys():
+        raise TypeError(f"a {kind.__name__.lower()} has other fields than {', '.join(values)}")
+    made = object.__new__(kind)
+    vars(made).update(values)
+    return made

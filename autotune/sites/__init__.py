@@ -1,0 +1,1 @@
+"""Where candidates are built, run, checked and timed."""

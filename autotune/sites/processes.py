@@ -1,0 +1,100 @@
+"""Killing processes with all that they started, and saying how one ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from autotune.sites.runner import PR_SET_CHILD_SUBREAPER, prctl
+from autotune.sites.wire import Record
+
+FileAction = tuple[int, int, int]
+"""An entry of posix_spawn's `file_actions`: what to do, and with which descriptors."""
+
+
+class Family:
+    """All processes below this one, however far down, in whatever session: we are their subreaper."""
+
+    def __init__(self) -> None:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+
+    def kill_all_but(self, kept: Collection[int]) -> None:
+        """Kill and bury our children, and theirs as they become ours, except those that are kept."""
+        while strays := [pid for pid in self._pids() if pid not in kept]:
+            for pid in dict.fromkeys(strays):
+                kill(pid)
+                with contextlib.suppress(
+                    ChildProcessError
+                ):  # while the list changes it may be wrong: proc(5)
+                    os.waitpid(pid, 0)
+
+    def _pids(self) -> list[int]:
+        return [int(word) for word in os.pread(self._children, 1 << 16, 0).split()]
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], files: Sequence[FileAction]) -> int:
+    """Start a program in a session of its own, with the signals that Python ignores as they were.
+
+    Raises:
+        OSError: it cannot be executed.
+    """
+    ignored = [signal.SIGPIPE, signal.SIGXFSZ]
+    return os.posix_spawn(
+        command[0], list(command), environment, file_actions=files, setsid=True, setsigdef=ignored
+    )
+
+
+def kill(pid: int) -> None:
+    """Kill a process that is not buried yet, and its group where it leads one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    signal_group(pid, signal.SIGKILL)
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal a process group that may be gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+@contextlib.contextmanager
+def first_to_go() -> Iterator[None]:
+    """Have the kernel kill what is started here first when memory runs out (proc(5), oom_score_adj)."""
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        own = score.read_text(encoding="ascii")
+        score.write_text("1000", encoding="ascii")
+    yield
+    with contextlib.suppress(OSError):
+        score.write_text(own, encoding="ascii")
+
+
+def signal_name(number: int) -> str:
+    """Return SIGSEGV for 11; a number for one that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
+    """Whether a process that failed held so much memory that the limit is what ended it.
+
+    Half: what grows by doubling fails well before all of it is in use.
+    """
+    return bool(usage.ru_maxrss * 1024 * 2 >= memory_bytes)
+
+
+def out_of_memory(memory_bytes: int) -> Record:
+    """Return the ending of a process that ran into its limit."""
+    return ending("out_of_memory", f"needed more than {memory_bytes / 2**20:g} MiB of memory")
+
+
+def ending(status: str, message: str = "") -> Record:
+    """Return a record that says how something ended."""
+    return {"status": status, "message": message}

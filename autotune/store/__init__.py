@@ -1,0 +1,1 @@
+"""The cache: journals, results, and the files that others read."""

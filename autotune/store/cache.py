@@ -1,0 +1,238 @@
+"""The cache directory: where each file stands, and writing it whole or not at all.
+
+    {root}/{kernel}/{shapes}/{config}/performance_result.pkl   the trial and its context, builtins only
+                                      compilation_output.log   the compiler's command, version and messages
+                                      execution_output.log     what the candidate printed, how it ended
+    {root}/{kernel}/{shapes}/perf_metrics.json                 every trial, best first: what others read
+    {root}/{kernel}/index/{time}-{host}-{pid}-{random}.jsonl   journals: what a resumed run reads
+    {root}/plots/                                              the report's
+
+The shapes carry dtypes where they are not all float32, and the config carries `backend=numpy,` in front
+where the backend is not the kernel's first. JSON is authoritative: the journals say what is known,
+`perf_metrics.json` is their digest for one workload, and the pickle is a copy of one trial for programs that
+expect it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autotune.model.errors import CacheError, DataError
+from autotune.store import journal, safe_pickle
+
+SCHEMA = 1
+RESULT = "performance_result.pkl"
+COMPILATION = "compilation_output.log"
+EXECUTION = "execution_output.log"
+METRICS = "perf_metrics.json"
+INDEX = "index"
+_UNFINISHED = ".unfinished-"  # folders and files that a killed tuner leaves; `clean` removes them
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BARRED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache root: the argument, else $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune."""
+    chosen = cache_dir or os.environ.get("AUTOTUNE_CACHE_DIR") or "~/.cache/autotune"
+    return Path(chosen).expanduser().absolute()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn the system's refusal into a message that says what to do."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in _FULL:
+            advice = "free some space and run the same command again: what is recorded is kept"
+        elif fault.errno in _BARRED:
+            advice = "give this user the right to write there, or choose another place with --cache-dir"
+        else:
+            advice = "choose another place with --cache-dir"
+        raise CacheError(f"cache {path}: cannot be written: {fault.strerror}; {advice}") from fault
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder of the cache and see that files can be created and filled there.
+
+    Raises:
+        CacheError: they cannot.
+    """
+    probe = folder / f"{_UNFINISHED}{secrets.token_hex(6)}"
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"probe")
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def journal_writer(index: Path) -> journal.Writer:
+    """Return the writer of a new journal; its name sorts by time and is used once."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())[:64]
+    name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    return journal.Writer(index, name, created=note_outputs)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: readers see the old one or the new one.
+
+    Raises:
+        CacheError: it could not be written; the old one stands.
+    """
+    fresh = path.with_name(f"{_UNFINISHED}{secrets.token_hex(6)}")
+    with _told(path):
+        try:
+            with fresh.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the new name without its content
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    note_outputs(path)
+
+
+def write_trial(folder: Path, result: Mapping[str, Any], compilation: str, execution: str) -> None:
+    """Write a trial's three files as one folder, or replace those of an older trial one by one.
+
+    Args:
+        folder: the config's folder.
+        result: what the pickle holds: builtins only.
+        compilation: the compiler's command, version and messages.
+        execution: what the kernel's process printed and how it ended.
+
+    Raises:
+        CacheError: they could not be written; the older ones stand.
+    """
+    contents = {
+        RESULT: safe_pickle.dumps(dict(result)),
+        COMPILATION: compilation.encode(errors="replace"),
+        EXECUTION: execution.encode(errors="replace"),
+    }
+    target = os.fspath(folder)
+    fresh = os.fspath(folder.parent / f"{_UNFINISHED}{secrets.token_hex(6)}")
+    with _told(folder):
+        try:
+            os.mkdir(fresh)  # noqa: PTH102  each of these calls is made for every config
+            for name, data in contents.items():
+                _create(f"{fresh}/{name}", data)
+            try:
+                os.rename(fresh, target)  # noqa: PTH104
+            except OSError:
+                if not os.path.isdir(target):  # noqa: PTH112  what a full folder is answered with differs
+                    raise
+                for name in contents:
+                    Path(fresh, name).replace(folder / name)
+                Path(fresh).rmdir()
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    note_outputs(*(folder / name for name in contents))
+
+
+def _create(path: str, data: bytes) -> None:
+    """Write a new file, with no more calls than that takes."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    finally:
+        os.close(fd)
+
+
+def note_outputs(*paths: Path) -> None:
+    """Tell a remote run which files are its own: absolute paths, each ended by NUL, in $AUTOTUNE_OUTPUTS.
+
+    Raises:
+        CacheError: the list could not be written.
+    """
+    listed = os.environ.get("AUTOTUNE_OUTPUTS")
+    if not listed:
+        return
+    data = b"".join(os.fsencode(path.absolute()) + b"\0" for path in paths)
+    with _told(Path(listed)):
+        fd = os.open(listed, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a `performance_result.pkl`, from whatever machine it came.
+
+    Raises:
+        DataError: it holds anything but builtins, or is torn.
+        CacheError: it cannot be read.
+    """
+    result = safe_pickle.loads(_read(path, safe_pickle.MAX_BYTES), path)
+    if not isinstance(result, dict) or not isinstance(result.get("trial"), dict):
+        raise DataError(f"{path}: holds no trial")
+    return result
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read a `perf_metrics.json`.
+
+    A change of the form raises SCHEMA and brings a function that turns the previous form into the new one,
+    called here until the document is of this schema; so every older cache stays readable, and a newer one is
+    refused.
+
+    Raises:
+        DataError: it is not one, or a newer version wrote it.
+        CacheError: it cannot be read.
+    """
+    try:
+        document = json.loads(_read(path))
+    except (ValueError, RecursionError) as fault:
+        raise DataError(f"{path}: not JSON: {fault}; run the tuner again to write it anew") from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int) or not isinstance(document.get("trials"), list):
+        raise DataError(f"{path}: not a summary of this program: it has no schema or no trials")
+    if schema > SCHEMA:
+        raise DataError(f"{path}: schema {schema} is newer than {SCHEMA}; update autotune to read it")
+    return dict(document)
+
+
+def _read(path: Path, limit_bytes: int | None = None) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(-1 if limit_bytes is None else limit_bytes + 1)
+    except OSError as fault:
+        raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
+
+
+def summaries(cache_root: Path) -> list[Path]:
+    """Return every `perf_metrics.json` of a cache, sorted by kernel and shapes.
+
+    Raises:
+        CacheError: there is no such folder.
+    """
+    if not cache_root.is_dir():
+        raise CacheError(f"cache {cache_root}: no such folder; name another with --cache-dir")
+    return sorted(cache_root.glob(f"*/*/{METRICS}"))
+
+
+def unfinished(cache_root: Path) -> list[Path]:
+    """Return what killed tuners left half-made, if it has lain there for an hour."""
+    hour_ago = time.time() - 3600
+    found = []
+    for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*", f"*/*/{_UNFINISHED}*"):
+        for path in cache_root.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < hour_ago:
+                    found.append(path)
+    return sorted(found)

@@ -1,0 +1,221 @@
+"""Journals: append-only files of records, one file for each writer, merged by whoever reads.
+
+A record is one line: eight hex digits of CRC-32, a space, a JSON object. A writer only ever appends to a file
+of its own, so two tuners need no lock, on NFS neither. A line is written in one call before the next config
+begins, and flushed to the disk by a thread meanwhile: a killed tuner loses nothing that was recorded, a power
+cut a few milliseconds. What a kill or a power cut tears can only be a file's last line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.model.errors import CacheError, DataError
+
+SUFFIX = ".jsonl"
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """One writer's records.
+
+    Attributes:
+        path: the file.
+        records: in the order of writing, without header and end mark.
+        torn: whether its last line is incomplete: the writer was killed, or is writing just now.
+        finished: whether its writer closed it.
+        writer: `host` and `pid`.
+    """
+
+    path: Path
+    records: list[Record]
+    torn: bool
+    finished: bool
+    writer: Record
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody will append to it again, as far as this machine can tell."""
+        if self.finished:
+            return True
+        return self.writer.get("host") == socket.gethostname() and not _alive(int(self.writer.get("pid", 0)))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def encode(text: str) -> bytes:
+    """Frame one JSON text as a line."""
+    payload = text.encode()
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def read(path: Path) -> Journal:
+    """Read one journal; an incomplete last line is left out.
+
+    Raises:
+        DataError: a line other than the last is damaged, or a newer version wrote the file.
+        CacheError: the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
+    lines = data.split(b"\n")
+    tail = lines.pop()
+    texts: list[bytes] = []
+    torn = bool(tail)
+    for number, line in enumerate(lines, 1):
+        payload = line[9:]
+        if line[:9] == b"%08x " % zlib.crc32(payload):
+            texts.append(payload)
+        elif number == len(lines) and not tail:
+            torn = True
+        else:
+            raise DataError(
+                f"{path}: line {number} of {len(lines)} is corrupt; move the file away and run again"
+            )
+    try:
+        records: list[Record] = json.loads(b"[" + b",".join(texts) + b"]")
+        header: Record = records.pop(0) if records else {"schema": SCHEMA, "writer": {}}
+        schema, writer = int(header["schema"]), dict(header["writer"])
+        finished = bool(records) and records[-1]["record"] == "end"
+    except (ValueError, TypeError, KeyError, RecursionError) as fault:
+        raise DataError(f"{path}: not a journal of this program: {fault!r}") from None
+    if schema > SCHEMA:
+        raise DataError(f"{path}: schema {schema} is newer than {SCHEMA}; update autotune to read it")
+    if finished:
+        records.pop()
+    return Journal(path, records, torn, finished, writer)
+
+
+def read_all(folder: Path) -> list[Journal]:
+    """Read every journal of a folder, oldest first.
+
+    Raises:
+        DataError: one of them is damaged.
+        CacheError: one of them cannot be read.
+    """
+    return [read(path) for path in sorted(folder.glob("*" + SUFFIX))]
+
+
+class Writer:
+    """The one writer of one journal; the file comes into being with the first record.
+
+    Args:
+        folder: where the journals of a kernel stand.
+        name: the file's name without its suffix; sorts by time and is not used twice.
+        created: told the path once, when the file has been created.
+    """
+
+    def __init__(self, folder: Path, name: str, created: Callable[[Path], None] = lambda _path: None) -> None:
+        self.path = folder / (name + SUFFIX)
+        self._created = created
+        self._fd = -1
+        self._dirty = threading.Event()
+        self._closing = False
+        self._fault: OSError | None = None
+        self._thread = threading.Thread(target=self._flush, name="journal", daemon=True)
+
+    def append(self, records: Iterable[str]) -> None:
+        """Append records, each a JSON text, whole or not at all.
+
+        Raises:
+            CacheError: the file could not be written or flushed: a full disk, missing rights.
+        """
+        try:
+            if self._fault is not None:
+                raise self._fault
+            if self._fd < 0:
+                self._open()
+            self._write(b"".join(map(encode, records)))
+        except OSError as fault:
+            raise CacheError(f"{self.path}: cannot be written: {fault.strerror}") from fault
+        self._dirty.set()
+
+    def close(self) -> None:
+        """Mark the journal as finished and flush it.
+
+        Raises:
+            CacheError: the end mark could not be written or flushed; the records before it stand.
+        """
+        if self._fd < 0:
+            return
+        try:
+            self.append(['{"record":"end"}'])
+        finally:
+            self._closing = True
+            self._dirty.set()
+            self._thread.join()
+            fd, self._fd = self._fd, -1
+            try:
+                os.fsync(fd)
+            except OSError as fault:
+                raise CacheError(f"{self.path}: cannot be flushed: {fault.strerror}") from fault
+            finally:
+                os.close(fd)
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(
+            self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+        writer = {"host": socket.gethostname(), "pid": os.getpid()}
+        try:
+            self._write(encode(json.dumps({"schema": SCHEMA, "writer": writer})))
+            self._flush_folder()
+        except OSError:
+            os.close(self._fd)
+            self._fd = -1
+            self.path.unlink()
+            raise
+        self._thread.start()
+        self._created(self.path)
+
+    def _write(self, data: bytes) -> None:
+        """Write in one call; where the disk takes only a part, take that back too."""
+        start = os.fstat(self._fd).st_size
+        try:
+            rest = memoryview(data)
+            while rest:  # a short write is how the last free blocks show; the next call says why
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, start)
+            raise
+
+    def _flush_folder(self) -> None:
+        """Flush the folder too: the fsync of a file does not cover its name."""
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _flush(self) -> None:
+        while not self._closing:
+            self._dirty.wait()
+            self._dirty.clear()
+            try:
+                os.fsync(self._fd)
+            except OSError as fault:
+                self._fault = fault
+                return

@@ -1,0 +1,259 @@
+"""Ledger: what a kernel's journals say about one workload, and the recording of more."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autotune.model.errors import DataError
+from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, digest, workload_label
+from autotune.sites.workers import Limits
+from autotune.store import cache, journal
+from autotune.store.recorder import Recorder
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_ATTEMPTS = 2  # a transient failure is tried once more, then believed
+
+
+@dataclass
+class Known:
+    """The merged journals of one workload folder.
+
+    Attributes:
+        trials: identity -> its latest record: context, source_bytes, trial.
+        failures: identity -> how often it failed in a way that may pass.
+        contexts: digest -> context.
+        confirmed: identity -> its latest interleaved reading.
+        rounds: the identities that were confirmed together, one set for each round.
+        references: context digest -> the reference as it was measured last.
+        notes: what a user should hear: torn records.
+        count: how many records were merged.
+    """
+
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    contexts: dict[str, Context] = field(default_factory=dict)
+    confirmed: dict[str, Metrics] = field(default_factory=dict)
+    rounds: list[frozenset[str]] = field(default_factory=list)
+    references: dict[str, Reference] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def trial(self, identity: str, limits: Limits) -> Trial | None:
+        """Return what is known of an identity; None where it has to be measured, or measured once more.
+
+        A failure that may pass is believed after the second time, and under the limits of then.
+        """
+        record = self.trials.get(identity)
+        if record is None:
+            return None
+        if identity in self.failures and (
+            self.failures[identity] < _ATTEMPTS or record.get("limits") != asdict(limits)
+        ):
+            return None
+        return self.told(record)
+
+    def told(self, record: Mapping[str, Any]) -> Trial:
+        """Return the trial of a record, with its confirmed reading."""
+        trial = record["trial"]
+        return Trial.from_dict(trial, order=-1, confirmed=self.confirmed.get(trial["identity"]))
+
+    def source_bytes(self, identity: str) -> int:
+        """Return the length of a source; 0 where no source was made."""
+        return int(self.trials[identity]["source_bytes"]) if identity in self.trials else 0
+
+    def of_backend(self, backend: str) -> dict[str, dict[str, Any]]:
+        """Return path -> the latest record of it, in whatever context, for one backend."""
+        of = {digest for digest, context in self.contexts.items() if context["backend"] == backend}
+        return {each["trial"]["path"]: each for each in self.trials.values() if each["context"] in of}
+
+    def of_other_backends(self, backend: str) -> list[Trial]:
+        """Return the trials of each other backend's latest context."""
+        latest = {context["backend"]: digest for digest, context in self.contexts.items()}
+        latest.pop(backend, None)
+        return [self.told(each) for each in self.trials.values() if each["context"] in latest.values()]
+
+
+def merge(journals: list[journal.Journal], label: str) -> Known:
+    """Merge what the journals hold of one workload folder; later records replace earlier ones.
+
+    Raises:
+        DataError: a record is not of a form that this program writes.
+    """
+    known = Known()
+    for each in journals:
+        if each.torn:
+            known.notes.append(f"{each.path}: its last record is torn and was left out")
+        try:
+            for record in each.records:
+                _merge_record(known, record, label)
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+            raise DataError(f"{each.path}: a record that is not of this program: {fault!r}") from None
+    return known
+
+
+def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
+    kind = record["record"]
+    known.count += 1
+    if kind == "context":
+        if record["workload"] == label:
+            known.contexts.pop(record["digest"], None)  # the latest stands last
+            known.contexts[record["digest"]] = record["context"]
+    elif record["context"] not in known.contexts:
+        return
+    elif kind == "trial":
+        identity = record["trial"]["identity"]
+        known.trials[identity] = dict(record)
+        if record["trial"]["status"] in _TRANSIENT:
+            known.failures[identity] += 1
+        else:
+            known.failures.pop(identity, None)
+    elif kind == "confirmation":
+        known.confirmed.update({key: Metrics(**value) for key, value in record["readings"].items()})
+        known.rounds.append(frozenset(record["readings"]))
+    elif kind == "reference":
+        known.references[record["context"]] = Reference(record["name"], Metrics(**record["metrics"]))
+
+
+_TRANSIENT = {status.value for status in Status if status.transient}
+
+
+class Ledger:
+    """The record of one workload: what is known, and the one journal that this process appends to.
+
+    Args:
+        root: the cache root.
+        workload: what is recorded.
+        limits: what a config may use; a failure under other limits may not be one under these.
+
+    Attributes:
+        folder: the workload's folder.
+        known: what the journals said when they were last read, and what was recorded since.
+        recalled: path -> trial that holds now, since all that decides it is as it was.
+    """
+
+    def __init__(self, root: Path, workload: Workload, limits: Limits) -> None:
+        self._index = root / workload.kernel.name / cache.INDEX
+        self.folder = root / workload.kernel.name / workload_label(workload.inputs.specs)
+        self._workload = workload
+        self._limits = limits
+        cache.prepare(self.folder)
+        self._writer = cache.journal_writer(self._index)
+        self._recorder = Recorder()
+        self._introduced = False
+        self._read()
+
+    def _read(self) -> None:
+        self._seen = self.stamp()
+        self.known = merge(journal.read_all(self._index), self.folder.name)
+        self.recalled, self._stale = self._recall()
+
+    def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
+        """Sort the records of this backend into those that hold now, and those that do not."""
+        holding: dict[str, Trial] = {}
+        stale: list[Context] = []
+        there = {
+            entry.name for entry in os.scandir(self.folder)
+        }  # who deletes a folder wants it measured again
+        for path, record in self.known.of_backend(self._workload.backend).items():
+            config = record["trial"]["config"]
+            try:
+                identity = self._workload.identity(config, self._workload.source(config))
+            except GENERATOR_FAULTS:
+                continue  # the generator takes no such config any more
+            trial = self.known.trial(identity, self._limits)
+            if trial is not None and path in there:
+                holding[path] = trial
+            elif identity not in self.known.trials:
+                stale.append(self.known.contexts[record["context"]])
+        return holding, stale
+
+    def why_not(self) -> Counter[str]:
+        """Say why earlier records of configs do not hold now: reason -> of how many configs."""
+        reasons: Counter[str] = Counter()
+        for context in self._stale:
+            changes = "; ".join(differences(context, self._workload.context))
+            reasons[changes or "the generator writes another source"] += 1
+        return reasons
+
+    def stamp(self) -> dict[str, int]:
+        """Return the size of each other writer's journal: equal stamps, equal records."""
+        sizes = {}
+        for path in self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # removed since the folder was listed
+                if path != self._writer.path:
+                    sizes[path.name] = path.stat().st_size
+        return sizes
+
+    def state(self) -> str:
+        """Return a digest of what is recorded: equal states, equal summaries."""
+        return digest([self._workload.digest, self.known.count, sorted(self.known.trials)])
+
+    def refresh(self) -> dict[str, int]:
+        """Write what is left, read the journals again where others have appended, and return the stamp.
+
+        Raises:
+            CacheError: something could not be written.
+        """
+        self._recorder.drain()
+        if self.stamp() != self._seen:
+            self._read()
+        return self._seen
+
+    def record_trial(self, trial: Trial, source: str, compilation: str, execution: str) -> None:
+        """Record a trial: its folder first, so that every record has its files.
+
+        Args:
+            trial: what became of a config.
+            source: the candidate's source.
+            compilation: the compiler's command, version and messages.
+            execution: what the candidate printed and how it ended.
+
+        Raises:
+            CacheError: it could not be written; what was recorded before stands.
+        """
+        plain = trial.to_dict()
+        result = {"schema": cache.SCHEMA, "context": self._workload.context, "trial": plain}
+        folder = self.folder / trial.path
+        self._recorder.submit(lambda: cache.write_trial(folder, result, compilation, execution))
+        limits = {"limits": asdict(self._limits)} if trial.status.transient else {}
+        self._append({"record": "trial", "source_bytes": len(source), **limits, "trial": plain})
+
+    def record_confirmation(self, readings: Mapping[str, Metrics]) -> None:
+        """Record the readings of finalists that were measured together, by identity."""
+        plain = {identity: dict(vars(metrics)) for identity, metrics in readings.items()}
+        self._append({"record": "confirmation", "readings": plain})
+
+    def record_reference(self, reference: Reference) -> None:
+        """Record the reference's reading."""
+        self._append({"record": "reference", **reference.to_dict()})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        label = self.folder.name
+        records = [{**record, "context": self._workload.digest}]
+        if not self._introduced:
+            context = {"workload": label, "digest": self._workload.digest, "context": self._workload.context}
+            records.insert(0, {"record": "context", **context})
+        lines = [_encode(each) for each in records]
+        self._recorder.submit(lambda: self._writer.append(lines))
+        self._introduced = True
+        for each in records:
+            _merge_record(self.known, each, label)
+
+    def close(self) -> None:
+        """Write what is left, and finish the journal.
+
+        Raises:
+            CacheError: something could not be written; what was recorded before it stands.
+        """
+        try:
+            self._recorder.close()
+        finally:
+            self._writer.close()

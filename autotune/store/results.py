@@ -1,0 +1,160 @@
+"""Results: what a search found, in the order that counts, and the `perf_metrics.json` that tells others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.model.errors import DataError
+from autotune.model.kernel import Inputs
+from autotune.model.space import Value
+from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.workload import spec_dict, workload_label
+from autotune.store import cache
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one `tune` found.
+
+    Attributes:
+        kernel: the kernel's name.
+        shapes: the workload folder's name.
+        backend: the backend's name.
+        trials: every trial of the space, best first, failures last.
+        best: the trial to use: the simplest among the winner and its ties; None where no config ended ok.
+        ties: the other trials whose confirmed interval overlaps the winner's.
+        reference: the kernel's reference at its best; None where it has none.
+        folder: the workload's folder in the cache.
+        measured: how many of the trials this run compiled or measured; the others were known.
+        notes: what a user should hear: torn records, earlier results that no longer hold and why.
+        elapsed_s: wall seconds of this run.
+    """
+
+    kernel: str
+    shapes: str
+    backend: str
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    ties: tuple[Trial, ...]
+    reference: Reference | None
+    folder: Path
+    measured: int
+    notes: tuple[str, ...]
+    elapsed_s: float
+
+    @property
+    def failures(self) -> tuple[Trial, ...]:
+        """The trials that did not end ok."""
+        return tuple(trial for trial in self.trials if trial.status is not Status.OK)
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than the reference the best is; None where that cannot be told."""
+        reading = self.best and self.best.best_reading
+        return speedup(self.reference.metrics, reading) if self.reference and reading else None
+
+
+def speedup(reference: Metrics, reading: Metrics) -> float | None:
+    """Return how many times faster a reading is than the reference's.
+
+    None where either is known to no better than a factor of two: what such a ratio tells is how busy the
+    machine was.
+    """
+    if any(each.ci95_high_ms > 2 * each.ci95_low_ms for each in (reference, reading)):
+        return None
+    return reference.median_ms / reading.median_ms
+
+
+def median_ms(trial: Trial) -> float:
+    """Return the median that counts: the confirmed one where there is one."""
+    reading = trial.best_reading
+    assert reading is not None, "only trials that ended ok have a median"
+    return reading.median_ms
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Trials in the order that counts.
+
+    Attributes:
+        trials: best first, then the others by rank.
+        best: the trial to use; None where none ended ok.
+        ties: those that cannot be told from the winner, the best left out.
+    """
+
+    trials: list[Trial]
+    best: Trial | None
+    ties: list[Trial]
+
+
+def ranking(trials: Iterable[Trial], source_bytes: Callable[[str], int]) -> Ranking:
+    """Order trials, and choose the one to use.
+
+    The winner has the least confirmed median; a first reading counts only where nothing is confirmed, since
+    the least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it,
+    and among them the shortest source is preferred: it is the simpler one.
+
+    Args:
+        trials: any trials.
+        source_bytes: identity -> length of its source.
+    """
+    ordered = sorted(trials, key=rank)
+    if not ordered or ordered[0].status is not Status.OK:
+        return Ranking(ordered, None, [])
+    winner = ordered[0].confirmed
+    if winner is None:
+        return Ranking(ordered, ordered[0], [])
+    high = winner.ci95_high_ms
+    tied = [trial for trial in ordered if trial.confirmed and trial.confirmed.ci95_low_ms <= high]
+    best = min(tied, key=lambda trial: source_bytes(trial.identity))  # of equally long ones the fastest
+    ties = [trial for trial in tied if trial is not best]
+    return Ranking([best, *(trial for trial in ordered if trial is not best)], best, ties)
+
+
+def rank(trial: Trial) -> tuple[int, float]:
+    """Order trials: confirmed, then unconfirmed, each by median; then failures."""
+    if trial.confirmed is not None:
+        return 0, trial.confirmed.median_ms
+    return (1, trial.metrics.median_ms) if trial.metrics is not None else (2, 0.0)
+
+
+def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:
+    """Return the trials of a summary, in its order.
+
+    Raises:
+        DataError: an entry is not a trial.
+    """
+    try:
+        return [Trial.from_dict(entry) for entry in document["trials"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise DataError(f"{where}: a trial that is not one of this program: {fault!r}") from None
+
+
+def tuned_config(
+    kernel: str, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
+) -> dict[str, Value] | None:
+    """Return the best config that tuning exactly these inputs found.
+
+    Args:
+        kernel: the kernel's name.
+        inputs: the tensors; shapes, dtypes and strides must be the ones that were tuned.
+        cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
+
+    Returns:
+        The config, or None where these inputs were never tuned, or no config ended ok.
+
+    Raises:
+        DataError: the summary cannot be trusted.
+    """
+    path = cache.root(cache_dir) / kernel / workload_label(inputs.specs) / cache.METRICS
+    if not path.exists():
+        return None
+    document = cache.read_metrics(path)
+    if document.get("inputs") != [spec_dict(spec) for spec in inputs.specs]:
+        return None
+    chosen = document.get("best")
+    return next((trial.config for trial in read_trials(document, path) if trial.path == chosen), None)

@@ -1,0 +1,337 @@
+"""Run something on several hosts at once: a forked process of this one for each of them.
+
+A fork has its own session, Ctrl-C handling and exit code, so one host's failure is no other's, and costs no
+second start of Python. Its two output streams are pipes that come out here line by line behind the host's
+name; a third pipe brings what is no line: bars, and how far it came.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from remote_tools.errors import RemoteError
+from remote_tools.loop.relay import Relay
+from remote_tools.loop.steps import Outcome
+from remote_tools.settings.settings import Settings
+from remote_tools.sync.progress import Bar, Display
+from remote_tools.sync.workspace import client_id
+
+READ_BYTES = 64 * 1024
+LINE_BYTES = 1024 * 1024
+"""A line longer than this is shown in pieces."""
+COLOURS = (36, 33, 35, 32, 34, 31)
+"""Of the hosts' names, in turn (ECMA-48, SGR)."""
+INTERRUPTED = 128 + signal.SIGINT
+
+Work = Callable[[Settings, Display], Outcome]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it went on one host.
+
+    Args:
+        settings: the host's.
+        stage: `done`, the stage that failed, or `interrupted`, `killed` or `crashed`.
+        code: the exit code.
+        took_s: how long it took.
+        fetched: paths below the host's `local_dir`.
+    """
+
+    settings: Settings
+    stage: str
+    code: int
+    took_s: float
+    fetched: tuple[str, ...]
+
+
+def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[Ended]:
+    """Do some work on every host at once, and show what it prints as it comes.
+
+    Args:
+        each: the settings of every host.
+        work: what is done with them, in a process of its own; its Display is the one to speak through.
+        display: ours.
+
+    Returns:
+        How it ended everywhere, in the order given.
+    """
+    for root in {settings.root for settings in each}:
+        client_id(root)  # made by one, not by all of them at once
+    forks: list[Fork] = []
+    screen = Screen(display, [settings.host for settings in each])
+    with _signals_passed_on(forks):
+        for number, settings in enumerate(each):
+            forks.append(_fork(number, settings, work, display.emoji, forks))
+        _listen(forks, screen)
+    return [fork.ended() for fork in forks]
+
+
+# The forked half --------------------------------------------------------------------------------------------
+
+
+def _live(settings: Settings, work: Work, relay: Relay) -> int:
+    """Do the work; return the exit code."""
+    try:
+        outcome = work(settings, relay)
+    except RemoteError as error:
+        relay.tell(stage=error.stage)
+        if error.message:
+            print(error.message, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        relay.tell(stage="interrupted")
+        return INTERRUPTED
+    relay.tell(stage="done", fetched=outcome.fetched)
+    return outcome.exit_code
+
+
+# Our half ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Fork:
+    """A host's process, seen from here.
+
+    Args:
+        number: its place in the order of hosts.
+        pipes: what comes from it: `out`, `err`, `news`.
+    """
+
+    number: int
+    settings: Settings
+    pid: int
+    pipes: dict[str, int]
+    began: float = field(default_factory=time.monotonic)
+    stage: str = ""
+    fetched: tuple[str, ...] = ()
+    took_s: float = 0.0
+    code: int | None = None
+
+    def reap(self) -> None:
+        """Take its exit status."""
+        status = os.waitpid(self.pid, 0)[1]
+        self.code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        self.stage = self.stage or ("killed" if os.WIFSIGNALED(status) else "crashed")
+        self.took_s = time.monotonic() - self.began
+
+    def ended(self) -> Ended:
+        """Return how it went."""
+        assert self.code is not None
+        return Ended(self.settings, self.stage, self.code, self.took_s, self.fetched)
+
+
+def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequence[Fork]) -> Fork:
+    """Start a host's process."""
+    ends = {kind: os.pipe() for kind in ("out", "err", "news")}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        for _, writing in ends.values():
+            os.close(writing)
+        return Fork(number, settings, pid, {kind: reading for kind, (reading, _) in ends.items()})
+    code = 70
+    try:
+        for fd in [fd for other in others for fd in other.pipes.values()] + [r for r, _ in ends.values()]:
+            os.close(fd)
+        for target, fd in enumerate((os.open(os.devnull, os.O_RDONLY), ends["out"][1], ends["err"][1])):
+            os.dup2(fd, target)
+            os.close(fd)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with os.fdopen(ends["news"][1], "wb") as news:
+            code = _live(settings, work, Relay(news, emoji))
+            sys.stdout.flush()
+    except BaseException:  # noqa: BLE001  # a bug of ours: above us stands the stack of whom we were forked from
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+@contextmanager
+def _signals_passed_on(forks: Sequence[Fork]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on; a terminal's Ctrl-C has gone to the forks by itself."""
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and _terminal_is_ours():
+            return
+        for fork in forks:
+            if fork.code is None:
+                with suppress(ProcessLookupError):
+                    os.kill(fork.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminal_is_ours() -> bool:
+    """Tell whether keys typed on the controlling terminal signal this process group."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _listen(forks: Sequence[Fork], screen: Screen) -> None:
+    """Show what comes until every fork has ended."""
+    with selectors.DefaultSelector() as selector:
+        for fork in forks:
+            for kind, fd in fork.pipes.items():
+                os.set_blocking(fd, False)
+                selector.register(fd, selectors.EVENT_READ, (fork, kind))
+        while selector.get_map():
+            for key, _ in selector.select():
+                fork, kind = key.data
+                if kind not in fork.pipes or _copy(fork, kind, screen):
+                    continue
+                # Only the fork itself has the writing end of `news`: it has ended. What it started may
+                # hold the others open for as long as it likes.
+                for ended in list(fork.pipes) if kind == "news" else [kind]:
+                    while _copy(fork, ended, screen):
+                        pass
+                    screen.rest(fork, ended)
+                    selector.unregister(fork.pipes[ended])
+                    os.close(fork.pipes.pop(ended))
+                if kind == "news":
+                    fork.reap()
+
+
+def _copy(fork: Fork, kind: str, screen: Screen) -> bool:
+    """Show what there is on one pipe; False where there is nothing, or nobody to show it to."""
+    try:
+        data = os.read(fork.pipes[kind], READ_BYTES)
+    except BlockingIOError:
+        return False
+    return bool(data) and screen.take(fork, kind, data)
+
+
+class Screen:
+    """Our two streams, shared by the lines and bars of all hosts."""
+
+    def __init__(self, display: Display, names: Sequence[str]) -> None:
+        """Give every host a prefix of one width, and a colour where there is a terminal for it."""
+        self._display = display
+        self._names = names
+        self._bars: dict[int, Bar] = {}
+        self._partial: dict[tuple[int, str], bytes] = {}
+        self._closed: set[str] = set()
+        width = max(map(len, names))
+        self._prefixes = {
+            kind: [
+                _coloured(f"[{name}]", number, stream.isatty()) + " " * (width - len(name) + 1)
+                for number, name in enumerate(names)
+            ]
+            for kind, stream in (("out", sys.stdout), ("err", sys.stderr))
+        }
+
+    def take(self, fork: Fork, kind: str, data: bytes) -> bool:
+        """Take what came from a fork: whole lines are shown or heard, the rest waits.
+
+        Returns:
+            Whether anybody reads it: where our stdout is closed (`| head`) the fork's is to be closed too.
+        """
+        *lines, rest = (self._partial.pop((fork.number, kind), b"") + data).split(b"\n")
+        if len(rest) > LINE_BYTES:
+            lines, rest = [*lines, rest], b""
+        self._partial[fork.number, kind] = rest
+        for line in lines:
+            if kind == "news":
+                self._hear(fork, json.loads(line))
+            elif not self._show(fork, kind, line):
+                return False
+        return True
+
+    def rest(self, fork: Fork, kind: str) -> None:
+        """Show a last line that has no end, and put away a bar that nobody moves any more."""
+        partial = self._partial.pop((fork.number, kind), b"")
+        if partial and kind != "news":
+            self._show(fork, kind, partial)
+        if kind == "news":
+            self._close_bar(fork)
+
+    def _show(self, fork: Fork, kind: str, line: bytes) -> bool:
+        if kind in self._closed:
+            return False
+        # A line that is drawn over and over shows as it stood last.
+        text = line.rstrip(b"\r").rpartition(b"\r")[2]
+        stream = sys.stdout if kind == "out" else sys.stderr
+        try:
+            with self._above_bars():
+                stream.buffer.write(self._prefixes[kind][fork.number].encode() + text + b"\n")
+                stream.flush()
+        except BrokenPipeError:
+            self._closed.add(kind)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return kind not in self._closed
+
+    @contextmanager
+    def _above_bars(self) -> Iterator[None]:
+        """Write a line where bars stand."""
+        if not self._bars or not self._display.terminal:
+            yield
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self._display.stream):
+            yield
+
+    def _hear(self, fork: Fork, news: dict[str, Any]) -> None:
+        """Note how far a fork came, or move its bar."""
+        fork.stage = news.get("stage", fork.stage)
+        fork.fetched = tuple(news.get("fetched", fork.fetched))
+        if "bar" in news:
+            verb, files, size_bytes = news["bar"]
+            self._close_bar(fork)
+            if self._display.terminal:
+                _without_monitor()
+            bar = self._display.bar(f"[{self._names[fork.number]}] {verb}", files, size_bytes)
+            self._bars[fork.number] = bar.__enter__()
+        elif fork.number in self._bars:
+            bar = self._bars[fork.number]
+            if "advance" in news:
+                bar.advance(*news["advance"])
+            elif "grow" in news:
+                bar.grow(*news["grow"])
+            elif "close" in news:
+                self._close_bar(fork)
+
+    def _close_bar(self, fork: Fork) -> None:
+        bar = self._bars.pop(fork.number, None)
+        if bar is not None:
+            bar.__exit__(None, None, None)
+
+
+def _without_monitor() -> None:
+    """Keep tqdm from starting its thread: there are more forks to come, and a fork takes no threads along."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+
+
+def _coloured(text: str, number: int, terminal: bool) -> str:
+    """Colour a host's name where a terminal shows it, unless NO_COLOR (no-color.org) is set."""
+    if not terminal or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{COLOURS[number % len(COLOURS)]}m{text}\x1b[0m"

@@ -1,0 +1,392 @@
+"""The loop as plain functions: sync, execute, fetch, and dev, which is all three.
+
+Each takes frozen settings and returns what happened; only `Display` speaks to the user. A run travels like
+this: the ssh session is opened first, so that its round trips hide behind the scan; where this checkout's
+last push left the very tree that is here now, the run's request carries its stamp and the host starts at
+once; otherwise the tree is pushed first, and the run's request completes the push.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from remote_tools.errors import RemoteError
+from remote_tools.host.device_lock import user
+from remote_tools.runs import client, summaries
+from remote_tools.runs.arrivals import Results
+from remote_tools.runs.records import Records, Source, new_id
+from remote_tools.runs.reporting import write_report
+from remote_tools.runs.target import target_argv
+from remote_tools.settings.settings import Settings
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link, Reply
+from remote_tools.sync import push as pushing
+from remote_tools.sync.plan import Base, PushOptions, host_rsync
+from remote_tools.sync.progress import Display, count_text, size_text
+from remote_tools.sync.workspace import Workspace, scan
+
+
+@dataclass(frozen=True)
+class How:
+    """How a command is run, beside its words.
+
+    Args:
+        auto_fetch: bring what the run wrote, also after a failure.
+        verify: compare the trees in full although the stamp says that they are equal.
+        detach: return as soon as the run is there.
+        pty: give the command a terminal.
+        on_disconnect: `keep` or `kill`.
+        lease_s: with `kill`: how long the run lives without a client.
+    """
+
+    auto_fetch: bool = False
+    verify: bool = False
+    detach: bool = False
+    pty: bool = False
+    on_disconnect: str = "keep"
+    lease_s: float = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        run_id: the run.
+        exit_code: the command's own; 0 where the run was detached.
+        fetched: paths below `local_dir`, empty where nothing was fetched.
+    """
+
+    run_id: str
+    exit_code: int
+    fetched: tuple[str, ...] = ()
+
+
+class Interrupted(RemoteError):
+    """Ctrl-C while no run was there to be told; ends as a shell says that SIGINT ends."""
+
+    exit_code = client.SIGNALLED + signal.SIGINT
+
+
+def _who() -> str:
+    """Name the person here, for those who wait for the accelerator."""
+    return os.environ.get("USER") or user()
+
+
+@contextmanager
+def reached(settings: Settings, display: Display) -> Iterator[Link]:
+    """Give a link to the host, with a session already on its way."""
+    destination = Destination(
+        settings.host,
+        settings.ssh_options,
+        connect_timeout_s=settings.connect_timeout_s,
+        timeout_s=settings.timeout_s,
+        persist_s=settings.persist_s,
+    )
+    link = Link(destination, settings.code_path, display.say)
+    try:
+        link.open()
+        yield link
+    except KeyboardInterrupt:
+        raise Interrupted("exec", "interrupted; nothing runs on the host") from None
+    finally:
+        link.close()
+
+
+def workspace_of(settings: Settings) -> Workspace:
+    """Scan the local tree."""
+    never = [f"/{settings.local_dir.relative_to(settings.root)}"] if _inside(settings) else []
+    return scan(settings.root, settings.exclude, settings.include, never, salt=_salt(settings))
+
+
+def _salt(settings: Settings) -> list[str]:
+    """Return the settings beside the patterns that decide what the host should hold."""
+    return [settings.code_path, str(settings.delete), *settings.rsync_options]
+
+
+def _wanted(settings: Settings) -> dict[str, Any]:
+    """Return what a request says for results to come back."""
+    return client.results_wanted(host_rsync(push_options(settings)))
+
+
+def _inside(settings: Settings) -> bool:
+    return settings.local_dir.is_relative_to(settings.root)
+
+
+def push_options(
+    settings: Settings, *, force: bool = False, dry_run: bool = False, ride: bool = False
+) -> PushOptions:
+    """Return how this project's settings say to push."""
+    return PushOptions(
+        settings.code_path,
+        settings.rsync_options,
+        delete=settings.delete,
+        force=force,
+        dry_run=dry_run,
+        timeout_s=settings.timeout_s,
+        ride=ride,
+    )
+
+
+# Sync -------------------------------------------------------------------------------------------------------
+
+
+def push(link: Link, tree: Workspace, options: PushOptions, display: Display) -> pushing.PushResult:
+    """Push the workspace up to `sync.finish`, and say what was sent."""
+    result = pushing.push(link, tree, options, display)
+    for warning in result.warnings:
+        display.say(f"sync: {warning}")
+    if not options.dry_run:
+        deleted = f", {count_text(len(result.plan.delete), 'file')} deleted" if result.plan.delete else ""
+        if result.sent or deleted:
+            amount = f"{count_text(result.sent, 'file')} ({size_text(result.sent_bytes)})"
+            display.say(f"Uploaded {amount} to {link.alias}:{options.code_path}{deleted}", "✅")
+    return result
+
+
+def sync(settings: Settings, options: PushOptions, display: Display) -> pushing.PushResult:
+    """Make the host's code path hold the workspace, comparing both sides in full."""
+    with reached(settings, display) as link:
+        result = push(link, workspace_of(settings), options, display)
+        for line in pushing.finish(link, result):
+            display.say(f"sync: {line}")
+    if not options.dry_run and not (result.sent or result.plan.delete):
+        display.say(f"{link.alias}:{options.code_path} is up to date", "✅")
+    return result
+
+
+# Execute ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of ours while it lasts: its id, what is asked for, and its local record."""
+
+    settings: Settings
+    spec: client.Spec
+    how: How
+    run_id: str
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        how: How,
+        argv: Sequence[str] | None,
+        shell: str | None = None,
+        words: Sequence[str] = (),
+        device_lock: bool = False,
+    ) -> Run:
+        """Describe a run; nothing is started or written."""
+        spec = client.Spec(
+            tuple(argv) if argv is not None else None,
+            settings.cache_dir,
+            shell=shell,
+            venv_path=settings.venv_path,
+            python=settings.python,
+            pty=how.pty,
+            size=client.terminal_size() if how.pty else None,
+            term=os.environ.get("TERM", "dumb") if how.pty else None,
+            on_disconnect=how.on_disconnect,
+            lease_s=how.lease_s,
+            keep_runs=settings.keep_runs,
+            device_for=f"{_who()}@{socket.gethostname()}" if device_lock else None,
+            # Its output is a pipe there and a terminal here: tables should fit.
+            env={"COLUMNS": str(client.terminal_size()[1])} if sys.stdout.isatty() else {},
+        )
+        return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
+
+    @classmethod
+    def target(cls, settings: Settings, words: Sequence[str], how: How) -> Run:
+        """Describe a run of TARGET and its arguments.
+
+        Raises:
+            UsageError: there is no such script here.
+        """
+        argv = target_argv(words, settings.root)
+        return cls.of(settings, how, argv, words=words, device_lock=settings.device_lock)
+
+    @contextmanager
+    def recorded(self) -> Iterator[dict[str, Any]]:
+        """Keep the run's local record: written before it starts, and when it ended or was let go of."""
+        records = Records(self.settings.root)
+        source = Source(records.folder(self.run_id), self.settings.root)
+        record: dict[str, Any] = {
+            "id": self.run_id,
+            "host": self.settings.host,
+            "code_path": self.settings.code_path,
+            "argv": self.spec.argv,
+            "shell": self.spec.shell,
+            "words": self.words,
+            "auto_fetch": self.how.auto_fetch,
+            "pty": self.how.pty,
+            "local_dir": str(self.settings.local_dir),
+            "started": time.time(),
+            "state": "started",
+        }
+        records.write(record)
+        try:
+            yield record
+        finally:
+            record.update(source.collect())
+            records.write(record)
+
+    def execute(
+        self,
+        link: Link,
+        display: Display,
+        *,
+        stamp: str | None = None,
+        finish: dict[str, Any] | None = None,
+        results: Results | None = None,
+    ) -> Reply:
+        """Start the run and follow it to its end; see `runs.start`."""
+
+        def finished(reply: Reply) -> None:
+            for line in pushing.finish_lines(reply):
+                display.say(f"sync: {line}")
+
+        console = client.Console(results.take if results else None, finished)
+        try:
+            return client.start(
+                link,
+                self.run_id,
+                self.spec,
+                console,
+                stamp=stamp,
+                finish=finish,
+                detach=self.how.detach,
+                wanted=_wanted(self.settings) if results else None,
+            )
+        except (client.LetGo, client.LetGoOfPipe):
+            raise
+        except RemoteError:
+            if console.run_id:
+                display.say(
+                    f"run {console.run_id} goes on; inv runs.attach {console.run_id} comes back to it"
+                )
+            raise
+
+
+def execute(
+    settings: Settings, argv: Sequence[str] | None, how: How, display: Display, shell: str | None = None
+) -> Outcome:
+    """Run a command in the code path as it is there now."""
+    run = Run.of(settings, how, argv, shell)
+    with reached(settings, display) as link, run.recorded() as record:
+        results = Results(settings.local_dir) if how.auto_fetch else None
+        reply = run.execute(link, display, results=results)
+        return _ended(link, run, record, reply, results, display)
+
+
+def dev(settings: Settings, words: Sequence[str], how: How, display: Display) -> Outcome:
+    """Push what changed, run TARGET, and bring back what it wrote.
+
+    Raises:
+        RemoteError: a stage of ours failed; the command's own failure is the outcome's exit code.
+    """
+    run = Run.target(settings, words, how)
+    with reached(settings, display) as link:
+        return travel(link, run, display)
+
+
+def travel(link: Link, run: Run, display: Display, tree: Workspace | None = None) -> Outcome:
+    """Take a run the whole way over a link: the tree there, the command, its results back.
+
+    Args:
+        link: the host.
+        run: what is run.
+        display: where messages go.
+        tree: a fresh scan, where there is one.
+    """
+    settings = run.settings
+    options = push_options(settings, ride=not run.how.verify)
+    with run.recorded() as record:
+        tree = tree or workspace_of(settings)
+        results = Results(settings.local_dir) if run.how.auto_fetch else None
+        reply: Reply = {"stale": True}
+        if not run.how.verify and Base(tree.root, link.alias, options.code_path).stamp == tree.stamp:
+            reply = run.execute(link, display, stamp=tree.stamp, results=results)
+        if reply.get("stale"):
+            pushed = push(link, tree, options, display)
+            reply = run.execute(link, display, finish=pushed.finish, results=results)
+        return _ended(link, run, record, reply, results, display)
+
+
+def _ended(
+    link: Link, run: Run, record: dict[str, Any], reply: Reply, results: Results | None, display: Display
+) -> Outcome:
+    """Fetch what the run wrote, whatever its exit code, and record how it ended."""
+    if run.how.detach:
+        display.say(f"{run.run_id} runs on {link.alias}; inv runs.attach {run.run_id} shows it")
+        return Outcome(run.run_id, 0)
+    return _conclude(run.settings, link, record, reply, results, display)
+
+
+def _conclude(
+    settings: Settings,
+    link: Link,
+    record: dict[str, Any],
+    reply: Reply,
+    results: Results | None,
+    display: Display,
+) -> Outcome:
+    there = reply["run"]
+    record.update(state=there["state"], exit=there.get("exit"), ended=there.get("ended"), there=there)
+    fetched: tuple[str, ...] = ()
+    if results is not None:
+        results.complete(link, reply, there["cache_dir"], push_options(settings), display)
+        fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
+        record["fetched"] = fetched
+        summaries.keep(Records(settings.root).folder(there["id"]), settings.local_dir, fetched)
+        write_report(settings.local_dir, fetched, display)
+    return Outcome(there["id"], client.exit_code(reply, display.say), fetched)
+
+
+def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty: bool = False) -> Outcome:
+    """Follow a run that was started before; bring what it wrote where that was asked for then."""
+    records = Records(settings.root)
+    record = records.read(run_id)
+    results = Results(settings.local_dir) if record.get("auto_fetch") else None
+    wanted = _wanted(settings) if results else None
+    console = client.Console(results.take if results else None)
+    pty = pty or bool(record.get("pty"))
+    reply = client.attach(link, run_id, console, pty=pty, wanted=wanted)
+    try:
+        return _conclude(settings, link, record, reply, results, display)
+    finally:
+        if "id" in record:  # a run that was started from here
+            records.write(record)
+
+
+# Fetch ------------------------------------------------------------------------------------------------------
+
+
+def fetch_run(settings: Settings, run_id: str, display: Display) -> Results:
+    """Bring what a run wrote; one that still runs has written nothing yet."""
+    params = {"id": run_id, **_wanted(settings)}
+    return _fetch(settings, "outputs", params, display)
+
+
+def fetch_cache(settings: Settings, kernel: str | None, display: Display) -> Results:
+    """Bring a kernel's folder of the host's cache, or all of it."""
+    params = {"cache_dir": settings.cache_dir, "kernel": kernel, **_wanted(settings)}
+    return _fetch(settings, "cache", params, display)
+
+
+def _fetch(settings: Settings, op: str, params: dict[str, Any], display: Display) -> Results:
+    results = Results(settings.local_dir)
+    with reached(settings, display) as link:
+        reply = link.stream(op, params, client.Console(results.take))
+        root = reply["cache_dir"] if "cache_dir" in reply else reply["run"]["cache_dir"]
+        results.complete(link, reply, root, push_options(settings), display)
+    return results

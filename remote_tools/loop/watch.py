@@ -1,0 +1,159 @@
+"""Run again on every save: the session stays open, so a save costs what the change costs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from remote_tools.errors import RemoteError, UnavailableError
+from remote_tools.loop import steps
+from remote_tools.runs import client
+from remote_tools.settings.settings import Settings
+from remote_tools.ssh.session import Link
+from remote_tools.sync.progress import Display
+from remote_tools.sync.workspace import Workspace
+
+SETTLE_MS = 30
+"""Quiet after a change that counts as the end of a save: editors write, rename and touch."""
+STOP_S = 5.0
+"""How long a run that is to be restarted may take to end before it is killed."""
+
+
+class Saves:
+    """Hears of changes below a folder; what they mean, a scan decides."""
+
+    def __init__(self, root: Path, ignored: Sequence[Path]) -> None:
+        """Name the folder, and folders below it whose changes are not the user's."""
+        self.root = root
+        self.ignored = tuple(f"{path}/" for path in ignored)
+        self.heard = threading.Event()
+        self._stop = threading.Event()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen in a thread.
+
+        Raises:
+            UnavailableError: watchfiles is not installed.
+        """
+        try:
+            import watchfiles
+        except ImportError as error:
+            hint = "pip install 'remote-autotune[watch]'"
+            raise UnavailableError("watch", "watchfiles is not installed", hint) from error
+
+        def listen() -> None:
+            changes = watchfiles.watch(
+                self.root,
+                watch_filter=lambda _change, path: not f"{path}/".startswith(self.ignored),
+                step=SETTLE_MS,
+                stop_event=self._stop,
+                raise_interrupt=False,
+                rust_timeout=500,
+            )
+            for _ in changes:
+                self.heard.set()
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+
+@contextmanager
+def _stopped_by(saves: Saves, link: Link, run_id: str) -> Iterator[None]:
+    """End a run when a save comes while it lasts: SIGTERM to its group, SIGKILL where that is not enough.
+
+    The signals take a session of their own: the run's session belongs to the thread that follows it.
+    """
+    over = threading.Event()
+
+    def stop() -> None:
+        while not saves.heard.wait(0.1):
+            if over.is_set():
+                return
+        own = Link(link.master.destination, link.code_path, link.say)
+        try:
+            link.say(f"saved: {run_id} is stopped and run again")
+            client.send_signal(own, run_id, signal.SIGTERM)
+            if not over.wait(STOP_S):
+                client.send_signal(own, run_id, signal.SIGKILL)
+        except RemoteError as error:
+            link.say(str(error.message))
+        finally:
+            own.close()
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def watch(
+    settings: Settings, words: Sequence[str], how: steps.How, display: Display, *, restart: bool = False
+) -> NoReturn:
+    """Run TARGET, and again after every save, until Ctrl-C while nothing runs.
+
+    Args:
+        settings: of the host.
+        words: TARGET and its arguments.
+        how: how each run goes.
+        display: where lines go.
+        restart: a save during a run stops it; otherwise it is waited for.
+
+    Raises:
+        Interrupted: the user ended it.
+        UnavailableError: watchfiles is not installed.
+    """
+    saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
+    with saves.listening(), steps.reached(settings, display) as link:
+        tree = steps.workspace_of(settings)
+        while True:
+            saves.heard.clear()
+            _run_once(settings, words, how, display, link, tree, saves if restart else None)
+            tree = _changed_tree(settings, tree, saves, display)
+
+
+def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Display) -> Workspace:
+    """Return the tree once it is another one: at once where it changed while the run lasted."""
+    now = steps.workspace_of(settings)
+    if now.stamp == tree.stamp:
+        display.say("Waiting for a save; Ctrl-C ends", "👀")
+    while now.stamp == tree.stamp:
+        saves.heard.wait()
+        saves.heard.clear()
+        now = steps.workspace_of(settings)
+    return now
+
+
+def _run_once(
+    settings: Settings,
+    words: Sequence[str],
+    how: steps.How,
+    display: Display,
+    link: Link,
+    tree: Workspace,
+    restarted_by: Saves | None,
+) -> None:
+    """Run once and say how it ended; a failure of ours ends this run, not the watch."""
+    try:
+        run = steps.Run.target(settings, words, how)
+        if restarted_by is None:
+            outcome = steps.travel(link, run, display, tree)
+        else:
+            with _stopped_by(restarted_by, link, run.run_id):
+                outcome = steps.travel(link, run, display, tree)
+    except RemoteError as error:
+        display.say(str(error.message))
+    else:
+        display.say(f"{run.run_id} ended with {outcome.exit_code}")

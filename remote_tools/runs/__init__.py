@@ -1,0 +1,1 @@
+"""One run: its target, its output, its record, its results."""

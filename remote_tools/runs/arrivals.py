@@ -1,0 +1,114 @@
+"""Put what a run produced into the local results folder: small files as they come, the rest by rsync."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remote_tools.errors import TransferError
+from remote_tools.ssh.session import Link, Reply
+from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.progress import Display, count_text, size_text
+from remote_tools.sync.pull import Fence, pull
+from remote_tools.sync.workspace import shown
+
+
+@dataclass
+class Results:
+    """What has arrived of one run, or of a whole cache.
+
+    Args:
+        local_dir: where it is put; nothing is ever written outside of it.
+    """
+
+    local_dir: Path
+    arrived: dict[bytes, int] = field(default_factory=dict)
+    refused: dict[bytes, str] = field(default_factory=dict)
+    _parts: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    """The file in each folder that is being written."""
+
+    def __post_init__(self) -> None:
+        """Watch over the folder."""
+        self._fence = Fence(self.local_dir)
+        self._top = os.fsencode(self.local_dir)
+
+    def take(self, path: bytes, mtime_ns: int, data: bytes) -> None:
+        """Write one small file, whole or not at all.
+
+        Raises:
+            TransferError: it cannot be written here.
+        """
+        fault = self._fence.fault(path)
+        if fault:
+            self.refused[path] = fault
+            return
+        target = self._top + b"/" + path
+        try:
+            part = self._part_beside(path)
+            _write(part, mtime_ns, data)
+            os.replace(part, target)
+        except OSError as error:
+            for part in self._parts.values():
+                with suppress(OSError):
+                    os.unlink(part)
+            hint = "make room, or name another folder with --local-dir"
+            raise TransferError("fetch", f"cannot write {shown(target)}: {error.strerror}", hint) from error
+        self.arrived[path] = len(data)
+
+    def _part_beside(self, path: bytes) -> bytes:
+        """Return the file that is written and then renamed, and make its folder."""
+        below = path.rpartition(b"/")[0]
+        if below not in self._parts:
+            folder = os.path.join(self._top, below)
+            os.makedirs(folder, exist_ok=True)
+            self._parts[below] = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
+        return self._parts[below]
+
+    def complete(self, link: Link, reply: Reply, root: str, options: PushOptions, display: Display) -> None:
+        """Bring by rsync what did not come along with the reply, and say what is here now."""
+        entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
+        left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
+        if left:
+            pulled = pull(link, root, left, self.local_dir, options, display, reply["rsync"])
+            self.refused.update(pulled.refused)
+            gone = {*pulled.missing, *pulled.refused}
+            self.arrived.update((path, size) for path, size in left if path not in gone)
+        for path, fault in self.refused.items():
+            display.say(f"fetch: {shown(path)} was not written: {fault}")
+        display.say(self.summary(), "✅" if entries else "")
+
+    def summary(self) -> str:
+        """Return the closing line: how many files of which kernels, how large, and where."""
+        if not self.arrived:
+            return "Nothing to fetch: the run wrote no files below the cache root"
+        kernels = kernels_of(list(self.arrived))
+        of = f" of {', '.join(kernels[:4])}{', ...' if len(kernels) > 4 else ''}" if kernels else ""
+        amount = f"{count_text(len(self.arrived), 'file')} ({size_text(sum(self.arrived.values()))})"
+        return f"Fetched {amount}{of} into {display_path(self.local_dir)}"
+
+
+def _write(path: bytes, mtime_ns: int, data: bytes) -> None:
+    """Write a file and its time: with bare system calls, as there may be ten thousand of them."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def kernels_of(paths: Sequence[bytes]) -> list[str]:
+    """Return the kernels whose folders hold the paths: the first folder of each, except for the plots."""
+    folders = {path.partition(b"/")[0] for path in paths if b"/" in path}
+    return sorted(shown(folder) for folder in folders - {b"plots"})
+
+
+def display_path(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

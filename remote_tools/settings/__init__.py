@@ -1,0 +1,1 @@
+"""The settings: every place that may hold one, and who wins."""

@@ -1,0 +1,214 @@
+"""Collect what every file, variable and flag says about the settings, lowest layer first."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from invoke.config import Config
+
+from remote_tools.errors import ConfigError
+from remote_tools.settings.config_files import Given, Layer, display, read_dotenv, read_yaml
+
+DOTENV_PLACES = (".remote_config", "remote_tools/.remote_config")
+ENV_PREFIX = "INVOKE_REMOTE_"
+# The original tools' names; every other setting is REMOTE_<NAME>.
+ORIGINAL_NAMES = {"rsync_options": "RSYNC_OPTIONS", "ssh_options": "SSH_OPTIONS", "local_dir": "LOCAL_DIR"}
+
+
+Configuration = Config | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All that was said, lowest first.
+
+    Args:
+        below: what a host's own entry in `hosts` stands over: defaults in code and files.
+        above: what stands over that entry: the environment, `-f FILE`, tasks, flags.
+        notes: what a person should be told about how the files were read.
+    """
+
+    below: tuple[Layer, ...] = ()
+    above: tuple[Layer, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def merged(self, host: Layer | None = None) -> dict[str, Given]:
+        """Let the higher layers win, with the host's own entry in its place."""
+        result: dict[str, Given] = {}
+        for layer in (*self.below, host or {}, *self.above):
+            for key, given in layer.items():
+                result[key] = _joined(result[key], given) if key == "hosts" and key in result else given
+        return result
+
+
+def _joined(lower: Given, higher: Given) -> Given:
+    """Let each place name more hosts; the higher one's entry for a host stands."""
+    if isinstance(lower.value, Mapping) and isinstance(higher.value, Mapping):
+        return replace(higher, value={**lower.value, **higher.value})
+    return higher
+
+
+def env_name(name: str) -> str:
+    """Name the environment variable that sets a setting."""
+    return ENV_PREFIX + name.upper()
+
+
+def dotenv_name(name: str) -> str:
+    """Name the line of .remote_config that sets a setting."""
+    return ORIGINAL_NAMES.get(name, f"REMOTE_{name.upper()}")
+
+
+def collect(
+    config: Configuration,
+    root: Path,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    fab_host: str | None,
+    names: Collection[str],
+) -> Layers:
+    """Ask every place that may hold a setting.
+
+    Args:
+        config: the context's config, Invoke's or Fabric's; a plain mapping counts as ns.configure.
+        root: the workspace.
+        environ: where INVOKE_REMOTE_* are looked for.
+        flags: values of the command's own flags by setting; None means not given.
+        fab_host: the host that `fab -H` chose.
+        names: the settings there are.
+
+    Raises:
+        ConfigError: an unknown key, or a file that cannot be read.
+    """
+    dotenv, notes = _dotenv_layer(root, names)
+    above = (*_override_layers(config, root), _flag_layer(flags, fab_host))
+    checked = tuple(_known(layer, names) for layer in (*_config_layers(config, root), *above))
+    depth = len(checked) - len(above)
+    return Layers((*checked[:depth], dotenv), (environ_layer(environ, names), *checked[depth:]), notes)
+
+
+def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
+    """Give what ns.configure and the configuration files hold, lowest first."""
+    # Invoke keeps its levels apart only in private attributes; the merged view cannot say whose a value is.
+    yield _layer(config._collection if isinstance(config, Config) else config, lambda *_: "ns.configure")
+    for level, prefix in (("system", "/etc/"), ("user", "~/."), ("project", f"{root}/")):
+        ours = _invoke_file(prefix)
+        # Theirs is fabric.yaml under fab; it may be invoke.json or invoke.py too.
+        theirs = getattr(config, f"_{level}_path", None)
+        if theirs and Path(theirs).absolute() != ours:
+            yield _file_layer(Path(theirs), getattr(config, f"_{level}"), root)
+        if ours:
+            yield _file_layer(ours, {}, root)
+
+
+def _invoke_file(prefix: str) -> Path | None:
+    """Find Invoke's configuration file, which `fab` does not read by itself."""
+    paths = [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
+    return next((path for path in paths if path.exists()), None)
+
+
+def project_layer(root: Path) -> Layer:
+    """Read the `remote:` part of the root's invoke.yaml."""
+    path = _invoke_file(f"{root}/")
+    return _file_layer(path, {}, root) if path else {}
+
+
+def _override_layers(config: Configuration, root: Path) -> Iterator[Layer]:
+    """Give what `-f FILE` and the tasks themselves set, lowest first."""
+    if not isinstance(config, Config):
+        return
+    if config._runtime_path:
+        yield _file_layer(Path(config._runtime_path), config._runtime, root)
+    yield _layer(config._overrides, lambda *_: "the program's overrides")
+    yield _layer(config._modifications, lambda *_: "a task")
+
+
+def _file_layer(path: Path, loaded: Mapping[str, Any], root: Path) -> Layer:
+    """Read one configuration file; what is not YAML has been loaded by Invoke, without line numbers."""
+    path = path.expanduser().absolute()
+    if path.suffix not in (".yaml", ".yml"):
+        return _layer(loaded, lambda *_: display(path, root))
+    file = read_yaml(path)
+    return _layer(file.data, lambda *keys: file.place(*keys, root=root))
+
+
+def _layer(data: object, place: Callable[..., str]) -> Layer:
+    """Take the `remote:` part of a configuration, keeping the place of every value.
+
+    Args:
+        data: the whole configuration.
+        place: names where a path of keys stands.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError("settings", f"{place()}: not a mapping of settings")
+    remote = data.get("remote") or {}
+    if not isinstance(remote, Mapping):
+        raise ConfigError("settings", f"{place('remote')}: remote: {remote!r} is not a mapping of settings")
+    layer = _given(remote, place, "remote")
+    if "hosts" in layer and isinstance(remote["hosts"], Mapping):
+        entries = {
+            str(name): _given(entry, place, "remote", "hosts", str(name))
+            if isinstance(entry, Mapping)
+            else entry
+            for name, entry in remote["hosts"].items()
+        }
+        layer["hosts"] = replace(layer["hosts"], value=entries)
+    return layer
+
+
+def _given(values: Mapping[Any, object], place: Callable[..., str], *keys: str) -> dict[str, Given]:
+    # A key with nothing after it says nothing; an empty string does.
+    return {str(k): Given(v, place(*keys, str(k))) for k, v in values.items() if v is not None}
+
+
+def _dotenv_layer(root: Path, names: Iterable[str]) -> tuple[Layer, tuple[str, ...]]:
+    """Read the user's .remote_config: the root's, or else the one at its original place."""
+    found = [name for name in DOTENV_PLACES if (root / name).exists()]
+    if not found:
+        return {}, ()
+    layer = _renamed(read_dotenv(root / found[0], root), {dotenv_name(name): name for name in names})
+    notes = (f"{found[1]} is not read: {found[0]} stands before it",) if len(found) > 1 else ()
+    return layer, notes
+
+
+def environ_layer(environ: Mapping[str, str], names: Iterable[str]) -> Layer:
+    """Read the INVOKE_REMOTE_* variables."""
+    given = {key: Given(value, key) for key, value in environ.items() if key.startswith(ENV_PREFIX)}
+    return _renamed(given, {env_name(name): name for name in names})
+
+
+def _renamed(layer: Layer, names: Mapping[str, str]) -> Layer:
+    usable = {key: name for key, name in names.items() if name != "hosts"}  # a mapping does not fit a line
+    return {usable[key]: given for key, given in _known(layer, usable).items()}
+
+
+def _flag_layer(flags: Mapping[str, object], fab_host: str | None) -> Layer:
+    layer = {
+        key: Given(value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None
+    }
+    if local_dir := flags.get("local_dir"):
+        # What is typed starts from where it is typed, unlike what a file says.
+        layer["local_dir"] = Given(str(Path(str(local_dir)).expanduser().absolute()), "--local-dir")
+    return {**layer, "host": Given(fab_host, "fab -H")} if fab_host else layer
+
+
+def _known(layer: Layer, names: Collection[str]) -> Layer:
+    """Return the layer, having seen that every key of it is a setting.
+
+    Raises:
+        ConfigError: one is not: names the nearest that is.
+    """
+    for key, given in layer.items():
+        if key not in names:
+            nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            where = given.source if given.source == key else f"{given.source}: {key}"
+            hint = f"the nearest known key is {nearest[0]}" if nearest else f"known keys: {', '.join(names)}"
+            raise ConfigError("settings", f"{where}: unknown key", hint)
+        if key == "hosts" and isinstance(given.value, Mapping):
+            for entry in given.value.values():
+                if isinstance(entry, Mapping):
+                    _known(entry, [name for name in names if name not in ("host", "hosts")])
+    return layer

@@ -1,0 +1,44 @@
+"""Write docs/settings.md from the code: python -m remote_tools.settings.reference > docs/settings.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from remote_tools.settings.layers import dotenv_name
+from remote_tools.settings.option_grammar import RSYNC, SSH
+from remote_tools.settings.settings import ABOUT, Settings, shown
+
+_INTRODUCTION = """
+`inv config` shows each setting, its value and where that came from.
+
+The later place wins: the defaults below; `ns.configure`; `/etc/invoke.yaml` and `~/.invoke.yaml`;
+`invoke.yaml` at the root; `.remote_config` at the root, or else in `remote_tools/`; the host's own entry in
+`hosts`; the variables `INVOKE_REMOTE_<NAME>`, such as `INVOKE_REMOTE_HOST`; `inv -f FILE`; what a task set
+itself; the command's flags, such as `--host`; and for the host, `fab -H`.
+
+- Words and patterns are a list in YAML, or anywhere one string that is split as a shell would.
+- Paths on the host may start with `~`; nothing else is expanded, and `.remote_config` is never executed.
+- `exclude` adds to the default, which always holds `local_dir` too.
+- `hosts` gives a host settings of its own, as in `trn1: {venv_path: ~/venvs/neuron}`, or names a group, as in
+  `fleet: [trn1, trn2]`.
+"""
+
+
+def reference() -> str:
+    """Write docs/settings.md: every setting, its places and default, and the options that are refused."""
+    lines = ["# Settings", _INTRODUCTION]
+    lines += ["| invoke.yaml `remote:` | `.remote_config` | default | what it is |", "|---|---|---|---|"]
+    for name, about in ABOUT.items():
+        default = shown(getattr(Settings(Path()), name))
+        cells = [name, "" if name == "hosts" else dotenv_name(name), default]
+        quoted = [f"`{cell}`" if cell else "" for cell in cells]
+        lines.append(f"| {' | '.join(quoted)} | {about.help} ({about.kind.name}) |")
+    for title, grammar in (("rsync_options", RSYNC), ("ssh_options", SSH)):
+        lines += ["", f"## Refused in `{title}`", ""]
+        for reason, options in grammar.refused.items():
+            lines.append(f"- {', '.join(f'`{option}`' for option in options)}: {reason}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,267 @@
+"""Find every setting, check it, and remember which file, variable or flag it came from."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from remote_tools.errors import ConfigError
+from remote_tools.settings import values as kinds
+from remote_tools.settings.config_files import Given
+from remote_tools.settings.layers import (
+    Configuration,
+    Layers,
+    collect,
+    dotenv_name,
+    environ_layer,
+    project_layer,
+)
+
+ALWAYS_EXCLUDED = (".git", "__pycache__", "*.pyc", ".remote_config", ".remote", ".venv")
+ROOT_MARKS = ("invoke.yaml", "tasks.py", "fabfile", "fabfile.py", ".remote_config")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a setting besides its name and default: how it is read, and what it does."""
+
+    kind: kinds.Kind
+    help: str
+
+
+def _setting(kind: kinds.Kind, default: Any, help: str) -> Any:
+    return field(default=default, metadata={"about": About(kind, help)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of one command against one host.
+
+    Args:
+        root: the workspace: what is pushed, and what relative paths start from.
+        sources: where each value came from, by setting.
+        layers: all that was said, from which another host's settings can be made.
+    """
+
+    root: Path
+    host: str = _setting(
+        kinds.HOST, "", "the host as ssh knows it: an alias of ~/.ssh/config, a name, user@name"
+    )
+    code_path: str = _setting(kinds.HOST_PATH, "", "the folder that the workspace is pushed to")
+    venv_path: str | None = _setting(kinds.OPTIONAL_HOST_PATH, None, "the virtual environment to run in")
+    python: str | None = _setting(kinds.TEXT, None, "the interpreter to run with where there is no venv")
+    cache_dir: str = _setting(kinds.FILLED_HOST_PATH, "~/.cache/autotune", "the root of the tuning cache")
+    local_dir: Path = _setting(kinds.LOCAL_PATH, Path("cache"), "where results are fetched to")  # noqa: RUF009
+    exclude: tuple[str, ...] = _setting(
+        kinds.PATTERNS, ALWAYS_EXCLUDED, "what is not pushed, besides the default"
+    )
+    include: tuple[str, ...] = _setting(
+        kinds.PATTERNS, (), "what is pushed although excluded or ignored by git"
+    )
+    rsync_options: tuple[str, ...] = _setting(kinds.RSYNC_WORDS, (), "more options for rsync, see rsync(1)")
+    ssh_options: tuple[str, ...] = _setting(kinds.SSH_WORDS, (), "more options for ssh, see ssh(1)")
+    timeout_s: float = _setting(kinds.SECONDS, 60.0, "how long a transfer may stand still")
+    connect_timeout_s: int = _setting(kinds.WHOLE_SECONDS, 10, "how long to wait for the host to answer")
+    persist_s: int = _setting(kinds.WHOLE_SECONDS, 600, "how long the shared connection outlives a command")
+    keep_runs: int = _setting(kinds.COUNT, 20, "how many finished runs the host keeps")
+    delete: bool = _setting(kinds.FLAG, True, "remove there what was pushed earlier and is gone here")
+    device_lock: bool = _setting(kinds.FLAG, False, "let one benchmark at a time use the accelerator")
+    hosts: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict, metadata={"about": About(kinds.HOSTS, "settings by host, and groups of hosts")}
+    )
+    extras: tuple[str, ...] = _setting(kinds.WORDS, (), "the project's extras that `inv provision` installs")
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    layers: Layers = field(default=Layers(), repr=False, compare=False)
+
+
+ABOUT: Mapping[str, About] = {f.name: f.metadata["about"] for f in fields(Settings) if f.metadata}
+
+
+def find_root(cwd: Path) -> Path:
+    """Find the workspace: the nearest folder upwards that says it is one, or else `cwd` itself.
+
+    Args:
+        cwd: where to start, absolute.
+    """
+    for folder in (cwd, *cwd.parents):
+        # remote_tools/.remote_config is the original place of the user's file: its folder is no workspace.
+        marks = ROOT_MARKS[:-1] if folder.name == "remote_tools" else ROOT_MARKS
+        if any((folder / mark).exists() for mark in marks):
+            return folder
+    return cwd
+
+
+def load(
+    config: Configuration,
+    root: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, object] | None = None,
+    fab_host: str | None = None,
+    required: Sequence[str] = ("host", "code_path"),
+) -> Settings:
+    """Collect the settings from every place that may hold one; the later place wins.
+
+    The places: defaults, ns.configure, /etc/invoke.yaml, ~/.invoke.yaml, the root's invoke.yaml,
+    .remote_config, the host's entry in `hosts`, INVOKE_REMOTE_*, `inv -f FILE`, a task, flags, `fab -H`.
+
+    Args:
+        config: the context's config, Invoke's or Fabric's; a plain mapping counts as ns.configure.
+        root: the workspace, see `find_root`.
+        environ: where INVOKE_REMOTE_* are looked for.
+        flags: values of the command's own flags by setting; None means not given.
+        fab_host: the host that `fab -H` chose.
+        required: settings that must not be empty.
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, a missing setting, a file that cannot be read.
+    """
+    layers = collect(config, root, environ, flags or {}, fab_host, ABOUT)
+    settings = _resolve(root, layers)
+    require(settings, required)
+    return settings
+
+
+def check_early(root: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Report what Invoke itself would end in a traceback for: call it where the tasks are imported.
+
+    Invoke reads invoke.yaml after tasks.py, and refuses a variable over a list (env.py: _cast).
+
+    Raises:
+        ConfigError: invoke.yaml is broken, or a variable of ours is.
+    """
+    written = project_layer(root)
+    for name, given in environ_layer(environ, ABOUT).items():
+        _parse(name, given)
+        if name in written and isinstance(written[name].value, list):
+            hint = (
+                f"write {name} there as one string of words, as in a shell: {name}: {shown(('a', 'b c'))!r}"
+            )
+            raise ConfigError(
+                "settings", f"{given.source} cannot override the list at {written[name].source}", hint
+            )
+
+
+def at_host(settings: Settings, host: str, source: str = "--hosts") -> Settings:
+    """Give the settings for another host: its own entry in `hosts` applies.
+
+    Raises:
+        ConfigError: the host's entry holds a wrong value.
+    """
+    above = (*settings.layers.above, {"host": Given(host, source)})
+    return _resolve(settings.root, replace(settings.layers, above=above))
+
+
+def expand(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
+    """Name the hosts meant by host and group names, each once, in order.
+
+    Args:
+        names: aliases and groups, also several in one word with commas between.
+
+    Raises:
+        ConfigError: a group that contains itself.
+    """
+    found: dict[str, None] = {}
+
+    def visit(name: str, inside: tuple[str, ...]) -> None:
+        if name in inside:
+            source, loop = settings.sources["hosts"], " > ".join((*inside, name))
+            raise ConfigError("settings", f"{source}: hosts: {loop}: a group inside itself")
+        for member in settings.hosts.get(name, (name,)):
+            if member == name:
+                found[name] = None
+            else:
+                visit(member, (*inside, name))
+
+    for word in names:
+        for name in filter(None, word.split(",")):
+            visit(name, ())
+    return tuple(found)
+
+
+def require(settings: Settings, names: Sequence[str]) -> None:
+    """Stop where a setting that the command needs is empty.
+
+    Raises:
+        ConfigError: says the ways to set it.
+    """
+    host, root = settings.host, settings.root
+    for name in names:
+        if not getattr(settings, name):
+            template = (root / ".remote_config.template").exists()
+            ways = f"{dotenv_name(name)}=... in .remote_config"
+            ways += " (cp .remote_config.template .remote_config)" if template else ""
+            ways += f", or `{name}:` under `remote:` in invoke.yaml"
+            if name == "host":
+                door = "./inv" if (root / "inv").exists() else "inv"
+                ways += f", or --host NAME; to try it without a host of your own: {door} demo"
+            raise ConfigError("settings", f"no {name} is set" + (f" for {host}" if host else ""), ways)
+    if "host" in names and settings.hosts.get(host, (host,)) != (host,):
+        hint = f"name one host, or run a bench task with --hosts {host}"
+        where = _place("host", settings.sources["host"])
+        raise ConfigError("settings", f"{where}: {host} is a group of hosts", hint)
+
+
+def _resolve(root: Path, layers: Layers) -> Settings:
+    """Let the higher layer win, and check every value."""
+    given = layers.merged()
+    host = _parse("host", given["host"]) if "host" in given else ""
+    entries = given["hosts"].value if "hosts" in given else {}
+    if isinstance(entries, Mapping) and isinstance(entries.get(host), Mapping):
+        given = layers.merged(entries[host])
+    values = {name: _parse(name, value) for name, value in given.items()}
+    sources = {name: given[name].source if name in given else "default" for name in ABOUT}
+    local_dir = root / Path(values.get("local_dir", Settings.local_dir)).expanduser()
+    if root.is_relative_to(local_dir):
+        hint = "name a folder of its own for results: in the workspace they would be pushed back"
+        where = _place("local_dir", sources["local_dir"])
+        raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
+    values["local_dir"] = local_dir
+    values["exclude"] = (*ALWAYS_EXCLUDED, *_as_pattern(local_dir, root), *values.get("exclude", ()))
+    if "exclude" in given:
+        sources["exclude"] = f"default, {sources['exclude']}"
+    return Settings(root=root, sources=sources, layers=layers, **values)
+
+
+def _as_pattern(folder: Path, root: Path) -> tuple[str, ...]:
+    """Write a folder of the workspace as a pattern of gitignore(5); one outside needs none."""
+    if not folder.is_relative_to(root):
+        return ()
+    literal = str(folder.relative_to(root)).translate({ord(letter): f"[{letter}]" for letter in "*?["})
+    return (f"/{literal}/",)
+
+
+def _parse(name: str, given: Given) -> Any:
+    try:
+        return ABOUT[name].kind.parse(given.value)
+    except ValueError as error:
+        where = _place(name, given.source)
+        raise ConfigError("settings", f"{where}: {error}", "inv config lists every setting") from None
+
+
+def _place(name: str, source: str) -> str:
+    # A flag or a variable says its setting's name already.
+    said = source.lower().replace("-", "_").endswith(f"_{name}")
+    return source if said else f"{source}: {name}"
+
+
+def rows(settings: Settings) -> list[tuple[str, str, str]]:
+    """List every setting, its value as one would type it, and where that came from."""
+    return [(name, shown(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
+
+
+def shown(value: object) -> str:
+    """Write a value as one would type it."""
+    if isinstance(value, tuple):
+        return shlex.join(value)
+    if isinstance(value, Mapping):
+        return " ".join(
+            name if members == (name,) else f"{name}={','.join(members)}" for name, members in value.items()
+        )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

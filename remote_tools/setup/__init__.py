@@ -1,0 +1,1 @@
+"""Make a host ready and check it; the sandbox host."""

@@ -1,0 +1,39 @@
+"""Make a host ready: code path, virtual environment, project and its extras; twice does nothing twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from remote_tools.errors import UnavailableError
+from remote_tools.loop import steps
+from remote_tools.settings.settings import Settings, require
+from remote_tools.ssh.bootstrap import packed_program, program_folder
+from remote_tools.ssh.connection import Connection, there
+from remote_tools.ssh.master import quote
+from remote_tools.sync.progress import Display
+
+
+def provision(settings: Settings, display: Display) -> steps.Outcome:
+    """Make the code path, push, and let `host/provisioner.py` make the venv there, with live output.
+
+    Raises:
+        ConfigError: no venv_path is set.
+        RemoteError: the host cannot be reached or written.
+    """
+    require(settings, ("host", "code_path", "venv_path"))
+    with steps.reached(settings, display) as link:
+        _make_folder(Connection.over(link.master), settings.code_path)
+    steps.sync(settings, steps.push_options(settings), display)
+    orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
+    program = f"{program_folder(packed_program())}/host/provisioner.py"
+    command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
+    # The run that makes the venv cannot be in it yet.
+    return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)
+
+
+def _make_folder(connection: Connection, path: str) -> None:
+    made = connection.run(f"mkdir -p -- {there(path)}", hide=True, warn=True, in_stream=False)
+    if not made.ok:
+        said = made.stderr.strip().splitlines()[-1:] or ["mkdir failed"]
+        raise UnavailableError("provision", f"{connection.host}: {said[0]}", "correct code_path: inv config")

@@ -1,0 +1,323 @@
+"""A real OpenSSH server on this machine, with keys and a home folder of its own: the host until there is one.
+
+Everything lies in one folder. `~/.ssh` is neither read nor written, and who enters (only you can) stands in
+`<root>/home`, so nothing that runs there mistakes this machine's files for a host's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from remote_tools.errors import SoftwareError, UnavailableError
+from remote_tools.setup import processes
+
+ALIAS = "sandbox"
+MARK = "REMOTE_SANDBOX"
+START_TIMEOUT_S = 10.0
+STOP_PATIENCE_S = 1.0
+SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
+LIBEXEC = "/usr/lib/openssh:/usr/libexec/openssh:/usr/libexec:/usr/lib/ssh:/opt/homebrew/libexec"
+
+# sshd goes to the account's home folder, whatever HOME says; rsync's and sftp's relative paths start there.
+ENTER = """\
+cd || exit
+if [ -z "${SSH_ORIGINAL_COMMAND-}" ]; then exec "$SHELL" -l; fi
+command=$SSH_ORIGINAL_COMMAND
+unset SSH_ORIGINAL_COMMAND
+exec "$SHELL" -c "$command"
+"""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running server; `ssh -F {ssh_config} {host_alias}` enters it.
+
+    Attributes:
+        root: the folder that holds all of it.
+        port: where it listens on 127.0.0.1.
+        pid: the listening sshd.
+    """
+
+    root: Path
+    port: int
+    pid: int
+    host_alias: str = ALIAS
+
+    @property
+    def home(self) -> Path:
+        """Name the folder that `~` means on this host."""
+        return self.root / "home"
+
+    @property
+    def ssh_config(self) -> Path:
+        """Name the client configuration that knows the host; it reads no other one."""
+        return self.root / "ssh_config"
+
+    @property
+    def identity(self) -> Path:
+        """Name the private key that the server lets in."""
+        return self.root / "user_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Name the file with the server's own key."""
+        return self.root / "known_hosts"
+
+    @property
+    def log(self) -> Path:
+        """Name sshd's log; it is kept from one start to the next."""
+        return self.root / "sshd.log"
+
+
+def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
+    """Start the server, or find the one that runs.
+
+    Args:
+        root: its folder; made where missing. Keys and home in it are used again.
+        server_lines: lines of sshd_config(5) that go before our own (AcceptEnv, MaxSessions). A server that
+            runs already is returned as it is.
+        port: where to listen; 0 takes a free one.
+
+    Raises:
+        UnavailableError: no OpenSSH server on this machine.
+        SoftwareError: sshd would not start; the message ends with its log.
+    """
+    root = root.absolute()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock(root):
+        running = status(root)
+        if running:
+            return running
+        sshd = _program("sshd")
+        _make_keys(root)
+        (root / "home").mkdir(exist_ok=True)
+        (root / "enter").write_text(ENTER)
+        sandbox = _start(sshd, root, server_lines, port)
+        _write_client_files(sandbox)
+        return sandbox
+
+
+def status(root: Path) -> Sandbox | None:
+    """Find the server that `up` started in this folder, if it still runs."""
+    try:
+        record = json.loads((root / "running.json").read_text())
+    except FileNotFoundError:
+        return None
+    if processes.started(record["pid"]) != record["started"]:  # the number may be another process's by now
+        return None
+    return Sandbox(root.absolute(), record["port"], record["pid"])
+
+
+def down(root: Path) -> bool:
+    """Stop the server and all that was started through it; keep its files.
+
+    Returns:
+        Whether anything ran.
+    """
+    root = root.absolute()
+    if not root.is_dir():
+        return False
+    with _lock(root):
+        _stop_masters(root)
+        running = status(root)
+        stopped = processes.stop(_inhabitants(root, running), STOP_PATIENCE_S)
+        if running:
+            _reap(running.pid)
+        (root / "running.json").unlink(missing_ok=True)
+        return bool(stopped)
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Let one `up` or `down` work on a folder at a time."""
+    with (root / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _program(name: str) -> str:
+    """Find a program that may stand outside a user's PATH (sshd insists on its full path)."""
+    found = shutil.which(name) or shutil.which(name, path=SBIN)
+    if not found:
+        raise UnavailableError(
+            "sandbox", f"{name} is not on this machine", "./inv --version installs what is missing"
+        )
+    return found
+
+
+def _make_keys(root: Path) -> None:
+    for name in ("host_key", "user_key"):
+        if not (root / name).exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", MARK, "-f", str(root / name)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    shutil.copyfile(root / "user_key.pub", root / "authorized_keys")
+
+
+def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> Sandbox:
+    """Start sshd; another port is tried where someone took the free one before sshd could."""
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd wants it, its service makes it
+    config, pid_file = root / "sshd_config", root / "sshd.pid"
+    for _attempt in range(1 if port else 3):
+        chosen = port or _free_port()
+        config.write_text(_server_config(root, chosen, server_lines))
+        pid_file.unlink(missing_ok=True)
+        pid = _spawn([sshd, "-D", "-f", str(config), "-E", str(root / "sshd.log")])
+        if _listens(pid, pid_file):
+            record = {"pid": pid, "port": chosen, "started": processes.started(pid)}
+            (root / "running.json").write_text(json.dumps(record))
+            return Sandbox(root, chosen, pid)
+        _reap(pid)
+    log = root / "sshd.log"
+    last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+    raise SoftwareError(
+        "sandbox", "\n  ".join([f"sshd did not start on port {chosen}:", *last]), f"see {log}"
+    )
+
+
+def _spawn(command: list[str]) -> int:
+    """Start a process in its own session, out of reach of the terminal's Ctrl-C, and forget it."""
+    streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    return os.posix_spawn(command[0], command, {"PATH": os.defpath}, file_actions=streams, setsid=True)
+
+
+def _reap(pid: int) -> None:
+    """Take the exit status of a server that has ended, where it was this process that started it."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _listens(pid: int, pid_file: Path) -> bool:
+    """Wait until sshd has bound its port, which is when it writes its pid file, or has ended."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and processes.started(pid):
+        with suppress(FileNotFoundError):
+            if pid_file.read_text().strip() == str(pid):
+                return True
+        time.sleep(0.005)
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
+    """Compose sshd_config(5); of two lines with one keyword sshd obeys the first."""
+    sftp_server = shutil.which("sftp-server", path=LIBEXEC)
+    enter = f"/bin/sh {shlex.quote(str(root / 'enter'))}"
+    lines = [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        "SetEnv "
+        + " ".join(
+            _quoted(f"{name}={value}")
+            for name, value in {
+                "HOME": f"{root}/home",
+                "REMOTE_DEVICE_LOCK": f"{root}/device.lock",  # this machine's own is another one
+                MARK: root,
+            }.items()
+        ),
+        f"HostKey {_quoted(root / 'host_key')}",
+        f"PidFile {_quoted(root / 'sshd.pid')}",
+        *server_lines,
+        f"AuthorizedKeysFile {_quoted(root / 'authorized_keys', tokens=True)}",
+        f"AllowUsers {_user()}",
+        "StrictModes no",  # the folder may lie under one that others can write to, like /tmp
+        "PermitRootLogin prohibit-password",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        f"UsePAM {'yes' if _is_locked(_user()) else 'no'}",
+        "UseDNS no",
+        "PrintMotd no",
+        "PrintLastLog no",
+        "MaxStartups 100",
+        *(["PerSourcePenalties no"] if _openssh_version() >= (9, 8) else []),
+        "LogLevel VERBOSE",
+        *([f"Subsystem sftp {sftp_server}"] if sftp_server else []),
+        f"ForceCommand {enter}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_client_files(sandbox: Sandbox) -> None:
+    """Write what ssh needs: the server's key, and a configuration that looks at nothing of the user's."""
+    key = (sandbox.root / "host_key.pub").read_text()
+    names = ",".join(f"[{name}]:{sandbox.port}" for name in ("127.0.0.1", "localhost", "::1"))
+    sandbox.known_hosts.write_text(f"{names} {key}")
+    sandbox.ssh_config.write_text(
+        f"Host {ALIAS}\n"
+        f"    HostName 127.0.0.1\n"
+        f"    Port {sandbox.port}\n"
+        f"    User {_user()}\n"
+        f"    IdentityFile {_quoted(sandbox.identity, tokens=True)}\n"
+        f"    IdentitiesOnly yes\n"
+        f"    IdentityAgent none\n"
+        f"    UserKnownHostsFile {_quoted(sandbox.known_hosts, tokens=True)}\n"
+        f"    GlobalKnownHostsFile /dev/null\n"
+        f"    StrictHostKeyChecking yes\n"
+    )
+
+
+def _stop_masters(root: Path) -> None:
+    """End the shared masters whose sockets lie in this folder; those elsewhere end with their connection."""
+    for folder, names, files in os.walk(root):
+        if folder == str(root) and "home" in names:
+            names.remove("home")
+        for path in (Path(folder, file) for file in files):
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                exit_master = ["ssh", "-F", "/dev/null", "-S", str(path), "-O", "exit", ALIAS]
+                with suppress(subprocess.TimeoutExpired):
+                    subprocess.run(exit_master, capture_output=True, stdin=subprocess.DEVNULL, timeout=2)
+                path.unlink(missing_ok=True)
+
+
+def _inhabitants(root: Path, running: Sandbox | None) -> Iterable[processes.Process]:
+    """Find the listener, its sessions, and what they left behind: it all carries our mark."""
+    mark = f"{MARK}={root}"
+    table = processes.table()
+    seeds = {each.pid for each in table if mark in each.environment} | ({running.pid} if running else set())
+    return processes.family(table, seeds - {os.getpid()})
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _is_locked(user: str) -> bool:
+    """Tell whether an account's password is locked, as root's is on Ubuntu: only PAM lets such a one in."""
+    try:
+        lines = Path("/etc/shadow").read_text().splitlines()
+    except (PermissionError, FileNotFoundError):
+        return False  # then an sshd of this account's cannot see it either
+    return any(line.startswith(f"{user}:!") for line in lines)
+
+
+def _openssh_version() -> tuple[int, int]:
+    """Ask ssh, which comes with sshd: sshd itself had no -V until 9.2."""
+    answer = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", answer)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _quoted(value: object, tokens: bool = False) -> str:
+    """Quote one word as ssh_config(5) and sshd_config(5) read it; `tokens` where they expand %-sequences."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + (text.replace("%", "%%") if tokens else text) + '"'

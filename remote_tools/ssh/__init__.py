@@ -1,0 +1,1 @@
+"""Reach a host: the shared connection, sessions over it, and Fabric's API."""

@@ -1,0 +1,409 @@
+"""Talk to the host program: one ssh session that carries requests, output, signals and small files.
+
+What starts the host's end, and the first request, leave in the first packets, so an answer takes one round
+trip once the channel is open (`bootstrap`). Requests are written so that asking twice does what asking once
+does; that is why a dropped session can simply be opened anew and asked again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import IO, Any, Protocol
+
+from remote_tools import errors
+from remote_tools.host.frames import FILE, HEADER, MAGIC, PIPE_BYTES
+from remote_tools.ssh.bootstrap import beginning_of, loader, packed_program
+from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
+
+READ_BYTES = 256 * 1024
+PING_S = 5.0
+"""How often the host is asked for a sign of life, which is ours too: three lost ones end a run's lease."""
+BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
+PATIENCE_S = 600.0
+"""How long a lost host is called again; a closed laptop counts only while it is awake."""
+FIRST_PATIENCE_S = 5.0
+"""The same for a host that has not answered yet: it may not be there at all."""
+STEADY_S = 10.0
+"""A session that lasted this long, or brought output, ends an outage: waiting starts over at the next."""
+DEATHS = 5
+"""How often in a row the host program may die without having brought anything."""
+NOT_FOUND = 127
+"""How a shell ends that cannot find the command (POSIX, 2.8.2)."""
+
+Reply = dict[str, Any]
+
+
+class Listener(Protocol):
+    """What is told of a request's output while it lasts."""
+
+    position: int
+    """Bytes of output frames consumed so far: where a new session goes on."""
+
+    def output(self, kind: bytes, data: bytes) -> None:
+        """Take output: kind is b"O" for stdout, b"E" for stderr."""
+
+    def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
+        """Take a small result file."""
+
+    def started(self, reply: dict[str, Any]) -> None:
+        """Hear that the run is there: {"started": id, "finish": what ending the push told}."""
+
+
+class Controls(Protocol):
+    """What a user does while a request lasts: Ctrl-C, keys, a resized window."""
+
+    def descriptors(self) -> list[int]:
+        """Return what becomes readable when something was done."""
+
+    def frames(self) -> list[tuple[bytes, bytes]]:
+        """Return what to send, in order, without waiting."""
+
+
+class Silent:
+    """A listener for requests that have no output."""
+
+    position = 0
+
+    def output(self, kind: bytes, data: bytes) -> None:
+        """Drop it."""
+
+    def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
+        """Drop it."""
+
+    def started(self, reply: dict[str, Any]) -> None:
+        """Ignore it."""
+
+
+class Session:
+    """One ssh session with the host program at its other end."""
+
+    def __init__(self, master: Master) -> None:
+        """Start ssh and send it what the host's Python begins with."""
+        self.master = master
+        self.sources = packed_program()
+        beginning = beginning_of(self.sources)
+        self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
+        # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
+        python = f"exec python3 -I -S -X utf8 -c '{loader(len(beginning))}'"
+        # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
+        self.process = subprocess.Popen(
+            [*master.words(), "-T", "--", master.destination.alias, python],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._incoming, self._outgoing = bytearray(), bytearray(beginning)
+        self.greeted = False
+        self._silent_s = 0.0
+        self._pinged = time.monotonic()
+        self._flush()
+
+    def close(self) -> None:
+        """End the session; what runs on the host goes on."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.said):
+            if stream is not None:
+                stream.close()
+
+    def request(
+        self,
+        op: str,
+        params: dict[str, Any],
+        listener: Listener,
+        controls: Controls | None,
+        done_before: Sequence[tuple[bytes, bytes]] = (),
+    ) -> Reply:
+        """Send one request and return its answer.
+
+        Args:
+            op: what is asked for.
+            params: its parameters.
+            listener: takes what comes before the answer.
+            controls: what the user does meanwhile.
+            done_before: frames of `controls` that wait to be sent since there was no session.
+
+        Raises:
+            Dropped: the session ended or fell silent first.
+            RemoteError: the host refuses, or cannot be reached at all.
+        """
+        self._send(b"Q", json.dumps({"op": op, "params": params}).encode())
+        for frame in done_before:
+            self._send(*frame)
+        while True:
+            for kind, payload in self._frames():
+                if kind in b"OE":
+                    listener.position += HEADER.size + len(payload)
+                    listener.output(kind, payload)
+                elif kind == b"N":
+                    self._send(b"S", self.sources)
+                elif kind == b"F":
+                    mtime_ns, length = FILE.unpack_from(payload)
+                    end = FILE.size + length
+                    listener.file(payload[FILE.size : end], mtime_ns, payload[end:])
+                elif kind == b"R":
+                    reply: Reply = json.loads(payload)
+                    if "started" not in reply:
+                        return self._checked(op, reply)
+                    listener.started(reply)
+            self._wait(controls)
+
+    def _wait(self, controls: Controls | None) -> None:
+        """Wait until something arrives, can leave, or was done; notice a host that went silent."""
+        done = controls.descriptors() if controls else []
+        interval_s = min(PING_S, self.master.destination.timeout_s / 3)
+        waited_from = time.monotonic()
+        readable, writable, _ = select.select(
+            [self._out, *done], [self._in] if self._outgoing else [], [], interval_s
+        )
+        now = time.monotonic()
+        # While we were stopped (Ctrl-Z, a closed laptop) nobody listened: that is no silence.
+        self._silent_s += min(now - waited_from, interval_s)
+        if controls and set(done) & set(readable):
+            for frame in controls.frames():
+                self._send(*frame)
+        if writable:
+            self._flush()
+        if self._out in readable:
+            self._receive()
+        elif self._silent_s > self._patience_s():
+            # The connection under it is as dead as the session: a new one must not wait for it.
+            self.process.kill()
+            self.master.close()
+            alias = self.master.destination.alias
+            raise errors.Dropped("connect", f"nothing heard of {alias} for {self._silent_s:.0f} s")
+        if self.greeted and now - self._pinged >= interval_s:
+            self._pinged = now
+            self._send(b"P", b"")
+
+    def _patience_s(self) -> float:
+        """Return how long the host may be silent; it cannot be asked for a sign of life before it greets."""
+        destination = self.master.destination
+        return (
+            destination.timeout_s
+            if self.greeted
+            else max(destination.timeout_s, destination.connect_timeout_s)
+        )
+
+    def _send(self, kind: bytes, payload: bytes) -> None:
+        """Send one frame, or as much of it as the connection takes now."""
+        self._outgoing += HEADER.pack(kind, len(payload)) + payload
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, as much as is taken without waiting."""
+        try:
+            while self._outgoing:
+                del self._outgoing[: os.write(self._in, self._outgoing[:READ_BYTES])]
+                self._silent_s = 0
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._outgoing.clear()  # reading says why ssh ended
+
+    def _receive(self) -> None:
+        data = os.read(self._out, READ_BYTES)
+        if not data:
+            self._ended()
+        self._silent_s = 0
+        self._incoming += data
+        if not self.greeted:
+            # What a shell's start-up files print comes before it.
+            _noise, found, rest = self._incoming.partition(MAGIC)
+            if found:
+                self.greeted, self._incoming = True, rest
+
+    def _frames(self) -> list[tuple[bytes, bytes]]:
+        """Take the whole frames that have arrived."""
+        frames, start = [], 0
+        while self.greeted and len(self._incoming) - start >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._incoming, start)
+            end = start + HEADER.size + length
+            if len(self._incoming) < end:
+                break
+            with memoryview(self._incoming) as view:
+                frames.append((kind, bytes(view[start + HEADER.size : end])))
+            start = end
+        del self._incoming[:start]
+        return frames
+
+    def _ended(self) -> None:
+        """Say why ssh ended.
+
+        Raises:
+            Dropped: after the host program had answered.
+            RemoteError: before it.
+        """
+        code = self.process.wait()
+        self.said.seek(0)
+        text = self.said.read().decode(errors="replace")
+        alias = self.master.destination.alias
+        lost = code == SSH_FAILED or code < 0
+        if self.greeted:
+            last = (text.strip().splitlines() or ["the connection was lost"])[-1]
+            kind = errors.Dropped if lost else errors.SoftwareError
+            raise kind("connect", f"{alias}: {last}")
+        if lost:
+            raise diagnose(text, alias, self.master.resolved.get("hostname", alias))
+        last = (text.strip().splitlines() or [f"exit code {code}"])[-1]
+        if code == NOT_FOUND or "python3" in last:
+            raise errors.UnavailableError(
+                "connect", f"{alias} has no python3", "install Python 3.8 or newer there, as python3"
+            )
+        raise errors.UnavailableError(
+            "connect", f"the session on {alias} ended at once: {last}", f"ssh {alias}"
+        )
+
+    def _checked(self, op: str, reply: Reply) -> Reply:
+        if "error" not in reply:
+            return reply
+        kinds: dict[str, type[errors.RemoteError]] = {
+            "unavailable": errors.UnavailableError,
+            "permission": errors.PermissionDenied,
+            "usage": errors.UsageError,
+            "io": errors.TransferError,
+            "data": errors.DataError,
+            "temporary": errors.TemporaryError,
+        }
+        kind = kinds.get(reply["error"], errors.SoftwareError)
+        stage = op.partition(".")[0]
+        raise kind(stage, f"{self.master.destination.alias}: {reply['message']}", reply.get("hint", ""))
+
+
+class Link:
+    """A host, reached: sessions come and go underneath, requests are answered.
+
+    Args:
+        destination: where the host is.
+        code_path: the workspace there; every request is about it.
+        say: prints one line to the user.
+    """
+
+    def __init__(self, destination: Destination, code_path: str, say: Callable[[str], None]) -> None:
+        """Name the host; nothing is opened."""
+        self.master = Master(destination)
+        self.code_path = code_path
+        self.say = say
+        self._session: Session | None = None
+        self._known = False
+
+    @property
+    def alias(self) -> str:
+        """The destination as the user typed it."""
+        return self.master.destination.alias
+
+    def ssh_words(self) -> list[str]:
+        """Return ssh's command line up to the destination, for programs that run it themselves."""
+        return self.master.words()
+
+    def open(self) -> None:
+        """Open a session ahead of the first request, so that its round trips hide behind local work.
+
+        Raises:
+            RemoteError: the host cannot be reached. A connection that gave out under it is no failure yet:
+                the first request opens it again.
+        """
+        with suppress(errors.Dropped):
+            self._open()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            self.master.open()
+            self._session = Session(self.master)
+        return self._session
+
+    def reopen(self) -> None:
+        """Open everything anew, the master too, as patiently as a request does."""
+        self.close()
+        self.master.close()
+        self.call("hello")
+
+    def close(self) -> None:
+        """End the session; the master and what runs on the host go on."""
+        if self._session is not None:
+            self._known |= self._session.greeted
+            self._session.close()
+            self._session = None
+
+    def call(self, op: str, **params: Any) -> Reply:
+        """Ask for something that has no output and return the answer."""
+        return self.stream(op, params, Silent())
+
+    def stream(
+        self, op: str, params: dict[str, Any], listener: Listener, controls: Controls | None = None
+    ) -> Reply:
+        """Ask, listen, and return the answer; a lost connection is opened again and goes on where it stopped.
+
+        Raises:
+            RemoteError: the host refuses, cannot be reached, or was lost for longer than `PATIENCE_S`.
+        """
+        outage = Outage()
+        done: list[tuple[bytes, bytes]] = []
+        while True:
+            position, began = listener.position, time.monotonic()
+            asked = {**params, "code_path": self.code_path, "offset": position}
+            try:
+                return self._open().request(op, asked, listener, controls, done)
+            except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
+                greeted = self._session is not None and self._session.greeted
+                self.close()
+                if error.stage != "connect" or not (self._known or isinstance(error, errors.Dropped)):
+                    raise
+                if greeted and (listener.position > position or time.monotonic() - began > STEADY_S):
+                    outage = Outage()
+                if outage.attempts == 0:
+                    self.say(f"{error.reason}; connecting again")
+                if outage.hopeless(self._known, greeted):
+                    raise
+                done = [] if greeted else done
+            done += _rest(outage.backoff_s(), controls)
+
+
+class Outage:
+    """A connection that was lost: since when, and how often it was opened again in vain."""
+
+    def __init__(self) -> None:
+        """Start with a connection that was not lost yet."""
+        self._since = 0.0
+        self.attempts = self._deaths = 0
+
+    def hopeless(self, known: bool, greeted: bool) -> bool:
+        """Tell whether to give up: on time, or where the host program starts and dies again and again."""
+        self._since = self._since or time.monotonic()
+        self._deaths += greeted
+        patience_s = PATIENCE_S if known else FIRST_PATIENCE_S
+        return self._deaths > DEATHS or time.monotonic() - self._since > patience_s
+
+    def backoff_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        self.attempts += 1
+        return BACKOFF_S[min(self.attempts, len(BACKOFF_S)) - 1]
+
+
+def _rest(duration_s: float, controls: Controls | None) -> list[tuple[bytes, bytes]]:
+    """Wait, and return what the user did meanwhile, who may let go of the run here too."""
+    done: list[tuple[bytes, bytes]] = []
+    until = time.monotonic() + duration_s
+    while (left_s := until - time.monotonic()) > 0:
+        if controls is None:
+            time.sleep(left_s)
+        elif select.select(controls.descriptors(), [], [], left_s)[0]:
+            done += controls.frames()
+    return done

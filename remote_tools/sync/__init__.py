@@ -1,0 +1,1 @@
+"""Push the workspace and pull files: plans, rsync, progress."""

@@ -1,0 +1,141 @@
+"""Pull results: exactly the files that the host named; a transfer that gave out goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remote_tools.host.listing import size_of
+from remote_tools.sync import rsync
+from remote_tools.sync.plan import Link, PushOptions
+from remote_tools.sync.progress import Bar, Display, RsyncOutput
+from remote_tools.sync.push import LARGE_BYTES, again
+from remote_tools.sync.rsync_processes import run
+from remote_tools.sync.workspace import look, shown
+
+CONTROLS = bytes([*range(32), 127])
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """What a pull brought.
+
+    Args:
+        files: how many of the files asked for are here.
+        size_bytes: their size.
+        missing: what was asked for and is not on the host any more.
+        refused: why, of each path that must not be written here.
+    """
+
+    files: int
+    size_bytes: int
+    missing: tuple[bytes, ...] = ()
+    refused: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def pull(
+    link: Link,
+    remote_root: str,
+    entries: Sequence[tuple[bytes, int]],
+    local_dir: Path,
+    options: PushOptions,
+    display: Display,
+    host_rsync: Mapping[str, Any],
+) -> PullResult:
+    """Bring exactly these files; each appears whole or not at all.
+
+    Args:
+        link: the host.
+        remote_root: the folder there, absolute.
+        entries: (path below it, size in bytes), as the host told them.
+        local_dir: the folder here.
+        options: rsync options and timeout.
+        display: where progress is shown.
+        host_rsync: which rsync the host has, see `replica.rsync_here`.
+
+    Raises:
+        TemporaryError: the connection gave out again and again.
+        RemoteError: anything else that went wrong; says what.
+    """
+    pair = rsync.pair_with(link.alias, dict(host_rsync))
+    fence = Fence(local_dir)
+    refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
+    wanted = {path: size for path, size in entries if path not in refused}
+    if not wanted:
+        return PullResult(0, 0, (), refused)
+    local_dir.mkdir(parents=True, exist_ok=True)
+
+    def attempt() -> None:
+        _receive(link, pair, remote_root, wanted, local_dir, options, bar)
+
+    with display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
+        again(link, display, attempt)
+    top = os.fsencode(local_dir)
+    missing = tuple(path for path in wanted if look(top, path) is None)
+    sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]
+    return PullResult(len(sizes), sum(sizes), missing, refused)
+
+
+def _receive(
+    link: Link,
+    pair: rsync.Pair,
+    remote_root: str,
+    wanted: Mapping[bytes, int],
+    local_dir: Path,
+    options: PushOptions,
+    bar: Bar,
+) -> None:
+    """Run rsync for a pull: patchwork only pushes."""
+    with rsync.listed(wanted) as listing:
+        large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
+        words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing, large)
+        command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
+        path = rsync.remote_path(pair, remote_root + "/")
+        command += [rsync.address(link.alias, path), f"{local_dir}/"]
+        outcome = run(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, options.timeout_s))
+    rsync.check(outcome, link.alias, "fetch", options.timeout_s)
+
+
+class Fence:
+    """Tell which names would be written elsewhere than below a folder; what is a real folder is remembered.
+
+    Args:
+        local_dir: the folder.
+    """
+
+    def __init__(self, local_dir: Path) -> None:
+        """Name the folder; it need not exist yet."""
+        self._top = os.fsencode(local_dir)
+        self._real = {b""}
+
+    def fault(self, path: bytes) -> str:
+        """Return why a path that the host named must not be written here; nothing where it may."""
+        parts = path.split(b"/")
+        if path.startswith(b"/") or b".." in parts:
+            return "it leads out of the folder"
+        if b"" in parts or b"." in parts:
+            return "it is no plain path"
+        if path.translate(None, CONTROLS) != path:
+            return "its name holds control characters"
+        return self._obstacle(path.rpartition(b"/")[0])
+
+    def _obstacle(self, folder: bytes) -> str:
+        """Return what stands in place of a folder, or of one above it; one that is missing can be made."""
+        if folder in self._real:
+            return ""
+        obstacle = self._obstacle(folder.rpartition(b"/")[0])
+        if obstacle:
+            return obstacle
+        full = self._top + b"/" + folder
+        try:
+            mode = os.lstat(full).st_mode
+        except FileNotFoundError:
+            return ""
+        if not stat.S_ISDIR(mode):
+            return f"{shown(full)} is {'a link' if stat.S_ISLNK(mode) else 'no folder'}"
+        self._real.add(folder)
+        return ""

@@ -1,0 +1,338 @@
+"""Know rsync: which one is here and there, what both understand, how to start it and why it ended.
+
+rsync(1) and its NEWS say since when an option exists. openrsync (macOS, OpenBSD) speaks protocol 27 or 29 and
+calls itself compatible with 2.6.9; it is given the options of that version only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from remote_tools.errors import (
+    ConfigError,
+    PermissionDenied,
+    RemoteError,
+    TransferError,
+    UnavailableError,
+)
+from remote_tools.host.listing import join
+from remote_tools.host.software import system_here
+from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
+from remote_tools.settings import option_grammar
+from remote_tools.ssh.master import quote
+from remote_tools.sync.progress import OUT_FORMAT
+from remote_tools.sync.rsync_processes import TIMED_OUT, Outcome, run
+
+# fmt: off
+FILTERS = frozenset((
+    "--exclude", "--exclude-from", "--include", "--include-from", "--filter", "-f", "-F", "-C",
+    "--cvs-exclude", "--max-size", "--min-size",
+))
+# fmt: on
+"""Options by which rsync leaves out files that it was told to send."""
+
+# fmt: off
+ALTERING = frozenset((
+    "--chmod", "--no-perms", "--no-p", "--no-times", "--no-t", "-E", "--executability", "--no-links",
+    "--no-l", "-L", "--copy-links", "-k", "--copy-dirlinks", "--copy-unsafe-links", "--safe-links",
+    "--munge-links", "--fake-super", "--iconv", "-u", "--update", "--existing", "--ignore-existing",
+    "--ignore-non-existing", "-x",
+))
+# fmt: on
+"""Options by which what arrives differs from what is here, or does not arrive."""
+
+CHECKSUM = frozenset(("-c", "--checksum"))
+"""Options by which rsync compares the contents, which records of files cannot do."""
+
+# fmt: off
+FETCHING = frozenset((
+    "-z", "--compress", "--zc", "--zl", "--bwlimit", "-4", "-6", "--ipv4", "--ipv6", "--rsync-path",
+    "--contimeout", "-T", "--temp-dir",
+))
+# fmt: on
+"""Options that apply to results too; the others say which files of the workspace are sent, and how."""
+
+STALLED = frozenset((10, 12, 30, 35, 255))
+"""rsync's exit codes where the connection gave out: socket, protocol, timeouts, and ssh's own 255."""
+
+VANISHED = 24
+PARTIAL = 23
+
+_INSTALLERS = (
+    ("debian ubuntu", "sudo apt-get install rsync"),
+    ("fedora rhel centos amzn rocky almalinux", "sudo dnf install rsync"),
+    ("alpine", "sudo apk add rsync"),
+    ("arch", "sudo pacman -S rsync"),
+    ("suse opensuse sles", "sudo zypper install rsync"),
+    ("macos", "brew install rsync"),
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """An rsync program: `number` is what it claims to be compatible with."""
+
+    openrsync: bool
+    number: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The rsync here and the one on the host."""
+
+    here: Version
+    there: Version
+
+    def has(self, *number: int) -> bool:
+        """Tell whether both are rsync itself, of this version or newer."""
+        return self.local_has(*number) and not self.there.openrsync and self.there.number >= number
+
+    def local_has(self, *number: int) -> bool:
+        """Tell whether the local one is rsync itself, of this version or newer."""
+        return not self.here.openrsync and self.here.number >= number
+
+
+class Stalled(Exception):
+    """The connection gave out; what has arrived stays, and the rest may be asked for again."""
+
+
+def parse_version(text: str) -> Version:
+    """Read `rsync --version`; what cannot be read counts as the oldest."""
+    found = re.search(r"rsync\s+version\s+v?(\d+(?:\.\d+)*)", text)
+    number = tuple(map(int, found[1].split("."))) if found else (2, 6, 9)
+    return Version("openrsync" in text, number)
+
+
+@functools.lru_cache
+def local_version() -> Version:
+    """Ask the local rsync for its version.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    try:
+        done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
+    except FileNotFoundError as error:
+        system = "macos" if sys.platform == "darwin" else system_here()
+        raise UnavailableError("sync", "no rsync on this machine", _install_hint(system)) from error
+    return parse_version((done.stdout + done.stderr).decode(errors="replace"))
+
+
+def pair_with(alias: str, there: dict[str, str]) -> Pair:
+    """Return what the rsync here and there can do.
+
+    Args:
+        alias: the host.
+        there: what `replica.rsync_here` found on it.
+
+    Raises:
+        UnavailableError: one is missing; says how to install it.
+    """
+    if there["path"] is None:
+        raise UnavailableError(
+            "sync", f"no rsync on {alias}", f"on {alias}: {_install_hint(there['system'])}"
+        )
+    return Pair(local_version(), parse_version(there["says"]))
+
+
+def _install_hint(system: str) -> str:
+    for names, command in _INSTALLERS:
+        if set(names.split()) & set(system.split()):
+            return command
+    return "install rsync with the system's package manager"
+
+
+# Its command line -------------------------------------------------------------------------------------------
+
+
+def names_of(words: Sequence[str]) -> set[str]:
+    """Return the options among the words, without their values."""
+    return set(option_grammar.names(words, option_grammar.RSYNC))
+
+
+def push_words(
+    pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool, aside: str
+) -> list[str]:
+    """Return the options of a push: what the user may change, the user's own, what must be as it is.
+
+    Args:
+        pair: what both sides understand.
+        words: RSYNC_OPTIONS.
+        timeout_s: how long the connection may be silent.
+        listing: file with the paths to send, separated by NUL.
+        large: a file is so large that its progress is reported, and half of it kept if it is cut.
+        aside: the folder in `DISPLACED` for what is overwritten.
+    """
+    own = ["-l", "-I", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
+    own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}/{aside}"]
+    if not pair.here.openrsync:
+        own += ["--no-recursive", "--no-implied-dirs"]
+    return [*_common(pair, timeout_s, large), *words, *own]
+
+
+def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool) -> list[str]:
+    """Return the options of a fetch: plain files only, times kept, no owner or special mode taken over."""
+    own = ["-vt", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
+    if not pair.here.openrsync:
+        own += ["--no-recursive", "--no-implied-dirs", "--no-links", "--no-devices", "--no-specials"]
+    if pair.has(3, 1, 0):
+        own += ["--ignore-missing-args"]
+    return [*_common(pair, timeout_s, large), *_fetching(words), *own]
+
+
+def _fetching(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of RSYNC_OPTIONS that apply to results too."""
+    rest = iter(words)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        valued = not equals and (name in option_grammar.RSYNC.long_with_value or name == "-T")
+        value = [next(rest)] if valued else []
+        if name in FETCHING:
+            yield from (word, *value)
+
+
+def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
+    """Return what a push and a fetch share; a --partial-dir has rsync look into it for each file anew."""
+    words = [f"--timeout={max(1, round(timeout_s))}"]
+    words += [f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"] if large else []
+    if pair.has(3, 0, 0):
+        words.append("-s")
+    elif pair.local_has(3, 2, 4):
+        words.append("--old-args")  # it would quote what `remote_path` has quoted
+    if pair.local_has(3, 1, 0):
+        words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
+        words += ["--info=progress2"] if large else []
+    return words
+
+
+def patience_s(pair: Pair, timeout_s: float) -> float | None:
+    """Return how long rsync may be silent before its first word: -v makes it speak up; openrsync may not."""
+    return None if pair.here.openrsync else timeout_s
+
+
+def remote_path(pair: Pair, path: str) -> str:
+    """Return a path on the host as rsync must be given it: without -s the host's shell reads it once more."""
+    return path if pair.has(3, 0, 0) else quote(path)
+
+
+def rsh(words: Sequence[str]) -> str:
+    """Return ssh's words as rsync's --rsh reads them: spaces split, quotes hold, a doubled one is itself."""
+    plain = re.compile(r"[\w@%+=:,./-]+", re.ASCII).fullmatch
+    return " ".join(word if plain(word) else '"' + word.replace('"', '""') + '"' for word in words)
+
+
+@contextlib.contextmanager
+def listed(paths: Iterable[bytes]) -> Iterator[Path]:
+    """Write a listing for --files-from and --from0, and remove it afterwards.
+
+    A name that begins with # or ; would be a comment there (rsync's exclude.c, RL_DUMP_COMMENTS).
+    """
+    with tempfile.NamedTemporaryFile(prefix="remote-listing-") as file:
+        file.write(join(b"./" + path if path[:1] in b"#;" else path for path in paths))
+        file.flush()
+        yield Path(file.name)
+
+
+def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[bytes]:
+    """Ask the local rsync which of the files its options leave out: only it knows what a filter means.
+
+    It is asked about the folders too: where rsync walks a tree, what lies below an excluded one is not seen.
+    """
+    if not paths or not names_of(words) & FILTERS:
+        return set()
+    above = {path: {path[:i] for i, byte in enumerate(path) if byte == 47} for path in paths}
+    with tempfile.TemporaryDirectory() as nowhere, listed([*paths, *set().union(*above.values())]) as listing:
+        own = ["--dry-run", "-l", "-I", "-d", f"--files-from={listing}", "--from0", "--out-format=::%n"]
+        command = ["rsync", *words, *own, "--no-recursive", "--no-implied-dirs", f"{root}/", nowhere]
+        done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode not in (0, PARTIAL, VANISHED):
+        raise refused(done.stderr.decode(errors="replace").splitlines())
+    lines = (line[2:] for line in done.stdout.splitlines() if line.startswith(b"::"))
+    sent = {unescape(line).rstrip(b"/") for line in lines}
+    return {path for path in paths if path not in sent or not above[path] <= sent}
+
+
+def differing(
+    alias: str,
+    ssh_words: Sequence[str],
+    pair: Pair,
+    top: tuple[Path, str],
+    paths: Sequence[bytes],
+    words: Sequence[str],
+    timeout_s: float,
+) -> list[bytes]:
+    """Ask rsync which files differ by their contents, though they look the same.
+
+    Args:
+        alias: the host.
+        ssh_words: how to reach it.
+        pair: what both sides understand.
+        top: the folder here, and there.
+        paths: of the files, below it.
+        words: RSYNC_OPTIONS, with --checksum.
+        timeout_s: how long the connection may be silent.
+
+    Raises:
+        Stalled: the connection gave out.
+        RemoteError: rsync failed otherwise.
+    """
+    said = bytearray()
+    with listed(paths) as listing:
+        own = ["--dry-run", "-t", f"--files-from={listing}", "--from0", "--out-format=::%i %n"]
+        own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
+        command = ["rsync", *_common(pair, timeout_s, False), *words, *own, f"--rsh={rsh(ssh_words)}"]
+        command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
+        check(run(command, said.extend, None), alias, "sync", timeout_s)
+    sent = (line.split(b" ", 1)[1] for line in said.splitlines() if line.startswith(b"::<f"))
+    return [unescape(bytes(name)) for name in sent]
+
+
+def address(alias: str, path: str) -> str:
+    """Return a path on the host as an argument of rsync: an IPv6 literal needs its brackets."""
+    user, at, host = alias.rpartition("@")
+    return f"{user}{at}[{host}]:{path}" if ":" in host else f"{alias}:{path}"
+
+
+def unescape(name: bytes) -> bytes:
+    """Undo rsync's escapes of what is not printable: `\\#012` (rsync(1), --8-bit-output)."""
+    return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8)]), name)
+
+
+# How it ended ---------------------------------------------------------------------------------------------
+
+
+def check(outcome: Outcome, alias: str, stage: str, timeout_s: float) -> None:
+    """Turn the way rsync ended into the error that it means.
+
+    Raises:
+        Stalled: the connection gave out.
+        RemoteError: anything else that is no success; files that vanished meanwhile are none.
+    """
+    if outcome.code in (0, VANISHED):
+        return
+    lines = [line for line in outcome.said if line.strip() and not line.startswith("rsync error:")]
+    first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
+    if outcome.code == TIMED_OUT:
+        raise Stalled(f"{alias}: nothing was heard for {timeout_s:g} s")
+    if outcome.code in STALLED or outcome.code < 0:
+        raise Stalled(f"{alias}: {first}")
+    if outcome.code in (1, 2, 4):
+        raise refused(list(outcome.said))
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
+    raise kind(stage, f"{alias}: {first}{more}", f"ssh {alias} df -h, or correct the file that it names")
+
+
+def refused(said: Sequence[str]) -> ConfigError:
+    """Return the error of a command line that rsync did not take."""
+    reason = said[0].strip() if said else "no reason given"
+    return ConfigError("sync", f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")

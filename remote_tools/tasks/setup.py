@@ -1,0 +1,104 @@
+"""A host made ready: init, provision, doctor."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from invoke import Context, Exit
+from invoke.tasks import task
+
+from remote_tools.tasks._context import HOST, JSON, display, end, print_json, root, settings_for
+
+if TYPE_CHECKING:
+    from remote_tools.setup.doctor import Finding
+
+
+@task(
+    help={
+        "host": "ssh's name for the host; asked for where it is not given",
+        "code-path": "the folder there that the workspace is pushed to",
+        "venv-path": "the virtual environment there",
+        "force": "replace a .remote_config that is there; the old one is kept beside",
+        "no-check": "do not have the doctor look at the host afterwards",
+    }
+)
+def init(
+    c: Context,
+    host: str | None = None,
+    code_path: str | None = None,
+    venv_path: str | None = None,
+    force: bool = False,
+    no_check: bool = False,
+) -> None:
+    """Write .remote_config: asks for host and paths, offers the aliases of ~/.ssh/config; runs doctor."""
+    from pathlib import Path
+
+    from remote_tools.errors import UsageError
+    from remote_tools.settings import first_config
+
+    path = root() / ".remote_config"
+    if path.exists() and not force:
+        raise UsageError(
+            "init", f"{path} is there already", "inv config shows it; inv init --force replaces it"
+        )
+    given = {"host": host, "code_path": code_path, "venv_path": venv_path}
+    known = first_config.aliases(Path.home() / ".ssh" / "config")
+    ask = input if sys.stdin.isatty() else None
+    print(first_config.write(path, first_config.ask_for(given, known, root().name, ask)))
+    if not no_check:
+        doctor(c)
+
+
+@task(help={"host": HOST})
+def provision(c: Context, host: str | None = None) -> None:
+    """Make the host ready: code path, virtual environment, the project with its extras."""
+    from remote_tools.setup.provision import provision as provision_
+
+    end(provision_(settings_for(c, host=host), display()))
+
+
+@task(help={"host": HOST, "json": JSON, "strict": "exit code 1 for warnings"})
+def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool = False) -> None:
+    """Try every capability that the loop needs, and say what mends those that are missing."""
+    from remote_tools.setup import doctor as doctor_
+
+    shown = display()
+    findings = []
+    for finding in doctor_.examine(settings_for(c, host=host), shown.say):
+        findings.append(finding)
+        if not json:
+            _print_finding(finding)
+    code = doctor_.exit_code(findings, strict)
+    if json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        print(_summary(findings))
+    if code:
+        raise Exit(code=code)
+
+
+def _summary(findings: list[Finding]) -> str:
+    """Count the states, and say what a run would do."""
+    from collections import Counter
+
+    counts = Counter(finding.state for finding in findings)
+    failed = next((finding for finding in findings if finding.state == "failure"), None)
+    then = f"a run would end with {failed.code}: {failed.name}" if failed else "ready to run"
+    return f"{counts['ok']} ok, warnings: {counts['warning']}, failures: {counts['failure']}; {then}"
+
+
+def _print_finding(finding: Finding) -> None:
+    """Print one line, and what mends it on a second one; a host's words are shown as plain text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.state]
+    seen = "".join(letter if letter.isprintable() else "?" for letter in finding.seen.replace("\n", "; "))
+    line = Text.assemble(
+        (f"{finding.state:8}", colour), f"{finding.name:15}", f"{seen}  ", (f"{finding.seconds:.2f} s", "dim")
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(line)
+    if finding.hint and finding.state != "ok":
+        console.print(Text(f"{'':8}{'':15}next: {finding.hint}"))
