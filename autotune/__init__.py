@@ -7,17 +7,15 @@ results.best.config
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 from autotune.backends import Backend
-from autotune.model.budget import Budget
+from autotune.model.budget import Budget, Limits
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.space import SearchSpace
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status, Trial
+from autotune.model.version import __version__
 from autotune.predict import Choice, best_config
-from autotune.sites.workers import Limits
 from autotune.store.results import Results
 from autotune.tuner import tune
 
@@ -36,6 +34,7 @@ __all__ = [
     "TensorSpec",
     "Timing",
     "Trial",
+    "__version__",
     "best_config",
     "tune",
 ]

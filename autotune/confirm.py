@@ -9,7 +9,8 @@ from statistics import median
 
 from autotune.machine import blas
 from autotune.model.kernel import Kernel
-from autotune.model.timing import Timing, summarize
+from autotune.model.statistics import summarize
+from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Workload
 from autotune.sites.workers import CompileOutcome, RunOutcome, Workers

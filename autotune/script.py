@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autotune import Budget, report, tune
+from autotune import report
 from autotune.backends import NAMES
+from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel
 from autotune.model.space import SearchSpace
 from autotune.store.cache import METRICS
+from autotune.tuner import tune
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from autotune.model.budget import Budget
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Kernel, Specs
 from autotune.model.space import Config, SearchSpace
-from autotune.model.timing import Timing, metrics
+from autotune.model.statistics import metrics
+from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status, Trial
 from autotune.model.workload import GENERATOR_FAULTS, Job, Workload, workload
 from autotune.search import Exhaustive, Observation, Strategy

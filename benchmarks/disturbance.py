@@ -25,7 +25,8 @@ from autotune.backends import Artifact
 from autotune.backends.c import CBackend
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import SearchSpace
-from autotune.model.timing import Timing, quantile
+from autotune.model.statistics import quantile
+from autotune.model.timing import Timing
 from autotune.sites.workers import Workers
 
 ROUNDS = 12

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.model.space import Value
-from autotune.model.timing import metrics
+from autotune.model.statistics import metrics
 from autotune.model.trial import Status, Trial
 from autotune.model.workload import config_label
 

@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from autotune.model.errors import UsageError
-from autotune.sites.workers import Limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may use before it is killed.
+
+    Args:
+        compile_s: seconds of compiling; time held still for a measurement does not count.
+        run_s: seconds until a call returns; again for the timing, beside what `Timing` allows.
+        memory_bytes: address space of a compiler, and of a candidate beside its tensors.
+        output_bytes: what a candidate may print; of a compiler's messages, what is kept.
+    """
+
+    compile_s: float = 60.0
+    run_s: float = 30.0
+    memory_bytes: int = 4 << 30
+    output_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Generator, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, Value
-from autotune.sites.correctness import dtype_of, materialize
+from autotune.model.tensors import dtype_of, materialize
 
 NAME_BYTES = 255  # NAME_MAX of ext4, xfs, apfs and NFS alike
 _CUT_DIGITS = 16

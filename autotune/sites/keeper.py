@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from autotune.backends import Artifact, Program, get
-from autotune.model.timing import Timing, sample
+from autotune.model.timing import Timing
 from autotune.sites.compilers import Compilers
 from autotune.sites.processes import Family, ending, first_to_go, kill, out_of_memory, signal_name, spawn
 from autotune.sites.runner import REFUSED_MEMORY, Load, serve
+from autotune.sites.sampling import sample
 from autotune.sites.wire import Record, receive, send, wait
 
 _LARGEST_REPLY = 1 << 16

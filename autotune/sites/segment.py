@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.model.kernel import TensorSpec
-from autotune.sites.correctness import Mismatch, dtype_of, poison_byte
+from autotune.model.tensors import dtype_of
+from autotune.sites.correctness import Mismatch, poison_byte
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0

@@ -26,32 +26,17 @@ from typing import Any
 
 from autotune.backends import Artifact, Backend, Program
 from autotune.machine import blas
+from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
 from autotune.model.kernel import Inputs, Kernel
+from autotune.model.tensors import materialize
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
-from autotune.sites.correctness import Golden, Mismatch, materialize
+from autotune.sites.correctness import Golden, Mismatch
 from autotune.sites.keeper import Keeper
 from autotune.sites.runner import Load
 from autotune.sites.segment import Segment
 from autotune.sites.wire import Record, receive, send
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a candidate may use before it is killed.
-
-    Args:
-        compile_s: seconds of compiling; time held still for a measurement does not count.
-        run_s: seconds until a call returns; again for the timing, beside what `Timing` allows.
-        memory_bytes: address space of a compiler, and of a candidate beside its tensors.
-        output_bytes: what a candidate may print; of a compiler's messages, what is kept.
-    """
-
-    compile_s: float = 60.0
-    run_s: float = 30.0
-    memory_bytes: int = 4 << 30
-    output_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True)

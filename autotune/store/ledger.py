@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autotune.model.budget import Limits
 from autotune.model.errors import DataError
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, digest, workload_label
-from autotune.sites.workers import Limits
 from autotune.store import cache, journal
 from autotune.store.recorder import Recorder
 

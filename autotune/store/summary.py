@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from autotune import __version__
 from autotune.machine.cpu import Roofline
 from autotune.model.trial import Trial
+from autotune.model.version import __version__
 from autotune.model.workload import Workload
 from autotune.store import cache
 from autotune.store.ledger import Ledger

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 import autotune
 from autotune.backends.c import CBackend
+from autotune.model.budget import Budget, Limits
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
 from autotune.model.timing import Timing
-from autotune.sites.workers import Limits
-from autotune.tuner import Budget
 
 LENGTH = 512
 CONFIGS = 200

@@ -15,16 +15,8 @@ from vector_add import INPUTS, KERNEL
 
 from autotune.model.errors import DataError, UsageError
 from autotune.model.kernel import Inputs, TensorSpec
-from autotune.sites.correctness import (
-    Golden,
-    Mismatch,
-    dtype_of,
-    is_poison,
-    materialize,
-    poison_byte,
-    regions,
-    tolerance,
-)
+from autotune.model.tensors import dtype_of, materialize
+from autotune.sites.correctness import Golden, Mismatch, is_poison, poison_byte, regions, tolerance
 
 Array = NDArray[Any]
 

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.model.errors import UsageError
-from autotune.model.timing import Run, Timing, median_interval, metrics, quantile, sample, summarize
+from autotune.model.statistics import median_interval, metrics, quantile, summarize
+from autotune.model.timing import Timing
 from autotune.model.trial import Metrics
+from autotune.sites.sampling import Run, sample
 
 SAMPLES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200)
 

@@ -14,7 +14,7 @@ from autotune import Inputs, Kernel, SearchSpace, TensorSpec
 from autotune.model.errors import DataError
 from autotune.model.kernel import Specs
 from autotune.model.space import Config, Value
-from autotune.model.timing import metrics
+from autotune.model.statistics import metrics
 from autotune.model.trial import Status, Trial
 from autotune.model.workload import config_label, spec_dict, workload_label
 from autotune.predict import Choice, best_config

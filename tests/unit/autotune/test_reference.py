@@ -12,7 +12,8 @@ from vector_add import INPUTS, KERNEL
 from autotune.backends.c import CBackend
 from autotune.confirm import TURNS, faster_reference
 from autotune.machine import blas
-from autotune.model.timing import Timing, metrics
+from autotune.model.statistics import metrics
+from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status
 from autotune.sites.workers import RunOutcome, Workers
 from autotune.store.results import speedup

@@ -20,11 +20,12 @@ from vector_add import GOOD, INPUTS, KERNEL, LENGTH, LOOP, body
 
 from autotune import backends
 from autotune.backends.c import CBackend
+from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
 from autotune.model.kernel import Inputs, TensorSpec
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
-from autotune.sites.workers import CompileOutcome, Limits, RunOutcome, Workers
+from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
 
 BRIEF = Timing(warmup_s=0, min_repeats=6, max_repeats=6, min_sample_ns=1)
 TIGHT = Limits(compile_s=30, run_s=1.5, memory_bytes=96 << 20, output_bytes=10_000)

@@ -1,0 +1,60 @@
+"""Take the samples of one program; it runs in the candidate's process, without NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autotune.model.statistics import median_interval, quantile
+from autotune.model.timing import Timing
+
+Run = Callable[[int, int, bool], list[int]]
+"""(calls, samples, cold) -> nanoseconds of each sample, of that many calls back to back."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Repeats of one program: nanoseconds of each sample, of `calls` calls."""
+
+    nanoseconds: list[int]
+    calls: int
+
+
+def sample(run: Run, timing: Timing) -> Samples:
+    """Time a program: warm up, then repeat until the median is known well enough or the time is up."""
+    cold = timing.caches == "cold"
+    once_ns = _warm_up(run, timing.warmup_s * 1e9)
+    calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / once_ns))
+    taken: list[int] = []
+    left_ns = timing.max_s * 1e9
+    want = max(1, min(timing.min_repeats, int(left_ns // (once_ns * calls))))
+    while want > 0:
+        taken += (block := run(calls, want, cold))
+        left_ns -= sum(block)
+        if _narrow_enough(taken, timing):
+            break
+        # Blocks grow with what there is: sorting after every sample would cost more than a small kernel.
+        affordable = int(left_ns // (sum(taken) / len(taken)))
+        want = min(max(1, len(taken) // 4), timing.max_repeats - len(taken), affordable)
+    return Samples(taken, calls)
+
+
+def _warm_up(run: Run, budget_ns: float) -> float:
+    """Call the program for so long, at least once; return the nanoseconds of a call."""
+    spent, calls, once = 0.0, 1, math.inf
+    while True:
+        (took,) = run(calls, 1, False)
+        spent += took
+        once = min(once, max(took, 1) / calls)
+        if spent >= budget_ns:
+            return once
+        calls = max(1, min(calls * 10, int((budget_ns - spent) / once)))
+
+
+def _narrow_enough(taken: list[int], timing: Timing) -> bool:
+    if len(taken) < max(timing.min_repeats, 6):
+        return False
+    ordered = sorted(taken)
+    low, high = median_interval(len(ordered))
+    return ordered[high] - ordered[low] <= timing.target_ci * quantile(ordered, 0.5)
