@@ -84,3 +84,7 @@ class ConfigError(RemoteError):
     """A setting is wrong or missing (EX_CONFIG)."""
 
     exit_code = 78
+
+
+SIGNALLED = 128
+"""A command that a signal ended exits with this plus the signal's number, as in a shell."""

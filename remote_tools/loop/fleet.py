@@ -24,8 +24,8 @@ from remote_tools.errors import RemoteError
 from remote_tools.loop.relay import Relay
 from remote_tools.loop.steps import Outcome
 from remote_tools.settings.settings import Settings
+from remote_tools.sync.last_push import client_id
 from remote_tools.sync.progress import Bar, Display
-from remote_tools.sync.workspace import client_id
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 1024 * 1024

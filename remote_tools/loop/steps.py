@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from remote_tools.errors import RemoteError
+from remote_tools.errors import SIGNALLED, RemoteError
 from remote_tools.host.device_lock import user
-from remote_tools.runs import client, summaries
+from remote_tools.runs import client, summaries, terminal
 from remote_tools.runs.arrivals import Results
 from remote_tools.runs.records import Records, Source, new_id
 from remote_tools.runs.reporting import write_report
@@ -73,7 +73,7 @@ class Outcome:
 class Interrupted(RemoteError):
     """Ctrl-C while no run was there to be told; ends as a shell says that SIGINT ends."""
 
-    exit_code = client.SIGNALLED + signal.SIGINT
+    exit_code = SIGNALLED + signal.SIGINT
 
 
 def _who() -> str:
@@ -194,14 +194,14 @@ class Run:
             venv_path=settings.venv_path,
             python=settings.python,
             pty=how.pty,
-            size=client.terminal_size() if how.pty else None,
+            size=terminal.terminal_size() if how.pty else None,
             term=os.environ.get("TERM", "dumb") if how.pty else None,
             on_disconnect=how.on_disconnect,
             lease_s=how.lease_s,
             keep_runs=settings.keep_runs,
             device_for=f"{_who()}@{socket.gethostname()}" if device_lock else None,
             # Its output is a pipe there and a terminal here: tables should fit.
-            env={"COLUMNS": str(client.terminal_size()[1])} if sys.stdout.isatty() else {},
+            env={"COLUMNS": str(terminal.terminal_size()[1])} if sys.stdout.isatty() else {},
         )
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 
@@ -267,7 +267,7 @@ class Run:
                 detach=self.how.detach,
                 wanted=_wanted(self.settings) if results else None,
             )
-        except (client.LetGo, client.LetGoOfPipe):
+        except (terminal.LetGo, client.LetGoOfPipe):
             raise
         except RemoteError:
             if console.run_id:

@@ -17,8 +17,9 @@ from remote_tools.errors import DataError, TransferError
 from remote_tools.host.listing import digest_of, join, pack, path_of, size_of, split, unpack
 from remote_tools.ssh.master import Master
 from remote_tools.sync import rsync
+from remote_tools.sync.last_push import client_id
 from remote_tools.sync.progress import count_text, size_text
-from remote_tools.sync.workspace import Workspace, client_id, look, shown
+from remote_tools.sync.workspace import Workspace, look, shown
 
 MANY_DELETES = 20
 MANY_DELETES_SHARE = 0.1

@@ -12,8 +12,9 @@ from typing import Any
 from remote_tools.host.listing import size_of
 from remote_tools.sync import rsync
 from remote_tools.sync.plan import Link, PushOptions
-from remote_tools.sync.progress import Bar, Display, RsyncOutput
+from remote_tools.sync.progress import Bar, Display
 from remote_tools.sync.push import LARGE_BYTES, again
+from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import run
 from remote_tools.sync.workspace import look, shown
 

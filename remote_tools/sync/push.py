@@ -37,7 +37,8 @@ from remote_tools.errors import TemporaryError, UnavailableError
 from remote_tools.host.listing import pack, size_of, unpack
 from remote_tools.sync import rsync
 from remote_tools.sync.plan import Base, Link, Plan, PushOptions, check_deletes, make_plan
-from remote_tools.sync.progress import Bar, Display, RsyncOutput, count_text
+from remote_tools.sync.progress import Bar, Display, count_text
+from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import Processes
 from remote_tools.sync.workspace import Workspace, look, shown
 

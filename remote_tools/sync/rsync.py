@@ -29,7 +29,7 @@ from remote_tools.host.software import system_here
 from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
 from remote_tools.ssh.master import quote
-from remote_tools.sync.progress import OUT_FORMAT
+from remote_tools.sync.rsync_output import OUT_FORMAT
 from remote_tools.sync.rsync_processes import TIMED_OUT, Outcome, run
 
 # fmt: off

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import secrets
 import stat
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from remote_tools.errors import ConfigError, TransferError, UnavailableError
+from remote_tools.errors import ConfigError, UnavailableError
 from remote_tools.host.listing import file_record, join, link_record, size_of
+from remote_tools.sync.patterns import Rules
 
 NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
 """What is not sent whatever `include` says: repositories, our own state, and the user's own settings."""
@@ -100,121 +99,10 @@ def look(top: bytes, path: bytes) -> bytes | None:
         return None
 
 
-def client_id(root: Path) -> str:
-    """Return the random name under which the host keeps account of this checkout; make it if missing."""
-    path = root / ".remote" / "client-id"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with path.open("x") as file:
-            file.write(secrets.token_hex(8))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise TransferError(
-            "sync", f"cannot write {path}: {error.strerror}", f"ls -ld {path.parent}"
-        ) from error
-    return path.read_text().strip()
-
-
 def shown(path: bytes) -> str:
     """Return a path as one printable line."""
     text = path.decode(errors="surrogateescape")
     return text if text.isprintable() else ascii(text)[1:-1]
-
-
-# Patterns ---------------------------------------------------------------------------------------------------
-
-
-class Rules:
-    """Decide by name what is left out; decisions about folders are remembered."""
-
-    def __init__(self, exclude: Sequence[str], include: Sequence[str], never: Sequence[str]) -> None:
-        """Compile the patterns."""
-        self._exclude, self._include, self._never = map(compile_patterns, (exclude, include, never))
-        self.including = bool(include)
-        self._folders: dict[bytes, tuple[bool, bool, bool]] = {b"": (False, False, False)}
-
-    def folder(self, path: bytes) -> tuple[bool, bool, bool]:
-        """Tell whether a folder is never sent, included, excluded: by its own name or by one above it."""
-        known = self._folders.get(path)
-        if known is None:
-            never, include, exclude = self.folder(path.rpartition(b"/")[0])
-            known = self._folders[path] = (
-                never or self._never(path, True),
-                include or self._include(path, True),
-                exclude or self._exclude(path, True),
-            )
-        return known
-
-    def drops(self, path: bytes) -> bool:
-        """Tell whether a file is left out."""
-        never, include, exclude = self.folder(path.rpartition(b"/")[0])
-        if never or self._never(path, False):
-            return True
-        if self.including and (include or self._include(path, False)):
-            return False
-        return exclude or self._exclude(path, False)
-
-    def adds(self, path: bytes) -> bool:
-        """Tell whether a file is sent although git ignores it."""
-        never, include, _ = self.folder(path.rpartition(b"/")[0])
-        return not never and not self._never(path, False) and (include or self._include(path, False))
-
-    def prunes(self, folder: bytes) -> bool:
-        """Tell whether nothing below a folder can be sent."""
-        never, _, exclude = self.folder(folder)
-        return never or (exclude and not self.including)
-
-
-def compile_patterns(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
-    """Return a test of (path, is a folder) that says whether any of the patterns names just that path."""
-    sources: dict[tuple[bool, bool], list[str]] = {}
-    for pattern in patterns:
-        body = pattern.rstrip("/")
-        if body:
-            kind = ("/" in body, pattern.endswith("/"))
-            sources.setdefault(kind, []).append(_regex(body.lstrip("/")))
-    by_path, by_name = _any_of(sources.get((True, False))), _any_of(sources.get((False, False)))
-    folder_by_path, folder_by_name = _any_of(sources.get((True, True))), _any_of(sources.get((False, True)))
-
-    def matches(path: bytes, is_folder: bool) -> bool:
-        name = path.rpartition(b"/")[2]
-        if by_name(name) or by_path(path):
-            return True
-        return is_folder and bool(folder_by_name(name) or folder_by_path(path))
-
-    return matches
-
-
-def _any_of(sources: Sequence[str] | None) -> Callable[[bytes], object]:
-    if not sources:
-        return lambda _: None
-    return re.compile(os.fsencode("|".join(f"(?:{source})" for source in sources)), re.DOTALL).fullmatch
-
-
-def _regex(pattern: str) -> str:
-    """Translate a glob of gitignore(5) into a regular expression."""
-    out, i = "", 0
-    while i < len(pattern):
-        rest = pattern[i:]
-        bracket = re.match(r"\[([!^]?)(\]?[^\]]*)\]", rest, re.DOTALL)
-        if rest.startswith("**/"):
-            out, i = out + "(?:.*/)?", i + 3
-        elif rest.startswith("**"):
-            out, i = out + ".*", i + 2
-        elif rest[0] in "*?":
-            out, i = out + ("[^/]*" if rest[0] == "*" else "[^/]"), i + 1
-        elif bracket:
-            inside = bracket[2].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-            out, i = out + f"[{'^' if bracket[1] else ''}{inside}]", i + len(bracket[0])
-        elif rest[0] == "\\" and len(rest) > 1:
-            out, i = out + re.escape(rest[1]), i + 2
-        else:
-            out, i = out + re.escape(rest[0]), i + 1
-    return out
-
-
-# Names ------------------------------------------------------------------------------------------------------
 
 
 def _in_git(root: Path) -> bool:

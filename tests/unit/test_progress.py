@@ -6,7 +6,8 @@ import io
 import os
 import pty
 
-from remote_tools.sync.progress import Display, RsyncOutput, count_text, size_text
+from remote_tools.sync.progress import Display, count_text, size_text
+from remote_tools.sync.rsync_output import RsyncOutput
 
 
 class Stream(io.StringIO):

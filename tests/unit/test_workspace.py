@@ -10,7 +10,8 @@ import pytest
 
 from remote_tools.errors import ConfigError
 from remote_tools.host.listing import path_of, size_of
-from remote_tools.sync.workspace import client_id, look, scan
+from remote_tools.sync.last_push import client_id
+from remote_tools.sync.workspace import look, scan
 
 
 def git(folder: Path, *words: str) -> bytes:
