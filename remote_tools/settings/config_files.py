@@ -50,10 +50,10 @@ class YamlFile:
     def place(self, *keys: str, root: Path) -> str:
         """Name the file and the line of a key, as short as it stays clear."""
         line = self.lines.get(keys)
-        return display(self.path, root) + (f":{line}" if line else "")
+        return short_path(self.path, root) + (f":{line}" if line else "")
 
 
-def display(path: Path, root: Path) -> str:
+def short_path(path: Path, root: Path) -> str:
     """Shorten a path for a message: relative to the root, or to `~`."""
     for base, prefix in ((root, ""), (Path.home(), "~/")):
         if path.is_relative_to(base):
@@ -130,7 +130,7 @@ def read_dotenv(path: Path, root: Path) -> Layer:
     for binding in parse_stream(StringIO(read_text(path))):
         written = binding.original.string
         blank_lines = written[: len(written) - len(written.lstrip())].count("\n")
-        place = f"{display(path, root)}:{binding.original.line + blank_lines}"
+        place = f"{short_path(path, root)}:{binding.original.line + blank_lines}"
         if binding.error or (binding.key is not None and binding.value is None):
             raise ConfigError("settings", f"{place}: not KEY=VALUE: {written.strip()}", f"edit {path}")
         if binding.key is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from invoke.config import Config
 
 from remote_tools.errors import ConfigError
-from remote_tools.settings.config_files import Given, Layer, display, read_dotenv, read_yaml
+from remote_tools.settings.config_files import Given, Layer, read_dotenv, read_yaml, short_path
 
 DOTENV_PLACES = (".remote_config", "remote_tools/.remote_config")
 ENV_PREFIX = "INVOKE_REMOTE_"
@@ -130,7 +130,7 @@ def _file_layer(path: Path, loaded: Mapping[str, Any], root: Path) -> Layer:
     """Read one configuration file; what is not YAML has been loaded by Invoke, without line numbers."""
     path = path.expanduser().absolute()
     if path.suffix not in (".yaml", ".yml"):
-        return _layer(loaded, lambda *_: display(path, root))
+        return _layer(loaded, lambda *_: short_path(path, root))
     file = read_yaml(path)
     return _layer(file.data, lambda *keys: file.place(*keys, root=root))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from remote_tools.settings.layers import dotenv_name
 from remote_tools.settings.option_grammar import RSYNC, SSH
-from remote_tools.settings.settings import ABOUT, Settings, shown
+from remote_tools.settings.settings import ABOUT, Settings, as_typed
 
 _INTRODUCTION = """
 `inv config` shows each setting, its value and where that came from.
@@ -29,7 +29,7 @@ def reference() -> str:
     lines = ["# Settings", _INTRODUCTION]
     lines += ["| invoke.yaml `remote:` | `.remote_config` | default | what it is |", "|---|---|---|---|"]
     for name, about in ABOUT.items():
-        default = shown(getattr(Settings(Path()), name))
+        default = as_typed(getattr(Settings(Path()), name))
         cells = [name, "" if name == "hosts" else dotenv_name(name), default]
         quoted = [f"`{cell}`" if cell else "" for cell in cells]
         lines.append(f"| {' | '.join(quoted)} | {about.help} ({about.kind.name}) |")

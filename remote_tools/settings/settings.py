@@ -138,9 +138,8 @@ def check_early(root: Path, environ: Mapping[str, str] = os.environ) -> None:
     for name, given in environ_layer(environ, ABOUT).items():
         _parse(name, given)
         if name in written and isinstance(written[name].value, list):
-            hint = (
-                f"write {name} there as one string of words, as in a shell: {name}: {shown(('a', 'b c'))!r}"
-            )
+            example = as_typed(("a", "b c"))
+            hint = f"write {name} there as one string of words, as in a shell: {name}: {example!r}"
             raise ConfigError(
                 "settings", f"{given.source} cannot override the list at {written[name].source}", hint
             )
@@ -251,10 +250,10 @@ def _place(name: str, source: str) -> str:
 
 def rows(settings: Settings) -> list[tuple[str, str, str]]:
     """List every setting, its value as one would type it, and where that came from."""
-    return [(name, shown(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
+    return [(name, as_typed(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
 
 
-def shown(value: object) -> str:
+def as_typed(value: object) -> str:
     """Write a value as one would type it."""
     if isinstance(value, tuple):
         return shlex.join(value)

@@ -30,7 +30,7 @@ from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
 from remote_tools.ssh.master import quote
 from remote_tools.sync.rsync_output import OUT_FORMAT
-from remote_tools.sync.rsync_processes import TIMED_OUT, Outcome, run
+from remote_tools.sync.rsync_processes import TIMED_OUT, RsyncExit, run
 
 # fmt: off
 FILTERS = frozenset((
@@ -310,7 +310,7 @@ def unescape(name: bytes) -> bytes:
 # How it ended ---------------------------------------------------------------------------------------------
 
 
-def check(outcome: Outcome, alias: str, stage: str, timeout_s: float) -> None:
+def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
     """Turn the way rsync ended into the error that it means.
 
     Raises:

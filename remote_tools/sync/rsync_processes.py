@@ -17,7 +17,7 @@ PAUSE_S = 0.005
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RsyncExit:
     """How rsync ended: its exit code and the lines of its standard error."""
 
     code: int
@@ -32,9 +32,9 @@ class _Process:
     heard: bool = False
     timed_out: bool = False
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RsyncExit:
         code = TIMED_OUT if self.timed_out else self.process.wait()
-        return Outcome(code, tuple(self.said.decode(errors="replace").splitlines()))
+        return RsyncExit(code, tuple(self.said.decode(errors="replace").splitlines()))
 
 
 class Processes:
@@ -81,7 +81,7 @@ class Processes:
         )
         self._all.append(_Process(process, take))
 
-    def finish(self) -> list[Outcome]:
+    def finish(self) -> list[RsyncExit]:
         """Follow all of them to their end."""
         until = None if self._patience_s is None else time.monotonic() + self._patience_s
         with selectors.DefaultSelector() as selector:
@@ -121,7 +121,7 @@ def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
         selector.unregister(key.fileobj)
 
 
-def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> Outcome:
+def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> RsyncExit:
     """Run one rsync to its end; see `Processes`."""
     with Processes(patience_s) as processes:
         processes.start(command, take)

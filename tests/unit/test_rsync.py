@@ -10,7 +10,7 @@ import pytest
 from remote_tools.errors import ConfigError, TransferError
 from remote_tools.sync import rsync
 from remote_tools.sync.rsync import Pair, Stalled, Version, parse_version
-from remote_tools.sync.rsync_processes import Outcome
+from remote_tools.sync.rsync_processes import RsyncExit
 
 NEW, OLD, MAC = Version(False, (3, 5, 0)), Version(False, (2, 6, 9)), Version(True, (2, 6, 9))
 
@@ -70,12 +70,12 @@ def test_escapes_of_names_are_undone() -> None:
 
 
 def test_the_way_rsync_ended_says_what_happened() -> None:
-    rsync.check(Outcome(0, ()), "h", "sync", 60)
-    rsync.check(Outcome(24, ("file has vanished",)), "h", "sync", 60)
+    rsync.check(RsyncExit(0, ()), "h", "sync", 60)
+    rsync.check(RsyncExit(24, ("file has vanished",)), "h", "sync", 60)
     for code in (10, 12, 30, 35, 255):
         with pytest.raises(Stalled):
-            rsync.check(Outcome(code, ("lost",)), "h", "sync", 60)
+            rsync.check(RsyncExit(code, ("lost",)), "h", "sync", 60)
     with pytest.raises(ConfigError, match="rsync refuses its options: --zz: unknown option"):
-        rsync.check(Outcome(1, ("--zz: unknown option",)), "h", "sync", 60)
+        rsync.check(RsyncExit(1, ("--zz: unknown option",)), "h", "sync", 60)
     with pytest.raises(TransferError, match=r"h: rsync: write failed: No space left on device \(28\)"):
-        rsync.check(Outcome(11, ("rsync: write failed: No space left on device (28)",)), "h", "sync", 60)
+        rsync.check(RsyncExit(11, ("rsync: write failed: No space left on device (28)",)), "h", "sync", 60)
