@@ -15,7 +15,7 @@ TASKS = """\
 import json
 from pathlib import Path
 from invoke import Collection, task
-from remote_tools.settings import check_early, find_root, load, rows
+from remote_tools.settings.settings import check_early, find_root, load, rows
 
 root = find_root(Path.cwd())
 check_early(root)

@@ -12,10 +12,11 @@ import pytest
 # Each host does what is written for it; the parent says how it went.
 PROGRAM = """\
 import json, os, pathlib, signal, subprocess, sys, time
-from remote_tools import errors, hosts
-from remote_tools.progress import Display
-from remote_tools.settings import Settings
-from remote_tools.steps import Outcome
+from remote_tools import errors
+from remote_tools.loop import fleet
+from remote_tools.sync.progress import Display
+from remote_tools.settings.settings import Settings
+from remote_tools.loop.steps import Outcome
 
 works = json.loads(sys.argv[1])
 
@@ -26,7 +27,7 @@ def work(settings, display):
     return Outcome("a run", scope["code"], ("gemm/result",))
 
 each = [Settings(root=pathlib.Path(sys.argv[2]), host=host) for host in works]
-ended = hosts.run_all(each, work, Display())
+ended = fleet.run_all(each, work, Display())
 print(json.dumps([[one.settings.host, one.stage, one.code] for one in ended]), file=sys.stderr)
 """
 
