@@ -30,12 +30,15 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from remote_tools.settings.settings import Settings
 from remote_tools.setup import processes, sandbox
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.master import Destination
 from remote_tools.ssh.session import Link
 from remote_tools.sync import push
-from remote_tools.sync.plan import Base, PushOptions
+from remote_tools.sync.last_push import LastPush
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.rsync import listed, rsh
 from remote_tools.sync.workspace import Workspace, scan
@@ -57,8 +60,8 @@ class Bench:
 
     def ours(self) -> None:
         """Do what `inv sync` does once the session is open."""
-        result = push.push(self.link, self.scan(), self.options(), Display(io.StringIO()))
-        push.finish(self.link, result)
+        host = self.host()
+        push.finish(host, push.push(host, self.scan(), PushMode()))
 
     def clear(self) -> None:
         """Make the next push the first one."""
@@ -67,14 +70,15 @@ class Bench:
         shutil.rmtree(self.here / ".remote", ignore_errors=True)
         os.sync()
 
-    def options(self) -> PushOptions:
-        """Return how we push."""
-        return PushOptions(str(self.home / "ours"))
+    def host(self) -> OpenHost:
+        """Return the host as `inv sync` has it."""
+        settings = Settings(self.here, self.link.alias, str(self.home / "ours"))
+        return OpenHost(settings, self.link, Display(io.StringIO()))
 
     def stamp(self) -> None:
         """Do what `inv dev` does with an unchanged tree: compare the stamp, and ask the host one question."""
         tree = self.scan()
-        assert Base(tree.root, self.link.alias, str(self.home / "ours")).stamp == tree.stamp
+        assert LastPush(tree.root, self.link.alias, str(self.home / "ours")).stamp == tree.stamp
         assert self.link.call("list") is not None
 
     def rsync(self, folder: str, *words: str) -> None:

@@ -9,7 +9,6 @@ once; otherwise the tree is pushed first, and the run's request completes the pu
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from remote_tools.errors import SIGNALLED, RemoteError
+from remote_tools.errors import RemoteError
 from remote_tools.host.device_lock import user
 from remote_tools.runs import client, summaries, terminal
 from remote_tools.runs.arrivals import Results
@@ -26,10 +25,11 @@ from remote_tools.runs.records import Records, Source, new_id
 from remote_tools.runs.reporting import write_report
 from remote_tools.runs.target import target_argv
 from remote_tools.settings.settings import Settings
-from remote_tools.ssh.master import Destination
-from remote_tools.ssh.session import Link, Reply
+from remote_tools.ssh.session import Reply
 from remote_tools.sync import push as pushing
-from remote_tools.sync.plan import Base, PushOptions, host_rsync
+from remote_tools.sync.last_push import LastPush
+from remote_tools.sync.open_host import OpenHost, open_host
+from remote_tools.sync.plan import PushMode, host_rsync
 from remote_tools.sync.progress import Display, count_text, size_text
 from remote_tools.sync.workspace import Workspace, scan
 
@@ -70,96 +70,53 @@ class Outcome:
     fetched: tuple[str, ...] = ()
 
 
-class Interrupted(RemoteError):
-    """Ctrl-C while no run was there to be told; ends as a shell says that SIGINT ends."""
-
-    exit_code = SIGNALLED + signal.SIGINT
-
-
 def _who() -> str:
     """Name the person here, for those who wait for the accelerator."""
     return os.environ.get("USER") or user()
 
 
-@contextmanager
-def reached(settings: Settings, display: Display) -> Iterator[Link]:
-    """Give a link to the host, with a session already on its way."""
-    destination = Destination(
-        settings.host,
-        settings.ssh_options,
-        connect_timeout_s=settings.connect_timeout_s,
-        timeout_s=settings.timeout_s,
-        persist_s=settings.persist_s,
-    )
-    link = Link(destination, settings.code_path, display.say)
-    try:
-        link.open()
-        yield link
-    except KeyboardInterrupt:
-        raise Interrupted("exec", "interrupted; nothing runs on the host") from None
-    finally:
-        link.close()
-
-
 def workspace_of(settings: Settings) -> Workspace:
     """Scan the local tree."""
-    never = [f"/{settings.local_dir.relative_to(settings.root)}"] if _inside(settings) else []
-    return scan(settings.root, settings.exclude, settings.include, never, salt=_salt(settings))
+    inside = settings.local_dir.is_relative_to(settings.root)
+    never = [f"/{settings.local_dir.relative_to(settings.root)}"] if inside else []
+    # Beside the patterns these decide what the host should hold.
+    salt = [settings.code_path, str(settings.delete), *settings.rsync_options]
+    return scan(settings.root, settings.exclude, settings.include, never, salt=salt)
 
 
-def _salt(settings: Settings) -> list[str]:
-    """Return the settings beside the patterns that decide what the host should hold."""
-    return [settings.code_path, str(settings.delete), *settings.rsync_options]
-
-
-def _wanted(settings: Settings) -> dict[str, Any]:
+def _wanted(host: OpenHost) -> dict[str, Any]:
     """Return what a request says for results to come back."""
-    return client.results_wanted(host_rsync(push_options(settings)))
-
-
-def _inside(settings: Settings) -> bool:
-    return settings.local_dir.is_relative_to(settings.root)
-
-
-def push_options(
-    settings: Settings, *, force: bool = False, dry_run: bool = False, ride: bool = False
-) -> PushOptions:
-    """Return how this project's settings say to push."""
-    return PushOptions(
-        settings.code_path,
-        settings.rsync_options,
-        delete=settings.delete,
-        force=force,
-        dry_run=dry_run,
-        timeout_s=settings.timeout_s,
-        ride=ride,
-    )
+    return client.results_wanted(host_rsync(host.settings.rsync_options))
 
 
 # Sync -------------------------------------------------------------------------------------------------------
 
 
-def push(link: Link, tree: Workspace, options: PushOptions, display: Display) -> pushing.PushResult:
+def push(host: OpenHost, tree: Workspace, mode: PushMode) -> pushing.PushResult:
     """Push the workspace up to `sync.finish`, and say what was sent."""
-    result = pushing.push(link, tree, options, display)
+    result = pushing.push(host, tree, mode)
     for warning in result.warnings:
-        display.say(f"sync: {warning}")
-    if not options.dry_run:
+        host.display.say(f"sync: {warning}")
+    if not mode.dry_run:
         deleted = f", {count_text(len(result.plan.delete), 'file')} deleted" if result.plan.delete else ""
         if result.sent or deleted:
             amount = f"{count_text(result.sent, 'file')} ({size_text(result.sent_bytes)})"
-            display.say(f"Uploaded {amount} to {link.alias}:{options.code_path}{deleted}", "✅")
+            host.display.say(f"Uploaded {amount} to {_place(host)}{deleted}", "✅")
     return result
 
 
-def sync(settings: Settings, options: PushOptions, display: Display) -> pushing.PushResult:
+def _place(host: OpenHost) -> str:
+    return f"{host.link.alias}:{host.settings.code_path}"
+
+
+def sync(settings: Settings, mode: PushMode, display: Display) -> pushing.PushResult:
     """Make the host's code path hold the workspace, comparing both sides in full."""
-    with reached(settings, display) as link:
-        result = push(link, workspace_of(settings), options, display)
-        for line in pushing.finish(link, result):
+    with open_host(settings, display) as host:
+        result = push(host, workspace_of(settings), mode)
+        for line in pushing.finish(host, result):
             display.say(f"sync: {line}")
-    if not options.dry_run and not (result.sent or result.plan.delete):
-        display.say(f"{link.alias}:{options.code_path} is up to date", "✅")
+    if not mode.dry_run and not (result.sent or result.plan.delete):
+        display.say(f"{_place(host)} is up to date", "✅")
     return result
 
 
@@ -242,8 +199,7 @@ class Run:
 
     def execute(
         self,
-        link: Link,
-        display: Display,
+        host: OpenHost,
         *,
         stamp: str | None = None,
         finish: dict[str, Any] | None = None,
@@ -253,25 +209,25 @@ class Run:
 
         def finished(reply: Reply) -> None:
             for line in pushing.finish_lines(reply):
-                display.say(f"sync: {line}")
+                host.display.say(f"sync: {line}")
 
         console = client.Console(results.take if results else None, finished)
         try:
             return client.start(
-                link,
+                host.link,
                 self.run_id,
                 self.spec,
                 console,
                 stamp=stamp,
                 finish=finish,
                 detach=self.how.detach,
-                wanted=_wanted(self.settings) if results else None,
+                wanted=_wanted(host) if results else None,
             )
         except (terminal.LetGo, client.LetGoOfPipe):
             raise
         except RemoteError:
             if console.run_id:
-                display.say(
+                host.display.say(
                     f"run {console.run_id} goes on; inv runs.attach {console.run_id} comes back to it"
                 )
             raise
@@ -282,10 +238,10 @@ def execute(
 ) -> Outcome:
     """Run a command in the code path as it is there now."""
     run = Run.of(settings, how, argv, shell)
-    with reached(settings, display) as link, run.recorded() as record:
+    with open_host(settings, display) as host, run.recorded() as record:
         results = Results(settings.local_dir) if how.auto_fetch else None
-        reply = run.execute(link, display, results=results)
-        return _ended(link, run, record, reply, results, display)
+        reply = run.execute(host, results=results)
+        return _ended(host, run, record, reply, results)
 
 
 def dev(settings: Settings, words: Sequence[str], how: How, display: Display) -> Outcome:
@@ -295,74 +251,66 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
         RemoteError: a stage of ours failed; the command's own failure is the outcome's exit code.
     """
     run = Run.target(settings, words, how)
-    with reached(settings, display) as link:
-        return travel(link, run, display)
+    with open_host(settings, display) as host:
+        return travel(host, run)
 
 
-def travel(link: Link, run: Run, display: Display, tree: Workspace | None = None) -> Outcome:
-    """Take a run the whole way over a link: the tree there, the command, its results back.
+def travel(host: OpenHost, run: Run, tree: Workspace | None = None) -> Outcome:
+    """Take a run the whole way: push the tree, run the command, bring its results.
 
     Args:
-        link: the host.
+        host: the host.
         run: what is run.
-        display: where messages go.
-        tree: a fresh scan, where there is one.
+        tree: a fresh scan, if there is one.
     """
-    settings = run.settings
-    options = push_options(settings, ride=not run.how.verify)
+    settings = host.settings
     with run.recorded() as record:
         tree = tree or workspace_of(settings)
         results = Results(settings.local_dir) if run.how.auto_fetch else None
         reply: Reply = {"stale": True}
-        if not run.how.verify and Base(tree.root, link.alias, options.code_path).stamp == tree.stamp:
-            reply = run.execute(link, display, stamp=tree.stamp, results=results)
+        last = LastPush(tree.root, host.link.alias, settings.code_path)
+        if not run.how.verify and last.stamp == tree.stamp:
+            reply = run.execute(host, stamp=tree.stamp, results=results)
         if reply.get("stale"):
-            pushed = push(link, tree, options, display)
-            reply = run.execute(link, display, finish=pushed.finish, results=results)
-        return _ended(link, run, record, reply, results, display)
+            pushed = push(host, tree, PushMode(ride=not run.how.verify))
+            reply = run.execute(host, finish=pushed.finish, results=results)
+        return _ended(host, run, record, reply, results)
 
 
 def _ended(
-    link: Link, run: Run, record: dict[str, Any], reply: Reply, results: Results | None, display: Display
+    host: OpenHost, run: Run, record: dict[str, Any], reply: Reply, results: Results | None
 ) -> Outcome:
     """Fetch what the run wrote, whatever its exit code, and record how it ended."""
     if run.how.detach:
-        display.say(f"{run.run_id} runs on {link.alias}; inv runs.attach {run.run_id} shows it")
+        host.display.say(f"{run.run_id} runs on {host.link.alias}; inv runs.attach {run.run_id} shows it")
         return Outcome(run.run_id, 0)
-    return _conclude(run.settings, link, record, reply, results, display)
+    return _conclude(host, record, reply, results)
 
 
-def _conclude(
-    settings: Settings,
-    link: Link,
-    record: dict[str, Any],
-    reply: Reply,
-    results: Results | None,
-    display: Display,
-) -> Outcome:
-    there = reply["run"]
+def _conclude(host: OpenHost, record: dict[str, Any], reply: Reply, results: Results | None) -> Outcome:
+    there, settings = reply["run"], host.settings
     record.update(state=there["state"], exit=there.get("exit"), ended=there.get("ended"), there=there)
     fetched: tuple[str, ...] = ()
     if results is not None:
-        results.complete(link, reply, there["cache_dir"], push_options(settings), display)
+        results.complete(host, reply, there["cache_dir"])
         fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
         record["fetched"] = fetched
         summaries.keep(Records(settings.root).folder(there["id"]), settings.local_dir, fetched)
-        write_report(settings.local_dir, fetched, display)
-    return Outcome(there["id"], client.exit_code(reply, display.say), fetched)
+        write_report(settings.local_dir, fetched, host.display)
+    return Outcome(there["id"], client.exit_code(reply, host.display.say), fetched)
 
 
-def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty: bool = False) -> Outcome:
-    """Follow a run that was started before; bring what it wrote where that was asked for then."""
-    records = Records(settings.root)
+def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
+    """Follow a run that was started before; bring what it wrote if that was asked for then."""
+    records = Records(host.settings.root)
     record = records.read(run_id)
-    results = Results(settings.local_dir) if record.get("auto_fetch") else None
-    wanted = _wanted(settings) if results else None
+    results = Results(host.settings.local_dir) if record.get("auto_fetch") else None
+    wanted = _wanted(host) if results else None
     console = client.Console(results.take if results else None)
     pty = pty or bool(record.get("pty"))
-    reply = client.attach(link, run_id, console, pty=pty, wanted=wanted)
+    reply = client.attach(host.link, run_id, console, pty=pty, wanted=wanted)
     try:
-        return _conclude(settings, link, record, reply, results, display)
+        return _conclude(host, record, reply, results)
     finally:
         if "id" in record:  # a run that was started from here
             records.write(record)
@@ -371,22 +319,18 @@ def attach(settings: Settings, link: Link, run_id: str, display: Display, *, pty
 # Fetch ------------------------------------------------------------------------------------------------------
 
 
-def fetch_run(settings: Settings, run_id: str, display: Display) -> Results:
+def fetch_run(host: OpenHost, run_id: str) -> None:
     """Bring what a run wrote; one that still runs has written nothing yet."""
-    params = {"id": run_id, **_wanted(settings)}
-    return _fetch(settings, "outputs", params, display)
+    _fetch(host, "outputs", {"id": run_id})
 
 
-def fetch_cache(settings: Settings, kernel: str | None, display: Display) -> Results:
+def fetch_cache(host: OpenHost, kernel: str | None) -> None:
     """Bring a kernel's folder of the host's cache, or all of it."""
-    params = {"cache_dir": settings.cache_dir, "kernel": kernel, **_wanted(settings)}
-    return _fetch(settings, "cache", params, display)
+    _fetch(host, "cache", {"cache_dir": host.settings.cache_dir, "kernel": kernel})
 
 
-def _fetch(settings: Settings, op: str, params: dict[str, Any], display: Display) -> Results:
-    results = Results(settings.local_dir)
-    with reached(settings, display) as link:
-        reply = link.stream(op, params, client.Console(results.take))
-        root = reply["cache_dir"] if "cache_dir" in reply else reply["run"]["cache_dir"]
-        results.complete(link, reply, root, push_options(settings), display)
-    return results
+def _fetch(host: OpenHost, op: str, params: dict[str, Any]) -> None:
+    results = Results(host.settings.local_dir)
+    reply = host.link.stream(op, {**params, **_wanted(host)}, client.Console(results.take))
+    root = reply["cache_dir"] if "cache_dir" in reply else reply["run"]["cache_dir"]
+    results.complete(host, reply, root)

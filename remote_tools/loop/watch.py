@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from remote_tools.loop import steps
 from remote_tools.runs import client
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.session import Link
+from remote_tools.sync.open_host import OpenHost, open_host
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import Workspace
 
@@ -116,11 +118,12 @@ def watch(
         UnavailableError: watchfiles is not installed.
     """
     saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
-    with saves.listening(), steps.reached(settings, display) as link:
+    with saves.listening(), open_host(settings, display) as host:
         tree = steps.workspace_of(settings)
+        describe = partial(steps.Run.target, settings, words, how)
         while True:
             saves.heard.clear()
-            _run_once(settings, words, how, display, link, tree, saves if restart else None)
+            _run_once(host, describe, tree, saves if restart else None)
             tree = _changed_tree(settings, tree, saves, display)
 
 
@@ -137,23 +140,17 @@ def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Di
 
 
 def _run_once(
-    settings: Settings,
-    words: Sequence[str],
-    how: steps.How,
-    display: Display,
-    link: Link,
-    tree: Workspace,
-    restarted_by: Saves | None,
+    host: OpenHost, describe: Callable[[], steps.Run], tree: Workspace, restarted_by: Saves | None
 ) -> None:
     """Run once and say how it ended; a failure of ours ends this run, not the watch."""
     try:
-        run = steps.Run.target(settings, words, how)
+        run = describe()
         if restarted_by is None:
-            outcome = steps.travel(link, run, display, tree)
+            outcome = steps.travel(host, run, tree)
         else:
-            with _stopped_by(restarted_by, link, run.run_id):
-                outcome = steps.travel(link, run, display, tree)
+            with _stopped_by(restarted_by, host.link, run.run_id):
+                outcome = steps.travel(host, run, tree)
     except RemoteError as error:
-        display.say(str(error.message))
+        host.display.say(str(error.message))
     else:
-        display.say(f"{run.run_id} ended with {outcome.exit_code}")
+        host.display.say(f"{run.run_id} ended with {outcome.exit_code}")

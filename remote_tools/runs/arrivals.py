@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remote_tools.errors import TransferError
-from remote_tools.ssh.session import Link, Reply
-from remote_tools.sync.plan import PushOptions
-from remote_tools.sync.progress import Display, count_text, size_text
+from remote_tools.ssh.session import Reply
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.progress import count_text, size_text
 from remote_tools.sync.pull import Fence, pull
 from remote_tools.sync.workspace import shown
 
@@ -67,18 +67,18 @@ class Results:
             self._parts[below] = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
         return self._parts[below]
 
-    def complete(self, link: Link, reply: Reply, root: str, options: PushOptions, display: Display) -> None:
+    def complete(self, host: OpenHost, reply: Reply, root: str) -> None:
         """Bring by rsync what did not come along with the reply, and say what is here now."""
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
-            pulled = pull(link, root, left, self.local_dir, options, display, reply["rsync"])
+            pulled = pull(host, root, left, reply["rsync"])
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}
             self.arrived.update((path, size) for path, size in left if path not in gone)
         for path, fault in self.refused.items():
-            display.say(f"fetch: {shown(path)} was not written: {fault}")
-        display.say(self.summary(), "✅" if entries else "")
+            host.display.say(f"fetch: {shown(path)} was not written: {fault}")
+        host.display.say(self.summary(), "✅" if entries else "")
 
     def summary(self) -> str:
         """Return the closing line: how many files of which kernels, how large, and where."""

@@ -17,7 +17,6 @@ from typing import Any
 from remote_tools.errors import RemoteError
 from remote_tools.host import probe
 from remote_tools.host.probe import Trouble
-from remote_tools.loop.steps import push_options
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
 from remote_tools.ssh.session import Link
@@ -286,7 +285,7 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
             "venv_path": settings.venv_path,
             "python": settings.python,
             "cache_dir": settings.cache_dir,
-            "rsync": host_rsync(push_options(settings)),
+            "rsync": host_rsync(settings.rsync_options),
             "device_lock": settings.device_lock,
             "lock": probe.digest(str(Path(settings.root) / "requirements.lock")),
             "runs": link.call("list")["runs"],

@@ -11,6 +11,8 @@ from remote_tools.settings.settings import Settings, require
 from remote_tools.ssh.bootstrap import packed_program, program_folder
 from remote_tools.ssh.connection import Connection, there
 from remote_tools.ssh.master import quote
+from remote_tools.sync.open_host import open_host
+from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 
 
@@ -22,9 +24,9 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
         RemoteError: the host cannot be reached or written.
     """
     require(settings, ("host", "code_path", "venv_path"))
-    with steps.reached(settings, display) as link:
-        _make_folder(Connection.over(link.master), settings.code_path)
-    steps.sync(settings, steps.push_options(settings), display)
+    with open_host(settings, display) as host:
+        _make_folder(Connection.over(host.link.master), settings.code_path)
+    steps.sync(settings, PushMode(), display)
     orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
     program = f"{program_folder(packed_program())}/host/provisioner.py"
     command = f"exec python3 -I {program} {quote(json.dumps(orders))}"

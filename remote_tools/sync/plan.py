@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from getpass import getuser
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from remote_tools.errors import DataError, TransferError
-from remote_tools.host.listing import digest_of, join, pack, path_of, size_of, split, unpack
-from remote_tools.ssh.master import Master
+from remote_tools.errors import DataError
+from remote_tools.host.listing import digest_of, pack, size_of, unpack
 from remote_tools.sync import rsync
-from remote_tools.sync.last_push import client_id
+from remote_tools.sync.last_push import LastPush, client_id
+from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import count_text, size_text
 from remote_tools.sync.workspace import Workspace, look, shown
 
@@ -25,45 +22,18 @@ MANY_DELETES = 20
 MANY_DELETES_SHARE = 0.1
 
 
-class Link(Protocol):
-    """What a transfer needs of the host's connection; `session.Link` is one."""
-
-    master: Master
-
-    @property
-    def alias(self) -> str:
-        """The destination as the user typed it."""
-
-    def ssh_words(self) -> list[str]:
-        """Return ssh's command line up to the destination."""
-
-    def call(self, op: str, **params: Any) -> dict[str, Any]:
-        """Ask the host program, in one round trip."""
-
-    def reopen(self) -> None:
-        """Open everything anew, once the host can be reached again."""
-
-
 @dataclass(frozen=True)
-class PushOptions:
-    """How to push.
+class PushMode:
+    """What one push does, besides what the settings say.
 
     Args:
-        code_path: the folder on the host.
-        rsync_options: RSYNC_OPTIONS, as words.
-        delete: remove there what was pushed earlier and is gone here.
-        force: even where that is much at once.
+        force: delete even if that is much at once.
         dry_run: only plan.
-        timeout_s: how long the connection may be silent before it counts as stalled.
-        ride: a small change may ride in `sync.finish` instead of taking an rsync of its own.
+        ride: a small change may travel inside `sync.finish` instead of by an rsync of its own.
     """
 
-    code_path: str
-    rsync_options: tuple[str, ...] = ()
-    delete: bool = True
     force: bool = False
     dry_run: bool = False
-    timeout_s: float = 60.0
     ride: bool = False
 
 
@@ -161,45 +131,46 @@ class Plan:
             yield f"{self.root} was last pushed by {self.holder['name']}"
 
 
-def make_plan(link: Link, workspace: Workspace, options: PushOptions) -> Plan:
+def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
     """Compare the workspace with the host's tree, in one round trip.
 
     Raises:
         RemoteError: the host refuses, or has no rsync.
     """
-    base = Base(workspace.root, link.alias, options.code_path)
+    link, settings = host.link, host.settings
+    last = LastPush(workspace.root, link.alias, settings.code_path)
     client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
-    params = {**client, "stamp": workspace.stamp, "dry": options.dry_run}
-    params.update(rsync=host_rsync(options), more=_by_contents(options))
+    params = {**client, "stamp": workspace.stamp, "dry": dry_run}
+    params.update(rsync=host_rsync(settings.rsync_options), more=_by_contents(settings.rsync_options))
     reply: dict[str, Any] = {"want_listing": True}
-    changes = base.changes(workspace)
+    changes = last.changes(workspace)
     if changes is not None:
         changed, gone = changes
-        reply = link.call("sync.begin", **params, base=base.stamp, changed=pack(changed), gone=pack(gone))
+        reply = link.call("sync.begin", **params, base=last.stamp, changed=pack(changed), gone=pack(gone))
     if "want_listing" in reply:
         reply = link.call("sync.begin", **params, listing=pack(workspace.files.values()))
-    return _read_plan(link, workspace, options, client, reply)
+    return _read_plan(host, workspace, client, reply)
 
 
-def _by_contents(options: PushOptions) -> bool:
+def _by_contents(rsync_options: Sequence[str]) -> bool:
     """Tell whether RSYNC_OPTIONS say to compare the contents."""
-    return bool(rsync.names_of(options.rsync_options) & rsync.CHECKSUM)
+    return bool(rsync.names_of(rsync_options) & rsync.CHECKSUM)
 
 
-def host_rsync(options: PushOptions) -> str:
+def host_rsync(rsync_options: Sequence[str]) -> str:
     """Return the program to look for on the host; --rsync-path may also be a whole command."""
-    given = [word for word in options.rsync_options if word.startswith("--rsync-path=")]
+    given = [word for word in rsync_options if word.startswith("--rsync-path=")]
     path = given[-1].partition("=")[2] if given else "rsync"
     return path if " " not in path else "rsync"
 
 
 def _read_plan(
-    link: Link,
+    host: OpenHost,
     workspace: Workspace,
-    options: PushOptions,
     client: Mapping[str, str],
     reply: Mapping[str, Any],
 ) -> Plan:
+    link, settings = host.link, host.settings
     pair = rsync.pair_with(link.alias, reply["rsync"])
     new, changed = unpack(reply["new"]), unpack(reply["changed"])
     conflicts: list[bytes] = []
@@ -208,18 +179,18 @@ def _read_plan(
         path = os.fsencode(name)
         alike = digest and digest == digest_of(top + path)
         (changed if alike else conflicts).append(path)
-    if _by_contents(options):
+    if _by_contents(settings.rsync_options):
         named = {*new, *changed, *conflicts}
         rest = [path for path, record in workspace.files.items() if record[:1] == b"f" and path not in named]
         if rest:
             roots = (workspace.root, reply["root"])
-            words, timeout_s = options.rsync_options, options.timeout_s
+            words, timeout_s = settings.rsync_options, settings.timeout_s
             changed += rsync.differing(link.alias, link.ssh_words(), pair, roots, rest, words, timeout_s)
-    left_out = rsync.left_out(workspace.root, [*new, *changed, *conflicts], options.rsync_options)
+    left_out = rsync.left_out(workspace.root, [*new, *changed, *conflicts], settings.rsync_options)
     new, changed, conflicts = (
         [path for path in paths if path not in left_out] for paths in (new, changed, conflicts)
     )
-    gone, staying = _sort_deletes(workspace, unpack(reply["delete"]), options.delete)
+    gone, staying = _sort_deletes(workspace, unpack(reply["delete"]), settings.delete)
     return Plan(
         new=tuple(new),
         changed=tuple(changed),
@@ -270,41 +241,3 @@ def check_deletes(plan: Plan, force: bool) -> None:
         f"{count:,} of {plan.pushed:,} pushed files are gone here and would be deleted in {plan.root}",
         "if that is right, inv sync --force; to look first, inv sync --dry-run; to keep them, --no-delete",
     )
-
-
-class Base:
-    """What this checkout pushed last to one place: what changes are counted from.
-
-    Args:
-        root: the workspace.
-        alias, code_path: the place.
-    """
-
-    def __init__(self, root: Path, alias: str, code_path: str) -> None:
-        """Read the stamp; the listing is read where it is needed."""
-        key = hashlib.sha256(f"{alias}\0{code_path}".encode(errors="surrogateescape")).hexdigest()[:16]
-        self.path = root / ".remote" / "pushed" / key
-        self.stamp = ""
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
-            self.stamp = file.readline().decode("ascii").strip()
-
-    def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
-        """Return the records that are new or changed, and the paths that are gone; None without a base."""
-        if not self.stamp:
-            return None
-        if self.stamp == workspace.stamp:
-            return (), ()
-        old = set(split(self.path.read_bytes().partition(b"\n")[2]))
-        new = set(workspace.files.values())
-        gone = [path for path in map(path_of, old - new) if path not in workspace.files]
-        return list(new - old), gone
-
-    def save(self, workspace: Workspace) -> None:
-        """Remember the workspace as pushed."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}.part")
-            part.write_bytes(workspace.stamp.encode("ascii") + b"\n" + join(workspace.files.values()))
-            part.replace(self.path)
-        except OSError as error:
-            raise TransferError("sync", f"cannot write {self.path}: {error.strerror}") from error

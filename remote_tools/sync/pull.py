@@ -11,8 +11,8 @@ from typing import Any
 
 from remote_tools.host.listing import size_of
 from remote_tools.sync import rsync
-from remote_tools.sync.plan import Link, PushOptions
-from remote_tools.sync.progress import Bar, Display
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.progress import Bar
 from remote_tools.sync.push import LARGE_BYTES, again
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import run
@@ -39,30 +39,25 @@ class PullResult:
 
 
 def pull(
-    link: Link,
+    host: OpenHost,
     remote_root: str,
     entries: Sequence[tuple[bytes, int]],
-    local_dir: Path,
-    options: PushOptions,
-    display: Display,
     host_rsync: Mapping[str, Any],
 ) -> PullResult:
     """Bring exactly these files; each appears whole or not at all.
 
     Args:
-        link: the host.
+        host: the host; its settings name the folder here.
         remote_root: the folder there, absolute.
         entries: (path below it, size in bytes), as the host told them.
-        local_dir: the folder here.
-        options: rsync options and timeout.
-        display: where progress is shown.
         host_rsync: which rsync the host has, see `replica.rsync_here`.
 
     Raises:
         TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
-    pair = rsync.pair_with(link.alias, dict(host_rsync))
+    local_dir = host.settings.local_dir
+    pair = rsync.pair_with(host.link.alias, dict(host_rsync))
     fence = Fence(local_dir)
     refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
     wanted = {path: size for path, size in entries if path not in refused}
@@ -71,10 +66,10 @@ def pull(
     local_dir.mkdir(parents=True, exist_ok=True)
 
     def attempt() -> None:
-        _receive(link, pair, remote_root, wanted, local_dir, options, bar)
+        _receive(host, pair, remote_root, wanted, bar)
 
-    with display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
-        again(link, display, attempt)
+    with host.display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
+        again(host, attempt)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
     sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]
@@ -82,23 +77,22 @@ def pull(
 
 
 def _receive(
-    link: Link,
+    host: OpenHost,
     pair: rsync.Pair,
     remote_root: str,
     wanted: Mapping[bytes, int],
-    local_dir: Path,
-    options: PushOptions,
     bar: Bar,
 ) -> None:
     """Run rsync for a pull: patchwork only pushes."""
+    link, settings = host.link, host.settings
     with rsync.listed(wanted) as listing:
         large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
-        words = rsync.pull_words(pair, options.rsync_options, options.timeout_s, listing, large)
+        words = rsync.pull_words(pair, settings.rsync_options, settings.timeout_s, listing, large)
         command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
         path = rsync.remote_path(pair, remote_root + "/")
-        command += [rsync.address(link.alias, path), f"{local_dir}/"]
-        outcome = run(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, options.timeout_s))
-    rsync.check(outcome, link.alias, "fetch", options.timeout_s)
+        command += [rsync.address(link.alias, path), f"{settings.local_dir}/"]
+        outcome = run(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, settings.timeout_s))
+    rsync.check(outcome, link.alias, "fetch", settings.timeout_s)
 
 
 class Fence:

@@ -36,8 +36,10 @@ from typing import Any, TypeVar
 from remote_tools.errors import TemporaryError, UnavailableError
 from remote_tools.host.listing import pack, size_of, unpack
 from remote_tools.sync import rsync
-from remote_tools.sync.plan import Base, Link, Plan, PushOptions, check_deletes, make_plan
-from remote_tools.sync.progress import Bar, Display, count_text
+from remote_tools.sync.last_push import LastPush
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.plan import Plan, PushMode, check_deletes, make_plan
+from remote_tools.sync.progress import Bar, count_text
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import Processes
 from remote_tools.sync.workspace import Workspace, look, shown
@@ -78,26 +80,25 @@ class PushResult:
     finish: dict[str, Any] | None
 
 
-def push(link: Link, workspace: Workspace, options: PushOptions, display: Display) -> PushResult:
+def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     """Make the host's folder hold the workspace, up to `sync.finish`.
 
     Args:
-        link: the host.
+        host: the host.
         workspace: a fresh scan.
-        options: how.
-        display: where progress is shown.
+        mode: what this push does.
 
     Raises:
         DataError: much would be deleted at once.
         TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
-    return again(link, display, lambda: _push(link, workspace, options, display))
+    return again(host, lambda: _push(host, workspace, mode))
 
 
-def finish(link: Link, result: PushResult) -> list[str]:
+def finish(host: OpenHost, result: PushResult) -> list[str]:
     """End a push, where nothing carries its parameters along; return what the user should know."""
-    return [] if result.finish is None else finish_lines(link.call("sync.finish", **result.finish))
+    return [] if result.finish is None else finish_lines(host.link.call("sync.finish", **result.finish))
 
 
 def finish_lines(reply: Mapping[str, Any]) -> list[str]:
@@ -111,15 +112,15 @@ def finish_lines(reply: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def again(link: Link, display: Display, attempt: Callable[[], T]) -> T:
+def again(host: OpenHost, attempt: Callable[[], T]) -> T:
     """Try, and again over a new connection where one gives out."""
     for _ in range(ATTEMPTS - 1):
         try:
             return attempt()
         except rsync.Stalled as stall:
-            display.say(f"{stall}; connecting again")
+            host.display.say(f"{stall}; connecting again")
         # A new session must not wait for a master whose network is dead.
-        link.reopen()
+        host.link.reopen()
     try:
         return attempt()
     except rsync.Stalled as stall:
@@ -127,49 +128,51 @@ def again(link: Link, display: Display, attempt: Callable[[], T]) -> T:
         raise TemporaryError("sync", f"{stall}, {ATTEMPTS} times", hint) from stall
 
 
-def _push(link: Link, workspace: Workspace, options: PushOptions, display: Display) -> PushResult:
-    plan = make_plan(link, workspace, options)
-    if options.dry_run:
+def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
+    plan = make_plan(host, workspace, mode.dry_run)
+    if mode.dry_run:
         return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
-    check_deletes(plan, options.force)
-    end = _Ending(plan, dict(workspace.files))
-    parts = _parts(plan, options)
-    _make_way(link, end, parts)
-    if plan.send and not (_may_ride(plan, options) and end.load(os.fsencode(workspace.root))):
-        with display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
-            _send_until_still(link, workspace.root, options, end, parts, bar)
+    check_deletes(plan, mode.force)
+    end = _Ending(host, plan, dict(workspace.files))
+    parts = _parts(plan, host.settings.rsync_options)
+    _make_way(end, parts)
+    if plan.send and not (
+        mode.ride and _may_ride(plan, host.settings.rsync_options) and end.load(os.fsencode(workspace.root))
+    ):
+        with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
+            _send_until_still(end, parts, bar)
     arrived = workspace.with_files(end.files)
-    Base(workspace.root, link.alias, options.code_path).save(arrived)
+    LastPush(workspace.root, host.link.alias, host.settings.code_path).save(arrived)
     return PushResult(
         plan,
         arrived.stamp,
         len(plan.send) - len(end.vanished),
         sum(size_of(end.files[path]) for path in plan.send if path in end.files),
         (*workspace.warnings, *plan.warnings(), *end.warnings),
-        end.params(arrived.stamp, options),
+        end.params(arrived.stamp),
     )
 
 
-def _may_ride(plan: Plan, options: PushOptions) -> bool:
+def _may_ride(plan: Plan, rsync_options: Sequence[str]) -> bool:
     """Tell whether a change is small, and rsync was not told to send it in a way of its own."""
-    return options.ride and not options.rsync_options and plan.size_bytes <= RIDE_BYTES
+    return not rsync_options and plan.size_bytes <= RIDE_BYTES
 
 
-def _parts(plan: Plan, options: PushOptions) -> list[Sequence[bytes]]:
+def _parts(plan: Plan, rsync_options: Sequence[str]) -> list[Sequence[bytes]]:
     """Share what is sent among rsyncs; one of them where it was told to send it in a way of its own."""
     paths = sorted(plan.send)
     half = len(paths) // 2
-    return [paths] if len(paths) < MANY_FILES or options.rsync_options else [paths[:half], paths[half:]]
+    return [paths] if len(paths) < MANY_FILES or rsync_options else [paths[:half], paths[half:]]
 
 
-def _make_way(link: Link, end: _Ending, parts: Sequence[Sequence[bytes]]) -> None:
+def _make_way(end: _Ending, parts: Sequence[Sequence[bytes]]) -> None:
     """Have moved aside what stands in the way there, and made what two rsyncs would make at once."""
     plan = end.plan
     shared = [os.path.commonpath((one[-1], two[0])) for one, two in pairwise(parts)]
     if plan.blocked or shared:
         what = {"blocked": plan.blocked, "delete": plan.delete, "folders": shared}
         packed = {name: pack(paths) for name, paths in what.items()}
-        cleared = link.call("sync.clear", **plan.client, **packed, date=plan.date)
+        cleared = end.host.link.call("sync.clear", **plan.client, **packed, date=plan.date)
         end.removed.update(unpack(cleared["removed"]))
 
 
@@ -177,6 +180,7 @@ def _make_way(link: Link, end: _Ending, parts: Sequence[Sequence[bytes]]) -> Non
 class _Ending:
     """What `sync.finish` will be told: the files as they were really sent."""
 
+    host: OpenHost
     plan: Plan
     files: dict[bytes, bytes]
     later: dict[bytes, bytes] = field(default_factory=dict)
@@ -214,7 +218,7 @@ class _Ending:
                 changed.append(path)
         return changed
 
-    def params(self, stamp: str, options: PushOptions) -> dict[str, Any]:
+    def params(self, stamp: str) -> dict[str, Any]:
         """Return the parameters of `sync.finish`."""
         return {
             **self.plan.client,
@@ -227,22 +231,16 @@ class _Ending:
             "kept": pack(self.plan.staying),
             "contents": self.contents,
             "aside": secrets.token_hex(8),
-            "altering": bool(rsync.names_of(options.rsync_options) & rsync.ALTERING),
+            "altering": bool(rsync.names_of(self.host.settings.rsync_options) & rsync.ALTERING),
         }
 
 
-def _send_until_still(
-    link: Link,
-    root: Path,
-    options: PushOptions,
-    end: _Ending,
-    parts: Sequence[Sequence[bytes]],
-    bar: Bar,
-) -> None:
+def _send_until_still(end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send what the plan names, and again what changes while it is sent."""
+    top = os.fsencode(end.host.settings.root)
     for _ in range(SENDINGS):
-        _send(link, root, options, end, parts, bar)
-        paths = end.note(os.fsencode(root), chain.from_iterable(parts))
+        _send(end, parts, bar)
+        paths = end.note(top, chain.from_iterable(parts))
         if not paths:
             return
         parts = [paths]
@@ -266,20 +264,19 @@ class _Endpoint:
     connect_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _send(
-    link: Link, root: Path, options: PushOptions, end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar
-) -> None:
+def _send(end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
+    link, settings = end.host.link, end.host.settings
     plan, output, patchwork_rsync = end.plan, RsyncOutput(bar), _patchwork_rsync()
     with ExitStack() as stack:
-        patience_s = rsync.patience_s(plan.pair, options.timeout_s)
+        patience_s = rsync.patience_s(plan.pair, settings.timeout_s)
         processes = stack.enter_context(Processes(patience_s))
         for paths in parts:
             listing = stack.enter_context(rsync.listed(paths))
             large = any(size_of(end.files[path]) > LARGE_BYTES for path in paths if path in end.files)
             aside = secrets.token_hex(8)
             words = rsync.push_words(
-                plan.pair, options.rsync_options, options.timeout_s, listing, large, aside
+                plan.pair, settings.rsync_options, settings.timeout_s, listing, large, aside
             )
             patchwork_rsync(
                 _Endpoint(
@@ -288,14 +285,14 @@ def _send(
                     link.master.resolved["port"],
                     partial(processes.start, take=output.reader()),
                 ),
-                shlex.quote(f"{root}/"),
+                shlex.quote(f"{settings.root}/"),
                 shlex.quote(rsync.remote_path(plan.pair, f"{plan.root}/")),
                 rsync_opts=shlex.join(words),
                 ssh_opts=rsync.rsh(link.ssh_words()[1:]).replace("'", "'\\''"),
             )
         outcomes = processes.finish()
     for outcome in outcomes:
-        rsync.check(outcome, link.alias, "sync", options.timeout_s)
+        rsync.check(outcome, link.alias, "sync", settings.timeout_s)
 
 
 def _patchwork_rsync() -> Callable[..., Any]:

@@ -91,10 +91,10 @@ def sync(
 ) -> None:
     """Push the workspace to the host, comparing both sides in full."""
     from remote_tools.loop import steps
+    from remote_tools.sync.plan import PushMode
 
     settings = settings_for(c, host=host, delete=False if no_delete else None)
-    options = steps.push_options(settings, force=force, dry_run=dry_run)
-    result = steps.sync(settings, options, display())
+    result = steps.sync(settings, PushMode(force=force, dry_run=dry_run), display())
     if json:
         print_json(result.plan.to_json())
     elif dry_run:
@@ -158,12 +158,15 @@ def fetch(
     """Bring results from the host: the last run's, one kernel's, or all."""
     from remote_tools.loop import steps
     from remote_tools.runs.records import Records
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host, local_dir=local_dir)
-    if kernel or all:
-        steps.fetch_cache(settings, kernel, display())
-    else:
-        steps.fetch_run(settings, Records(settings.root).last(settings.host), display())
+    last = None if kernel or all else Records(settings.root).last(settings.host)
+    with open_host(settings, display()) as opened:
+        if last is None:
+            steps.fetch_cache(opened, kernel)
+        else:
+            steps.fetch_run(opened, last)
 
 
 @task(help={"host": HOST, "json": JSON})

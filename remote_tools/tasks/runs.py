@@ -24,8 +24,7 @@ from remote_tools.tasks._context import (
 )
 
 if TYPE_CHECKING:
-    from remote_tools.settings.settings import Settings
-    from remote_tools.ssh.session import Link
+    from remote_tools.sync.open_host import OpenHost
 
 ID = "the run: its id, a part of it that fits no other, or last (the default)"
 
@@ -43,18 +42,18 @@ def _id_after(name: str) -> list[str]:
     return []
 
 
-def _resolve(settings: Settings, link: Link, wanted: str | None) -> str:
+def _resolve(opened: OpenHost, wanted: str | None) -> str:
     """Return the run that was meant, among those started from here and those that the host knows."""
     from remote_tools.runs import client
     from remote_tools.runs.records import Records, match
 
-    records = Records(settings.root)
+    records = Records(opened.settings.root)
     if wanted is None or wanted == "last":
-        return records.last(settings.host)
+        return records.last(opened.settings.host)
     known = records.ids()
     if wanted in known:
         return wanted
-    return match(wanted, sorted({*known, *(record["id"] for record in client.list_all(link))}))
+    return match(wanted, sorted({*known, *(record["id"] for record in client.list_all(opened.link))}))
 
 
 def _clock(moment: float | None) -> str:
@@ -72,11 +71,11 @@ def _lasted(record: dict[str, Any]) -> str:
 @task(name="list", help={"host": HOST, "json": JSON})
 def list_(c: Context, host: str | None = None, json: bool = False) -> None:
     """List the workspace's runs on the host, oldest first."""
-    from remote_tools.loop import steps
     from remote_tools.runs import client
+    from remote_tools.sync.open_host import open_host
 
-    with steps.reached(settings_for(c, host=host), display()) as link:
-        found = client.list_all(link)
+    with open_host(settings_for(c, host=host), display()) as opened:
+        found = client.list_all(opened.link)
     if json:
         print_json(found)
         return
@@ -97,14 +96,14 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
 @task(positional=_id_after("runs.show"), help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
     """Show all that is known of a run: what, where, from which sources, how it ended."""
-    from remote_tools.loop import steps
     from remote_tools.runs import client
     from remote_tools.runs.records import Records
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with steps.reached(settings, display()) as link:
-        run_id = _resolve(settings, link, id)
-        there = next((record for record in client.list_all(link) if record["id"] == run_id), {})
+    with open_host(settings, display()) as opened:
+        run_id = _resolve(opened, id)
+        there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), {})
     record = {**Records(settings.root).read(run_id), "there": there}
     if json:
         print_json(record)
@@ -126,12 +125,12 @@ def _plain(name: str, value: Any) -> str:
 @task(positional=_id_after("runs.log"), help={"id": ID, "follow": "go on until the run ends", "host": HOST})
 def log(c: Context, id: str | None = None, follow: bool = False, host: str | None = None) -> None:
     """Print what a run has printed so far."""
-    from remote_tools.loop import steps
     from remote_tools.runs import client
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with steps.reached(settings, display()) as link:
-        client.attach(link, _resolve(settings, link, id), client.Console(), follow=follow)
+    with open_host(settings, display()) as opened:
+        client.attach(opened.link, _resolve(opened, id), client.Console(), follow=follow)
 
 
 @task(
@@ -141,10 +140,11 @@ def log(c: Context, id: str | None = None, follow: bool = False, host: str | Non
 def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool = False) -> None:
     """Come back to a run: its output from the beginning, Ctrl-C, its exit code."""
     from remote_tools.loop import steps
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with steps.reached(settings, display()) as link:
-        end(steps.attach(settings, link, _resolve(settings, link, id), display(), pty=pty))
+    with open_host(settings, display()) as opened:
+        end(steps.attach(opened, _resolve(opened, id), pty=pty))
 
 
 @task(
@@ -153,14 +153,14 @@ def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool
 )
 def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | None = None) -> None:
     """Send a signal to a run's whole process group."""
-    from remote_tools.loop import steps
     from remote_tools.runs import client
+    from remote_tools.sync.open_host import open_host
 
     number = _signal_number(signal)
     settings = settings_for(c, host=host)
-    with steps.reached(settings, display()) as link:
-        run_id = _resolve(settings, link, id)
-        sent = client.send_signal(link, run_id, number)
+    with open_host(settings, display()) as opened:
+        run_id = _resolve(opened, id)
+        sent = client.send_signal(opened.link, run_id, number)
     display().say(
         f"{signals.Signals(number).name} sent to {run_id}" if sent else f"nothing of {run_id} runs any more"
     )
@@ -180,11 +180,11 @@ def _signal_number(name: str) -> int:
 def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host: str | None = None) -> None:
     """Bring what a run wrote below the cache root, whatever its exit code."""
     from remote_tools.loop import steps
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host, local_dir=local_dir)
-    with steps.reached(settings, display()) as link:
-        run_id = _resolve(settings, link, id)
-    steps.fetch_run(settings, run_id, display())
+    with open_host(settings, display()) as opened:
+        steps.fetch_run(opened, _resolve(opened, id))
 
 
 @task(positional=_id_after("runs.rerun"), help={"id": ID, "host": HOST})
@@ -193,10 +193,11 @@ def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     from remote_tools.errors import UsageError
     from remote_tools.loop import steps
     from remote_tools.runs.records import Records
+    from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with steps.reached(settings, display()) as link:
-        run_id = _resolve(settings, link, id)
+    with open_host(settings, display()) as opened:
+        run_id = _resolve(opened, id)
     record = Records(settings.root).read(run_id)
     if not record:
         raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")

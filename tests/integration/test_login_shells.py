@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from remote_tools.runs.client import INLINE_BYTES
+from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.connection import Connection
 from remote_tools.ssh.master import Destination
 from remote_tools.ssh.session import Link
 from remote_tools.sync import push, rsync
-from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import scan
 from tests.integration.conftest import Laptop, SandboxMaker
@@ -91,8 +93,9 @@ def test_a_path_is_quoted_once_for_an_rsync_that_knows_no_protection(
     laptop.write("a", "1")
     link = Link(Destination(laptop.host.host_alias, ("-F", str(laptop.host.ssh_config))), str(there), print)
     try:
-        options = PushOptions(str(there))
-        push.finish(link, push.push(link, scan(laptop.root), options, Display(io.StringIO())))
+        settings = Settings(laptop.root, link.alias, str(there))
+        host = OpenHost(settings, link, Display(io.StringIO()))
+        push.finish(host, push.push(host, scan(laptop.root), PushMode()))
     finally:
         link.close()
         link.master.close()

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from remote_tools.errors import ConfigError, DataError, TemporaryError, TransferError, UnavailableError
+from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.master import Destination
 from remote_tools.ssh.session import Link
 from remote_tools.sync import pull as pulling
 from remote_tools.sync import push, rsync
-from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.pull import PullResult
 from remote_tools.sync.push import PushResult
@@ -38,12 +40,19 @@ class Place:
     here: Path
     there: Path
 
-    def push(self, **options: Any) -> PushResult:
-        """Do what `inv sync` does."""
+    def host(self, stream: io.StringIO | None = None, **settings: Any) -> OpenHost:
+        """Give the host as a command has it, with settings of our own."""
         self.link.code_path = str(self.there)
-        how = replace(PushOptions(str(self.there), timeout_s=20), **options)
-        result = push.push(self.link, scan(self.here), how, Display(io.StringIO()))
-        self.said = push.finish(self.link, result)
+        chosen = Settings(self.here, self.link.alias, str(self.there), **{"timeout_s": 20, **settings})
+        return OpenHost(chosen, self.link, Display(stream or io.StringIO()))
+
+    def push(
+        self, *, force: bool = False, dry_run: bool = False, ride: bool = False, **settings: Any
+    ) -> PushResult:
+        """Do what `inv sync` does."""
+        host = self.host(**settings)
+        result = push.push(host, scan(self.here), PushMode(force, dry_run, ride))
+        self.said = push.finish(host, result)
         return result
 
     def write(self, **files: str) -> None:
@@ -125,9 +134,8 @@ def test_a_file_that_is_only_excluded_now_stays(place: Place) -> None:
     place.write(a="1", b="2")
     place.push()
     tree = scan(place.here, exclude=["b"])
-    options = PushOptions(str(place.there))
-    result = push.push(place.link, tree, options, Display(io.StringIO()))
-    push.finish(place.link, result)
+    result = push.push(place.host(), tree, PushMode())
+    push.finish(place.host(), result)
     assert {"a": "1", "b": "2"} == place.held()
     (place.here / "b").unlink()
     place.push()
@@ -276,10 +284,10 @@ def test_files_that_change_or_vanish_while_they_are_sent(place: Place) -> None:
 
     thread = threading.Thread(target=meanwhile)
     thread.start()
-    options = PushOptions(str(place.there), ("--bwlimit=1000", "--no-z"))
-    result = push.push(place.link, tree, options, Display(io.StringIO()))
+    host = place.host(rsync_options=("--bwlimit=1000", "--no-z"))
+    result = push.push(host, tree, PushMode())
     thread.join()
-    push.finish(place.link, result)
+    push.finish(place.host(), result)
     assert "changed" == place.held()["big7"]
     assert 0 == place.push().sent
     assert set(place.held()) - {"gone"} == {path.name for path in place.here.iterdir()} - {".remote"}
@@ -308,9 +316,9 @@ def test_a_stalled_push_goes_on_by_itself(place: Place, sandbox: Sandbox) -> Non
     option = broken_rsync(sandbox, "exec sleep 60")
     said = io.StringIO()
     place.link.code_path = str(place.there)
-    options = PushOptions(str(place.there), (option,), timeout_s=1)
-    result = push.push(place.link, scan(place.here), options, Display(said))
-    push.finish(place.link, result)
+    host = place.host(said, rsync_options=(option,), timeout_s=1)
+    result = push.push(host, scan(place.here), PushMode())
+    push.finish(place.host(), result)
     assert {"a": "1", "b": "2"} == place.held()
     assert "sandbox: nothing was heard for 1 s; connecting again" in said.getvalue().splitlines()
 
@@ -407,8 +415,8 @@ def pull(place: Place, folder: Path, *names: str, options: tuple[str, ...] = ())
     paths = [place.there / name for name in names]
     sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
     entries = list(zip(map(os.fsencode, names), sizes, strict=True))
-    how = PushOptions(str(place.there), options, timeout_s=2)
-    return pulling.pull(place.link, str(place.there), entries, folder, how, Display(io.StringIO()), host)
+    opened = place.host(rsync_options=options, timeout_s=2, local_dir=folder)
+    return pulling.pull(opened, str(place.there), entries, host)
 
 
 def test_a_fetch_brings_exactly_the_files_asked_for(place: Place, tmp_path: Path) -> None:
@@ -543,12 +551,10 @@ def test_what_the_host_edits_after_the_comparison_is_kept_beside(place: Place) -
     place.write(a="1")
     place.push(ride=True)
     place.write(a="2")
-    result = push.push(
-        place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
-    )
+    result = push.push(place.host(), scan(place.here), PushMode(ride=True))
     (place.there / "a").write_text("by the host, just now")
     name = place.kept_as(result, "a")
-    assert [f"a on the host is kept as {name}"] == push.finish(place.link, result)
+    assert [f"a on the host is kept as {name}"] == push.finish(place.host(), result)
     assert {"a": "2", name: "by the host, just now"} == place.held()
 
 
@@ -556,10 +562,8 @@ def test_a_request_that_was_lost_on_its_way_is_asked_again(place: Place) -> None
     place.write(a="1", b="2")
     place.push(ride=True)
     place.write(a="3")
-    result = push.push(
-        place.link, scan(place.here), PushOptions(str(place.there), ride=True), Display(io.StringIO())
-    )
-    assert ([], []) == (push.finish(place.link, result), push.finish(place.link, result))
+    result = push.push(place.host(), scan(place.here), PushMode(ride=True))
+    assert ([], []) == (push.finish(place.host(), result), push.finish(place.host(), result))
     assert {"a": "3", "b": "2"} == place.held()
     assert 0 == place.push().sent
 
@@ -569,8 +573,7 @@ def test_a_file_that_changes_after_the_scan_goes_by_rsync(place: Place) -> None:
     place.link.code_path = str(place.there)
     tree = scan(place.here)
     place.write(a="changed meanwhile")
-    options = PushOptions(str(place.there), ride=True)
-    result = push.push(place.link, tree, options, Display(io.StringIO()))
-    assert [] == push.finish(place.link, result)
+    result = push.push(place.host(), tree, PushMode(ride=True))
+    assert [] == push.finish(place.host(), result)
     assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.finish and result.finish["contents"])
     assert 0 == place.push().sent

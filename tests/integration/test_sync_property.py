@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.master import Destination
 from remote_tools.ssh.session import Link
 from remote_tools.sync import push
-from remote_tools.sync.plan import PushOptions
+from remote_tools.sync.open_host import OpenHost
+from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import scan
 
@@ -125,12 +127,13 @@ class Pair:
     def sync(self, cut: bool, ride: bool) -> None:
         """Do what `inv sync` or `inv dev` does, or lose the connection before the last step."""
         self.link.code_path = str(self.there)
-        options = PushOptions(str(self.there), timeout_s=20, ride=ride)
-        result = push.push(self.link, scan(self.here), options, Display(io.StringIO()))
+        settings = Settings(self.here, self.link.alias, str(self.there), timeout_s=20)
+        host = OpenHost(settings, self.link, Display(io.StringIO()))
+        result = push.push(host, scan(self.here), PushMode(ride=ride))
         if cut:
             self.link.close()
         else:
-            push.finish(self.link, result)
+            push.finish(host, result)
 
     def check(self) -> None:
         """Hold the host to what a sync promises."""

@@ -1,0 +1,55 @@
+"""The host while a command uses it: opened once, and handed to every step that needs it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from remote_tools.errors import SIGNALLED, RemoteError
+from remote_tools.settings.settings import Settings
+from remote_tools.ssh.master import Destination
+from remote_tools.ssh.session import Link
+from remote_tools.sync.progress import Display
+
+
+@dataclass(frozen=True)
+class OpenHost:
+    """A host with a link to it.
+
+    Args:
+        settings: the settings for this host.
+        link: the connection.
+        display: prints messages and progress.
+    """
+
+    settings: Settings
+    link: Link
+    display: Display
+
+
+class Interrupted(RemoteError):
+    """Ctrl-C before a run was started; the exit code is a shell's for SIGINT."""
+
+    exit_code = SIGNALLED + signal.SIGINT
+
+
+@contextmanager
+def open_host(settings: Settings, display: Display) -> Iterator[OpenHost]:
+    """Open a link to the host; its session starts at once, behind the local work."""
+    destination = Destination(
+        settings.host,
+        settings.ssh_options,
+        connect_timeout_s=settings.connect_timeout_s,
+        timeout_s=settings.timeout_s,
+        persist_s=settings.persist_s,
+    )
+    link = Link(destination, settings.code_path, display.say)
+    try:
+        link.open()
+        yield OpenHost(settings, link, display)
+    except KeyboardInterrupt:
+        raise Interrupted("exec", "interrupted; nothing runs on the host") from None
+    finally:
+        link.close()
