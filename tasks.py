@@ -17,9 +17,18 @@ from remote_tools.runs.target import words_after_dashes
 from remote_tools.tasks.bench_task import bench_collection, bench_task
 
 
-@task(help={"long": "the long form of the suites that are shortened otherwise"})
-def test(_c: Context, long: bool = False) -> None:
+@task(
+    help={
+        "long": "the long form of the suites that are shortened otherwise",
+        "all": "first install what some tests need (Debian packages), so that fewer skip",
+    }
+)
+def test(_c: Context, long: bool = False, all: bool = False) -> None:
     """Run the tests, integration included; words after `--` go to pytest."""
+    if all:
+        from tests import needs  # it needs pytest, which no other task does
+
+        needs.install()
     chosen = [] if long else ["-m", "not long"]
     # Most of a test here is waiting for another process; a file's tests share what they set up.
     _run("pytest", "-n", "logical", "--dist", "loadfile", *chosen, *words_after_dashes(sys.argv))

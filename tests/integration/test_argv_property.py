@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from invoke import Collection, Program
 from remote_tools import ns as remote
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.tasks.bench_task import bench_task
+from tests import needs
 from tests.integration.conftest import Laptop, SandboxMaker
 
 # Each word as its bytes, behind its length.
@@ -164,8 +164,9 @@ def old_locale() -> Iterator[str]:
     """Compile a locale whose encoding is not UTF-8; return what makes a shell use it."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", f"{folder}/en_US"]
-        if not shutil.which("localedef") or subprocess.run(words, capture_output=True).returncode:
-            pytest.skip("this machine cannot compile a locale (localedef, /usr/share/i18n)")
+        missing = needs.why_missing("localedef", needs.LOCALE_SOURCE)
+        if missing or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip(missing or "localedef fails here")
         yield f"export LOCPATH={folder} LC_ALL=en_US"
 
 

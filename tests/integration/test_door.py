@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 ROOT = Path(__file__).parents[2]
 SHELLS = [
-    pytest.param(
-        words, marks=pytest.mark.skipif(not shutil.which(words[0]), reason=f"{words[0]} is not here")
-    )
+    pytest.param(words, marks=needs.skip_without(words[0]))
     for words in (["sh"], ["dash"], ["bash"], ["busybox", "sh"])
 ]
 STUB = """\
@@ -115,7 +115,7 @@ def test_without_network_it_says_so_in_one_line_and_leaves_no_stamp(checkout: Pa
     assert not (checkout / ".venv/stamp").exists()
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not here")
+@needs.skip_without("shellcheck")
 def test_shellcheck_finds_nothing() -> None:
     scripts = ["inv", ".ci/run", ".ci/lock"]
     assert (0, "", "") == run("shellcheck", *scripts, cwd=ROOT)

@@ -21,6 +21,7 @@ from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import scan
+from tests import needs
 from tests.integration.conftest import Laptop, SandboxMaker
 
 WRITE = f"""\
@@ -35,17 +36,17 @@ ODD = ["it's", 'a "b"', "$HOME ~ `id`", "!! !x", "a\nb", "\\", "{a,b} * ? [c]", 
 CODE_PATH = '~/it\'s "there" $HOME !x {a,b} (1) ; *'
 
 
-@pytest.fixture(params=["sh", "bash", "dash", "zsh", "fish", "tcsh", "ksh"])
+SHELLS = ["sh", "bash", "dash", "zsh", "fish", "tcsh", "ksh"]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=needs.skip_without(name)) for name in SHELLS])
 def laptop(
     request: pytest.FixtureRequest, make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker
 ) -> Laptop:
     """Give a project whose host runs commands by a login shell, as sshd itself does."""
-    shell = shutil.which(request.param)
-    if shell is None:
-        pytest.skip(f"no {request.param} on this machine")
     host = make_sandbox()
     enter = host.root / "enter"
-    enter.write_text(f"SHELL={shell}\nexport SHELL\n{enter.read_text()}")
+    enter.write_text(f"SHELL={needs.find(request.param)}\nexport SHELL\n{enter.read_text()}")
     made = make_laptop(host)
     made.env["INVOKE_REMOTE_CODE_PATH"] = CODE_PATH
     return made

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from tests import needs
 from tests.integration.conftest import Laptop
 
 
@@ -43,11 +43,11 @@ def test_a_host_is_made_ready_once_and_then_what_changed_is_told(project: Laptop
     assert f"ready: {venv}; changed: requirements.txt" == changed.stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(not shutil.which("uv"), reason="no uv on this machine (pip install uv)")
+@needs.skip_without("uv")
 def test_uv_is_used_where_the_host_has_it(project: Laptop) -> None:
     there = project.host.home / ".local" / "bin" / "uv"  # where its installer puts it, which is not in PATH
     there.parent.mkdir(parents=True)
-    there.symlink_to(shutil.which("uv") or "")
+    there.symlink_to(needs.find("uv") or "")
 
     made = project.inv("provision")
 

@@ -20,6 +20,7 @@ import pytest
 
 from remote_tools.setup import sandbox as servers
 from remote_tools.setup.sandbox import Sandbox
+from tests import needs
 from tests.integration.conftest import Laptop, SandboxMaker
 
 BIG_BYTES = 1_100_000  # more than comes back in the run's own session: rsync brings it
@@ -260,10 +261,7 @@ def dropbear(tmp_path: Path, sandbox: Sandbox) -> Iterator[tuple[Path, int, str]
     log.close()
 
 
-@pytest.mark.skipif(
-    not shutil.which("dropbear", path=f"{os.environ['PATH']}:{servers.SBIN}"),
-    reason="no dropbear on this machine (apt-get install dropbear-bin)",
-)
+@needs.skip_without("dropbear")
 def test_a_dropbear_server(laptop: Laptop, dropbear: tuple[Path, int, str], tmp_path: Path) -> None:
     home, port, key = dropbear
     known = tmp_path / "known"

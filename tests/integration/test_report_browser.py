@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +19,11 @@ import pytest
 
 from autotune import report
 from autotune.report.palette import ROLES
+from tests import needs
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = needs.find(needs.CHROMIUM)
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    needs.skip_without(needs.CHROMIUM),
     pytest.mark.skipif("CI" in os.environ, reason="a browser in CI tests the CI"),
 ]
 FLAGS = (

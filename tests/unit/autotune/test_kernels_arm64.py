@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,10 @@ from candidates import Array, draw, golden
 from autotune.kernels import c_source, gemm, rmsnorm_linear, softmax, transpose
 from autotune.model.kernel import Inputs, Kernel, Specs
 from autotune.model.space import Config
+from tests import needs
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-pytestmark = pytest.mark.skipif(
-    not (shutil.which(COMPILER) and shutil.which(EMULATOR)),
-    reason=f"{COMPILER} or {EMULATOR} is missing: gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
-)
+pytestmark = needs.skip_without(*needs.ARM64)
 TOLERANCE = {"float32": 2e-5, "float64": 2e-14}
 DTYPES = ["float32", "float64"]
 SAMPLED = 2
