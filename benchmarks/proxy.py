@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -167,10 +167,3 @@ class Proxy:
         else:
             self._loop.create_task(self._cut())
         return data[:at]
-
-
-def after(delay_s: float, action: Callable[[], None]) -> threading.Timer:
-    """Do something later, while a command runs."""
-    timer = threading.Timer(delay_s, action)
-    timer.start()
-    return timer

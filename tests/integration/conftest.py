@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +121,15 @@ class Laptop:
 @pytest.fixture(scope="module")
 def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Sandbox], Laptop]]:
     """Make project folders for servers, with control sockets of their own, closed at the end."""
-    sockets = []
+    folders = ExitStack()
 
     def make(host: Sandbox) -> Laptop:
         root = tmp_path_factory.mktemp("laptop") / "project"
         root.mkdir()
-        # A control socket's path must be short: not below tmp_path.
-        sockets.append(tempfile.mkdtemp(prefix="rt-"))
+        # A control socket's path must be short: not below tmp_path. A master whose server is gone removes its
+        # socket at any moment; TemporaryDirectory ignores a file that vanishes while it is removed.
+        sockets = folders.enter_context(tempfile.TemporaryDirectory(prefix="rt-"))
+        folders.callback(close_masters, Path(sockets))
         (root / "tasks.py").write_text("from remote_tools import ns\n\n__all__ = ['ns']\n")
         (root / ".remote_config").write_text(
             f"REMOTE_HOST={host.host_alias}\n"
@@ -135,13 +138,19 @@ def make_laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         )
         home = tmp_path_factory.mktemp("laptop-home")
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
-        return Laptop(root, host, {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": sockets[-1]})
+        return Laptop(root, host, {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": sockets})
 
-    yield make
-    for folder in sockets:
-        for path in Path(folder).glob("*/*"):
-            subprocess.run(["ssh", "-S", str(path), "-O", "exit", "host"], capture_output=True)
-        shutil.rmtree(folder)
+    with folders:
+        yield make
+
+
+def close_masters(folder: Path) -> None:
+    """Ask the masters whose sockets are below a folder to exit, and wait for those that will."""
+    for path in folder.glob("*/*"):
+        if path.is_socket():
+            done = subprocess.run(["ssh", "-S", str(path), "-O", "exit", "host"], capture_output=True)
+            while done.returncode == 0 and path.exists():
+                time.sleep(0.01)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -34,6 +35,31 @@ class Cable:
             capture_output=True,
             timeout=120,
         )
+
+    def inv_disturbed(
+        self, words: Sequence[str], seen: bytes, disturb: Callable[[], object]
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `inv`, and disturb it once it has printed something."""
+        out, err = (self.laptop.root.parent / name for name in ("stdout", "stderr"))
+        command = self.laptop.command("inv", *words)
+        with (
+            out.open("wb") as stdout,
+            err.open("wb") as stderr,
+            subprocess.Popen(
+                command,
+                cwd=self.laptop.root,
+                env=self.laptop.env,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            ) as process,
+        ):
+            while seen not in out.read_bytes() + err.read_bytes():
+                assert process.poll() is None, err.read_text()
+                time.sleep(0.01)
+            disturb()
+            code = process.wait()
+        return subprocess.CompletedProcess(command, code, out.read_bytes(), err.read_bytes())
 
 
 @pytest.fixture(scope="module")

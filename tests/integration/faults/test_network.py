@@ -12,16 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.proxy import Fault, after
+from benchmarks.proxy import Fault
 from remote_tools.setup import sandbox as servers
 from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import SandboxMaker
-from tests.integration.faults.conftest import TIMEOUT_S, Cable
+from tests.integration.faults.conftest import Cable
 
 COUNT = (
     "import time\nfor i in range(40):\n    print(i, flush=True)\n    time.sleep(0.05)\nraise SystemExit(7)\n"
 )
 COUNTED = b"".join(b"%d\n" % i for i in range(40))
+HELD = """\
+import pathlib, time
+for i in range(40):
+    print(i, flush=True)
+    while i == 20 and not pathlib.Path("go").exists():
+        time.sleep(0.01)
+raise SystemExit(7)
+"""
+"""Prints the same, the second half of it once there is a file `go`."""
 
 Plug = Callable[[Sandbox], Cable]
 
@@ -31,8 +40,14 @@ def pushed(plug: Plug, sandbox: Sandbox) -> Cable:
     """Give a laptop whose workspace is on the host, and whose master is open."""
     made = plug(sandbox)
     made.laptop.write("count.py", COUNT)
+    made.laptop.write("held.py", HELD)
     assert 0 == made.inv("sync").returncode
     return made
+
+
+def let_go(cable: Cable) -> None:
+    """Let held.py print its second half."""
+    (cable.laptop.host.home / cable.laptop.root.parent.name / "go").touch()
 
 
 def control_socket(cable: Cable) -> Path:
@@ -52,11 +67,10 @@ def master_pid(cable: Cable) -> int:
 
 def test_a_stalled_network_is_noticed_said_and_recovered(pushed: Cable) -> None:
     pushed.network.set(Fault("stall", "down", 2_000))
-    healing = after(TIMEOUT_S + 2, pushed.network.heal)
 
-    done = pushed.inv("exec", "--", "python", "count.py")
+    words = ["exec", "--", "python", "count.py"]
+    done = pushed.inv_disturbed(words, b"connecting again", pushed.network.heal)
 
-    healing.join()
     assert (7, COUNTED) == (done.returncode, done.stdout)
     assert b"connecting again" in done.stderr
 
@@ -64,11 +78,9 @@ def test_a_stalled_network_is_noticed_said_and_recovered(pushed: Cable) -> None:
 def test_a_stalled_upload_is_noticed_said_and_recovered(pushed: Cable) -> None:
     (pushed.laptop.root / "large.bin").write_bytes(os.urandom(3_000_000))
     pushed.network.set(Fault("stall", "up", 1_000_000))
-    healing = after(TIMEOUT_S + 2, pushed.network.heal)
 
-    done = pushed.inv("sync")
+    done = pushed.inv_disturbed(["sync"], b"connecting again", pushed.network.heal)
 
-    healing.join()
     assert 0 == done.returncode
     assert b"connecting again" in done.stderr
     there = pushed.laptop.host.home / pushed.laptop.root.parent.name / "large.bin"
@@ -78,7 +90,7 @@ def test_a_stalled_upload_is_noticed_said_and_recovered(pushed: Cable) -> None:
 def test_sshd_restarted_in_mid_run(plug: Plug, make_sandbox: SandboxMaker) -> None:
     host = make_sandbox()
     cable = plug(host)
-    cable.laptop.write("count.py", COUNT)
+    cable.laptop.write("held.py", HELD)
     assert 0 == cable.inv("sync").returncode
 
     def restart() -> None:
@@ -87,21 +99,21 @@ def test_sshd_restarted_in_mid_run(plug: Plug, make_sandbox: SandboxMaker) -> No
         (host.root / "running.json").unlink()
         time.sleep(1)
         servers.up(host.root, port=host.port)
+        let_go(cable)
 
-    restarting = after(1, restart)
-    done = cable.inv("exec", "--", "python", "count.py")
+    done = cable.inv_disturbed(["exec", "--", "python", "held.py"], b"0\n", restart)
 
-    restarting.join()
     assert (7, COUNTED) == (done.returncode, done.stdout)
     assert 1 == done.stderr.count(b"\n")
 
 
 def test_a_master_killed_in_mid_run(pushed: Cable) -> None:
-    killing = after(1, lambda: os.kill(master_pid(pushed), signal.SIGKILL))
+    def kill() -> None:
+        os.kill(master_pid(pushed), signal.SIGKILL)
+        let_go(pushed)
 
-    done = pushed.inv("exec", "--", "python", "count.py")
+    done = pushed.inv_disturbed(["exec", "--", "python", "held.py"], b"0\n", kill)
 
-    killing.join()
     assert (7, COUNTED) == (done.returncode, done.stdout)
 
 
@@ -179,7 +191,7 @@ def test_a_host_key_that_changes_in_mid_run(plug: Plug, make_sandbox: SandboxMak
     """Another machine answers in the host's place: it is refused, and the run goes on without us."""
     host = make_sandbox()
     cable = plug(host)
-    cable.laptop.write("count.py", COUNT)
+    cable.laptop.write("held.py", HELD)
     assert 0 == cable.inv("sync").returncode
 
     def replace() -> None:
@@ -191,11 +203,10 @@ def test_a_host_key_that_changes_in_mid_run(plug: Plug, make_sandbox: SandboxMak
         servers.up(host.root, port=host.port)
         host.known_hosts.write_text(known)
         cable.network.cut()
+        let_go(cable)
 
-    replacing = after(1, replace)
-    done = cable.inv("exec", "--", "python", "count.py")
+    done = cable.inv_disturbed(["exec", "--", "python", "held.py"], b"0\n", replace)
 
-    replacing.join()
     assert 77 == done.returncode
     assert COUNTED != done.stdout
     assert b"REMOTE HOST IDENTIFICATION HAS CHANGED" in done.stderr
