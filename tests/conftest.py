@@ -14,3 +14,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and tables would fit it
         yield
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print the names of failed tests below pytest's last line: they are what one looks for."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None or hasattr(config, "workerinput"):
+        return
+    reports = [report for kind in ("failed", "error") for report in terminal.stats.get(kind, [])]
+    for name in dict.fromkeys(report.nodeid for report in reports):
+        terminal.write_line(f"failed: {name}", red=True)
