@@ -316,11 +316,11 @@ def test_a_stalled_push_goes_on_by_itself(place: Place, sandbox: Sandbox) -> Non
     option = broken_rsync(sandbox, "exec sleep 60")
     said = io.StringIO()
     place.link.code_path = str(place.there)
-    host = place.host(said, rsync_options=(option,), timeout_s=1)
+    host = place.host(said, rsync_options=(option,), timeout_s=5)  # the second rsync must be faster
     result = push.push(host, scan(place.here), PushMode())
     push.finish(place.host(), result)
     assert {"a": "1", "b": "2"} == place.held()
-    assert "sandbox: nothing was heard for 1 s; connecting again" in said.getvalue().splitlines()
+    assert "sandbox: nothing was heard for 5 s; connecting again" in said.getvalue().splitlines()
 
 
 def test_a_push_that_stalls_each_time_ends_with_75(place: Place, sandbox: Sandbox) -> None:
@@ -334,7 +334,7 @@ def test_a_push_that_stalls_each_time_ends_with_75(place: Place, sandbox: Sandbo
 def test_a_cut_upload_resumes_with_the_half_that_arrived(place: Place, sandbox: Sandbox) -> None:
     (place.here / "big").write_bytes(os.urandom(8_000_000))
     option = broken_rsync(sandbox, 'head -c 5000000 | rsync "$@"')
-    result = place.push(rsync_options=(option,), timeout_s=2)
+    result = place.push(rsync_options=(option,), timeout_s=5)
     assert (place.here / "big").read_bytes() == (place.there / "big").read_bytes()
     assert ([place.there / "big"], 1) == (list(place.there.rglob("*")), result.sent)
 
@@ -415,7 +415,7 @@ def pull(place: Place, folder: Path, *names: str, options: tuple[str, ...] = ())
     paths = [place.there / name for name in names]
     sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
     entries = list(zip(map(os.fsencode, names), sizes, strict=True))
-    opened = place.host(rsync_options=options, timeout_s=2, local_dir=folder)
+    opened = place.host(rsync_options=options, timeout_s=5, local_dir=folder)
     return pulling.pull(opened, str(place.there), entries, host)
 
 
