@@ -1,0 +1,72 @@
+"""What people read: generated pages are up to date, and links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
+
+
+def generated_pages() -> Mapping[str, tuple[str, ...]]:
+    """Read from this checkout's tasks.py which pages are generated, and how."""
+    spec = importlib.util.spec_from_file_location("tasks_with_pages", ROOT / "tasks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pages: Mapping[str, tuple[str, ...]] = module.GENERATED_PAGES
+    return pages
+
+
+@pytest.mark.parametrize(("page", "command"), generated_pages().items())
+def test_a_generated_page_is_up_to_date(page: str, command: tuple[str, ...]) -> None:
+    printed = subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+
+    assert (ROOT / page).read_text() == printed.decode(), "run: inv docs"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+def test_the_links_of_a_page_outside_the_site_lead_to_files(page: str) -> None:
+    links = LINK.findall((ROOT / page).read_text())
+
+    assert [] == [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_kernel_of_the_documentation_can_be_tuned(tmp_path: Path) -> None:
+    page = (ROOT / "docs/your_kernel.md").read_text()
+    (tmp_path / "row_sums.py").write_text(page.split("```python\n")[1].split("```")[0])
+
+    words = [sys.executable, "row_sums.py", "--cache-dir", "cache"]
+    subprocess.run(words, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    summary = json.loads((tmp_path / "cache/row_sums/512x960/perf_metrics.json").read_text())
+    assert ["ok"] * 7 == [trial["status"] for trial in summary["trials"]]
+
+
+def test_the_readme_fits_in_a_hundred_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+
+
+@pytest.mark.parametrize(
+    "break_it", ["[a](missing.md)", "[a](start.md#no-such-heading)", "{py:obj}`autotune.no`"]
+)
+def test_a_broken_link_fails_the_build(break_it: str, tmp_path: Path) -> None:
+    (tmp_path / "conf.py").write_text((ROOT / "docs/conf.py").read_text())
+    (tmp_path / "site.css").write_text("")
+    (tmp_path / "index.md").write_text(f"# Index\n\n{break_it}\n\n```{{toctree}}\nstart\n```\n")
+    (tmp_path / "start.md").write_text("# Start\n\n[back](index.md#index)\n")
+    words = ["-m", "sphinx", "--quiet", "--fail-on-warning", str(tmp_path), str(tmp_path / "site")]
+    broken = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    (tmp_path / "index.md").write_text("# Index\n\n```{toctree}\nstart\n```\n")
+    whole = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+    assert (1, 0) == (broken.returncode, whole.returncode), broken.stderr + whole.stderr
