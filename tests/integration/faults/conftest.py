@@ -96,7 +96,7 @@ def cable(plug: Callable[[Sandbox], Cable], sandbox: Sandbox) -> Cable:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which faults were survived how often: the README's table."""
+    """Print which faults were survived how often: the line in docs/figures.md."""
     counts: dict[str, list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):

@@ -1,6 +1,6 @@
 """A network that is cut, or flips a bit, at any byte: nothing of a run is lost.
 
-The long form, 100 cuts, and the table for the README: `./inv test --long -- tests/integration/faults`.
+The long form, 100 cuts, and the line for docs/figures.md: `./inv test --long -- tests/integration/faults`.
 """
 
 from __future__ import annotations
