@@ -18,7 +18,7 @@ from remote_tools.tasks.bench_task import bench_collection, bench_task
 
 ROOT = Path(__file__).parent
 GENERATED_PAGES = {
-    "docs/settings.md": ("-m", "remote_tools.settings_reference"),
+    "docs/settings.md": ("-m", "remote_tools.settings.reference"),
     "docs/tasks.md": ("docs/task_reference.py",),
 }
 """Page -> what Python runs to print it; a test compares each page with that."""
