@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from docutils import nodes
 from sphinx.addnodes import pending_xref
 
 import autotune
@@ -34,6 +35,7 @@ html_title = f"remote-autotune {release}"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # the Python API is one page
 html_show_sourcelink = False
 
 
@@ -55,14 +57,31 @@ def allow_types(_app: Any, _env: Any, node: Any, text: Any) -> Any:
     return text if node.get("reftype") == "class" else None
 
 
-def keep_colon(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
-    """Keep Napoleon from reading `words: more words` in a property's docstring as its type."""
-    if what == "property" and lines:
+def edit_docstring(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Leave out what a module says of itself, which the page says, and keep a property's first line whole."""
+    if what == "module":
+        lines.clear()
+    elif what == "property" and lines:  # Napoleon would read `words: more words` as its type
         lines[:1] = lines[0].replace(": ", ":\n").split("\n")
+
+
+def edit_signature(_app: Any, _what: str, _name: str, obj: Any, _options: Any, *_: Any) -> Any:
+    """Show no arguments for a protocol: it is implemented, not called."""
+    return ("", "") if getattr(obj, "_is_protocol", False) else None
+
+
+def edit_dashes(_app: Any, doctree: Any, _page: str) -> None:
+    """Put a dash between a parameter and its description, where Sphinx writes --."""
+    for field in doctree.findall(nodes.field_body):
+        for text in list(field.findall(nodes.Text)):
+            if text.astext() == " -- ":
+                text.parent.replace(text, nodes.Text(" – "))
 
 
 def setup(app: Any) -> None:
     """Register the functions above with Sphinx."""
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", allow_types)
-    app.connect("autodoc-process-docstring", keep_colon, priority=100)
+    app.connect("autodoc-process-docstring", edit_docstring, priority=100)
+    app.connect("autodoc-process-signature", edit_signature)
+    app.connect("doctree-resolved", edit_dashes)

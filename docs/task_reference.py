@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ _SECTIONS = {
     "bench": "Benchmarks",
     "sandbox": "The sandbox",
 }
+_COMMAND = re.compile(r": (inv .*?)((?<!\.)\.)?$", re.MULTILINE)
+"""The command that a docstring ends with, without its full stop."""
 _DEVELOPERS = ("check", "docs", "test")
 
 
@@ -46,7 +49,8 @@ def reference(ns: Collection) -> str:
 
 def _task(name: str, task: Task[Any]) -> Iterator[str]:
     """Yield a task's heading, its docstring and its flags as a table."""
-    yield from (f"### `inv {name}`", "", (task.__doc__ or "").strip(), "")
+    about = _COMMAND.sub(r": `\1`\2", (task.__doc__ or "").strip())
+    yield from (f"### `inv {name}`", "", about, "")
     arguments = task.get_arguments()
     if arguments:
         yield from ("| flag | what it does |", "|---|---|")
