@@ -54,11 +54,14 @@ class Cable:
                 stderr=stderr,
             ) as process,
         ):
-            while seen not in out.read_bytes() + err.read_bytes():
-                assert process.poll() is None, err.read_text()
-                time.sleep(0.01)
-            disturb()
-            code = process.wait()
+            try:
+                while seen not in out.read_bytes() + err.read_bytes():
+                    assert process.poll() is None, err.read_text()
+                    time.sleep(0.01)
+                disturb()
+                code = process.wait()
+            finally:
+                process.kill()  # if the event never came
         return subprocess.CompletedProcess(command, code, out.read_bytes(), err.read_bytes())
 
 

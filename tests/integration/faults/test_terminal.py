@@ -46,7 +46,7 @@ def at_terminal(pushed: Cable) -> Iterator[Shell]:
             cwd=str(pushed.laptop.root),
             env=env,
             encoding="utf-8",
-            timeout=20,
+            timeout=60,
             dimensions=(24, 80),
         )
         spawned.append(child)
@@ -126,7 +126,7 @@ def test_a_debugger_has_the_terminal_and_its_size(at_terminal: Shell) -> None:
     child.expect_exact("(Pdb) ")
 
     child.setwinsize(33, 99)
-    child.sendline("import time; time.sleep(0.5)")
+    child.sendline("while os.get_terminal_size() != (99, 33): pass")
     child.expect_exact("(Pdb) ")
     child.sendline("continue")
 
@@ -158,7 +158,7 @@ def test_the_terminal_is_given_back_as_it_was(pushed: Cable) -> None:
         cwd=str(pushed.laptop.root),
         env=pushed.laptop.env,
         encoding="utf-8",
-        timeout=20,
+        timeout=60,
     )
 
     child.expect("same")
