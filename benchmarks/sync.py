@@ -30,6 +30,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from remote_tools.host import messages
 from remote_tools.settings.settings import Settings
 from remote_tools.setup import processes, sandbox
 from remote_tools.setup.sandbox import Sandbox
@@ -79,7 +80,7 @@ class Bench:
         """Do what `inv dev` does with an unchanged tree: compare the stamp, and ask the host one question."""
         tree = self.scan()
         assert LastPush(tree.root, self.link.alias, str(self.home / "ours")).stamp == tree.stamp
-        assert self.link.call("list") is not None
+        assert self.link.call(messages.LIST({})) is not None
 
     def rsync(self, folder: str, *words: str) -> None:
         """Run plain rsync with the list that git gives."""
@@ -267,7 +268,7 @@ def main() -> None:
                 bench.home.mkdir()
                 make_tree(bench.here, files)
                 link.code_path = str(bench.home / "ours")
-                link.call("list")
+                link.call(messages.LIST({}))
                 if args.only not in ("", "memory", "first push"):
                     for way in (bench.ours, bench.plain, bench.two_passes):
                         way()

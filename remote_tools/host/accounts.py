@@ -17,11 +17,13 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, Iterator
+from typing import TYPE_CHECKING, Iterable, Iterator
 
 from .listing import Listing, by_path, join, pack, path_of, same, same_content, split, unpack
 
-Params = Dict[str, Any]
+if TYPE_CHECKING:
+    from .messages import AccountHeader, Holder
+
 LOCK_PATIENCE_S = 5.0
 """How long a push waits for the one before it to let go; a client that lost its session leaves one behind."""
 
@@ -37,7 +39,7 @@ class Account:
         listing: the client's workspace when the push ended.
     """
 
-    def __init__(self, header: Params, listing: Listing) -> None:
+    def __init__(self, header: AccountHeader, listing: Listing) -> None:
         """Read the header."""
         self.header, self.listing = header, listing
         self.stamp: str = header.get("stamp", "")
@@ -71,11 +73,13 @@ class Account:
     def save(self, path: str) -> None:
         """Replace the file whole."""
         self.header.update(
-            stamp=self.stamp,
-            folders=pack(sorted(self.folders)),
-            absent=pack(sorted(self.absent)),
-            altered=pack(self.altered.values()),
-            left=pack(record for records in self.left.values() for record in sorted(records)),
+            {
+                "stamp": self.stamp,
+                "folders": pack(sorted(self.folders)),
+                "absent": pack(sorted(self.absent)),
+                "altered": pack(self.altered.values()),
+                "left": pack(record for records in self.left.values() for record in sorted(records)),
+            }
         )
         replace(path, json.dumps(self.header).encode("ascii") + b"\n" + join(self.listing.values()))
 
@@ -113,21 +117,20 @@ def remove(path: str) -> None:
 class Store:
     """The state of one workspace on the host."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, folder: str, client: str) -> None:
         """Name the files."""
-        self.folder: str = params["state"]
-        self.client: str = params["client"]
+        self.folder, self.client = folder, client
         self.stamp_path = os.path.join(self.folder, "stamp")
         self.holder_path = os.path.join(self.folder, "holder")
         self.pushed_path = os.path.join(self.folder, "pushed", self.client)
         self.coming_path = os.path.join(self.folder, "coming", self.client)
         self._others: list[Account] | None = None
 
-    def holder(self) -> Params | None:
-        """Return who pushed last: client, name and time."""
+    def holder(self) -> Holder | None:
+        """Return who pushed last."""
         try:
             with open(self.holder_path, encoding="ascii") as file:
-                holder: Params = json.load(file)
+                holder: Holder = json.load(file)
                 return holder
         except FileNotFoundError:
             return None

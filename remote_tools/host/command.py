@@ -9,8 +9,12 @@ import pwd
 import signal
 import sys
 import termios
+from typing import TYPE_CHECKING
 
-from .run_folder import Record, Run, name_sum
+from .run_folder import Run, name_sum
+
+if TYPE_CHECKING:
+    from .messages import Spec
 
 
 class Refusal(Exception):
@@ -28,7 +32,7 @@ class Refusal(Exception):
         self.kind, self.message, self.hint = kind, message, hint
 
 
-def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, str]:
+def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, str]:
     """Return the variables that we set for the run.
 
     Raises:
@@ -43,14 +47,14 @@ def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, 
         "REMOTE_RUN_ID": run.id,
     }
     search = os.environ.get("PATH", os.defpath)
-    venv = os.path.abspath(os.path.expanduser(spec["venv_path"])) if spec.get("venv_path") else ""
-    if venv:
+    if spec["venv_path"]:
+        venv = os.path.abspath(os.path.expanduser(spec["venv_path"]))
         if find_program("python", os.path.join(venv, "bin")) is None:
             hint = "inv provision makes one; or correct venv_path"
             message = "no virtual environment at {} on the host".format(spec["venv_path"])
             raise Refusal("unavailable", message, hint)
         added.update(VIRTUAL_ENV=venv, PATH=os.path.join(venv, "bin") + os.pathsep + search)
-    elif spec.get("python"):
+    elif spec["python"]:
         python = find_program(os.path.expanduser(spec["python"]), search)
         if python is None:
             raise Refusal(
@@ -59,9 +63,9 @@ def environment(spec: Record, run: Run, code_path: str, root: str) -> dict[str, 
         added["PATH"] = python_folder(python) + os.pathsep + search
     elif find_program("python", search) is None:
         added["PATH"] = search + os.pathsep + python_folder(find_program("python3", search) or sys.executable)
-    if spec.get("term"):
+    if spec["term"]:
         added["TERM"] = spec["term"]
-    added.update(spec.get("env") or {})
+    added.update(spec["env"])
     return added
 
 
@@ -91,13 +95,14 @@ def python_folder(interpreter: str) -> str:
     return folder
 
 
-def command_of(spec: Record) -> list[str]:
+def command_of(spec: Spec) -> list[str]:
     """Return the words to execute: a shell string goes to the login shell, as it would under ssh."""
-    if spec.get("shell") is None:
-        return list(spec["argv"])
+    shell = spec["shell"]
+    if shell is None:
+        return list(spec["argv"] or ())
     # A blank before it, since a shell would take a string that begins with - for an option.
-    blank = " " if spec["shell"].startswith("-") else ""
-    return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + spec["shell"]]
+    blank = " " if shell.startswith("-") else ""
+    return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + shell]
 
 
 def guarded(argv: list[str], run_id: str, device_for: str) -> list[str]:

@@ -21,7 +21,10 @@ import signal
 import stat
 import sys
 import time
-from typing import Any, NoReturn, Sequence
+from typing import TYPE_CHECKING, NoReturn, Sequence
+
+if TYPE_CHECKING:
+    from .messages import DeviceHolder, DeviceOrder
 
 PATH_VARIABLE = "REMOTE_DEVICE_LOCK"
 """Where a host has several accelerators for several people, its administrator sets one path for each."""
@@ -38,7 +41,7 @@ class Unusable(Exception):
     """The lock's file cannot be used; says why, and what mends it."""
 
 
-def guarded(argv: Sequence[str], holder: dict[str, str]) -> list[str]:
+def guarded(argv: Sequence[str], holder: DeviceOrder) -> list[str]:
     """Return the words that run a command under the lock.
 
     Args:
@@ -86,7 +89,7 @@ def still_there(fd: int, path: str) -> bool:
         return False
 
 
-def take(path: str, holder: dict[str, Any]) -> int:
+def take(path: str, order: DeviceOrder) -> int:
     """Wait until the lock is ours; return the open file that holds it.
 
     Raises:
@@ -103,9 +106,9 @@ def take(path: str, holder: dict[str, Any]) -> int:
         os.close(fd)
     if waited:
         say(f"the accelerator is free, after {span(time.monotonic() - began)}")
-    text = json.dumps({**holder, "user": user(), "pid": os.getpid(), "since": time.time()})
+    holder: DeviceHolder = {**order, "user": user(), "pid": os.getpid(), "since": time.time()}
     os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode("ascii"), 0)
+    os.pwrite(fd, json.dumps(holder).encode("ascii"), 0)
     return fd
 
 
@@ -128,19 +131,24 @@ def wait(fd: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def holder_of(fd: int) -> dict[str, str] | None:
-    """Return what a holder wrote: `for`, `run`, `user`, `pid`, `since`; None where it cannot be read."""
+def holder_of(fd: int) -> DeviceHolder | None:
+    """Return what a holder wrote, printable; None if it cannot be read."""
     try:
         found = json.loads(os.pread(fd, 4096, 0))
-        float(found["since"])
-        return {key: plain(found[key]) for key in ("for", "run", "user", "pid", "since")}
-    except (ValueError, KeyError, TypeError):
+        return {
+            "for": plain(found["for"]),
+            "run": plain(found["run"]),
+            "user": plain(found["user"]),
+            "pid": int(plain(found["pid"])),
+            "since": float(found["since"]),
+        }
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
-def outlived(holder: dict[str, str]) -> bool:
+def outlived(holder: DeviceHolder) -> bool:
     """Tell whether the run that took the lock is gone, and what it left running holds it."""
-    return not os.path.exists("/proc/" + holder["pid"])
+    return not os.path.exists(f"/proc/{holder['pid']}")
 
 
 def held_by(fd: int) -> str:
@@ -148,10 +156,10 @@ def held_by(fd: int) -> str:
     holder = holder_of(fd)
     if holder is None:
         return "the accelerator is in use"
-    who, run, account, pid = (holder[key] for key in ("for", "run", "user", "pid"))
+    who, run, account, pid = holder["for"], holder["run"], holder["user"], holder["pid"]
     if outlived(holder):
         return f"the accelerator is in use by what {run} of {who} left running here as {account}"
-    since = span(max(0.0, time.time() - float(holder["since"])))
+    since = span(max(0.0, time.time() - holder["since"]))
     return f"the accelerator is in use by {who} for {since} now: {run}, here as {account}, process {pid}"
 
 

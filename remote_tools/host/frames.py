@@ -1,10 +1,7 @@
 """Speak with the client: frames on standard input and output.
 
-A frame is one byte of kind, four of length (big-endian), and the payload:
-
-    to the host    Q request (JSON)  S sources (JSON)  K signal number  I input  W "rows cols"  P ping
-    from the host  R reply (JSON)  O stdout  E stderr  F file (mtime_ns, length of path, path, data)  P pong
-                   N need S
+A frame is one byte of kind, four of length (big-endian), and the payload; `messages.FRAMES` says what each
+kind carries.
 """
 
 from __future__ import annotations
@@ -13,12 +10,14 @@ import json
 import os
 import select
 import struct
-from typing import Any, Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
 MAGIC = b"\0remote-tools 1\n"
 """Sent first, so that what shell start-up files print before it can be told from us."""
 HEADER = struct.Struct(">cI")
 FILE = struct.Struct(">qI")
+REQUEST, SOURCES, SIGNAL, INPUT, WINDOW, PING = b"Q", b"S", b"K", b"I", b"W", b"P"
+REPLY, NEED, STDOUT, STDERR, RESULT = b"R", b"N", b"O", b"E", b"F"
 CHUNK_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
 
@@ -35,7 +34,7 @@ def send(kind: bytes, payload: bytes) -> None:
     write_all(1, HEADER.pack(kind, len(payload)) + payload)
 
 
-def send_json(kind: bytes, message: Any) -> None:
+def send_json(kind: bytes, message: Mapping[str, object]) -> None:
     """Send one frame of JSON; ASCII, so that names that are no UTF-8 survive as lone surrogates."""
     send(kind, json.dumps(message).encode("ascii"))
 

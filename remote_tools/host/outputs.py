@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Iterator
 
-from .run_folder import Record, Run, all_runs, read_json
+from .run_folder import Run, all_runs, read_json
+
+if TYPE_CHECKING:
+    from .messages import Entry, RunRecord
 
 
 def mark(root: str, run_id: str) -> int | None:
@@ -61,7 +64,7 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
         return set()
 
 
-def find_outputs(run: Run, state: str, record: Record) -> list[list[Any]]:
+def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
 
     Those are the files that it claimed, and those that changed after the mark and that no other run of the

@@ -14,12 +14,16 @@ import signal
 import struct
 import termios
 import time
+from typing import TYPE_CHECKING
 
 from .command import guarded, spawn
-from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, write_all
+from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, STDERR, STDOUT, write_all
 from .outputs import find_outputs, mark
 from .processes import born, group_alive
-from .run_folder import Record, Run, all_runs, read_json, remove_tree, write_json, write_reserved
+from .run_folder import Run, all_runs, read_json, remove_tree, write_json, write_reserved
+
+if TYPE_CHECKING:
+    from .messages import RunRecord, Spec
 
 DRAIN_S = 0.5
 """Once the command has ended: how long a child that keeps its output open may be silent before it is left."""
@@ -72,10 +76,10 @@ class Output:
 class Owner:
     """The process that a run belongs to, from its start to its end."""
 
-    def __init__(self, run: Run, state: str, spec: Record) -> None:
+    def __init__(self, run: Run, state: str, spec: Spec) -> None:
         """Take over a run whose folder was just made."""
         self.run, self.state, self.spec = run, state, spec
-        self.record: Record = read_json(run.record_path)
+        self.record: RunRecord = read_json(run.record_path)
         self.root: str = self.record["cache_dir"]
         self.output = Output(run.output_path)
         self.readers: dict[int, bytes] = {}
@@ -92,11 +96,11 @@ class Owner:
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(ringing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self.record.update(started=time.time(), since_ns=mark(self.root, self.run.id))
+        self.record.update({"started": time.time(), "since_ns": mark(self.root, self.run.id)})
         pid = self._start()
         if pid is None:
             return self._end(127, None)
-        self.record.update(state="running", pid=pid, process=[pid, born(pid)])
+        self.record.update({"state": "running", "pid": pid, "process": [pid, born(pid)]})
         write_reserved(self.run.reserved[0], self.run.record_path, self.record)
         status = self._record_output(pid)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
@@ -107,14 +111,15 @@ class Owner:
         env = {**os.environ, **self.record["env"]}
         env.pop("PYTHONHOME", None)
         argv = self.record["argv"]
-        if self.spec.get("device_for"):
-            argv = guarded(argv, self.run.id, self.spec["device_for"])
+        device_for = self.spec["device_for"]
+        if device_for:
+            argv = guarded(argv, self.run.id, device_for)
         streams = self._streams()
         try:
-            return spawn(argv, self.record["cwd"], env, streams, bool(self.spec.get("pty")))
+            return spawn(argv, self.record["cwd"], env, streams, self.spec["pty"])
         except OSError as error:
             self.output.write(
-                b"E", b"cannot execute %s: %s\n" % (os.fsencode(argv[0]), os.fsencode(error.strerror or ""))
+                STDERR, b"cannot execute %s: %s\n" % (os.fsencode(argv[0]), os.fsencode(error.strerror or ""))
             )
             return None
         finally:
@@ -123,17 +128,17 @@ class Owner:
 
     def _streams(self) -> tuple[int, int, int]:
         """Open the command's three streams and remember our ends."""
-        if self.spec.get("pty"):
+        if self.spec["pty"]:
             self.terminal, inner = os.openpty()
             os.set_blocking(self.terminal, False)
-            resize(inner, self.spec.get("size") or [24, 80])
+            resize(inner, self.spec["size"] or [24, 80])
             self.record["tty"] = os.ttyname(inner)
-            self.readers[self.terminal] = b"O"
+            self.readers[self.terminal] = STDOUT
             os.mkfifo(self.run.input_path, 0o600)
             self.input = os.open(self.run.input_path, os.O_RDWR | os.O_NONBLOCK)
             return inner, inner, inner
         ends = []
-        for kind in (b"O", b"E"):
+        for kind in (STDOUT, STDERR):
             reading, writing = os.pipe()
             fcntl.fcntl(reading, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
             self.readers[reading] = kind
@@ -200,7 +205,7 @@ class Owner:
 
     def _keep_lease(self, pid: int) -> None:
         """End the run where its client was to keep it alive and has not been heard of for too long."""
-        if self.spec.get("on_disconnect") != "kill":
+        if self.spec["on_disconnect"] != "kill":
             return
         try:
             mtime = os.stat(self.run.lease_path).st_mtime_ns
@@ -209,7 +214,7 @@ class Owner:
         if mtime != self.lease_mtime:
             self.lease_mtime, self.heard = mtime, time.monotonic()
         silent_s = time.monotonic() - self.heard
-        lease_s = max(float(self.spec.get("lease_s") or 0), DEAF_S)
+        lease_s = max(float(self.spec["lease_s"]), DEAF_S)
         if silent_s > lease_s and not self.record.get("lease_ended"):
             self.record["lease_ended"] = True
             os.killpg(pid, signal.SIGTERM)
@@ -219,22 +224,24 @@ class Owner:
     def _end(self, code: int | None, signal_number: int | None) -> None:
         """Record how the run ended, then what it wrote; keep recording what its children still print."""
         self.record.update(
-            state="ended",
-            exit=code if signal_number is None else 128 + signal_number,
-            signal=signal_number,
-            ended=time.time(),
-            output_bytes=self.output.size_bytes,
-            fault=self.output.fault,
-            left_running=bool(self.record.get("pid")) and group_alive(self.record["pid"]),
+            {
+                "state": "ended",
+                "exit": code if signal_number is None else 128 + signal_number,
+                "signal": signal_number,
+                "ended": time.time(),
+                "output_bytes": self.output.size_bytes,
+                "fault": self.output.fault,
+                "left_running": bool(self.record.get("pid")) and group_alive(self.record["pid"]),
+            }
         )
         try:
             outputs = find_outputs(self.run, self.state, self.record)
             write_json(self.run.outputs_path, outputs)
-            self.record.update(files=len(outputs), files_bytes=sum(entry[1] for entry in outputs))
+            self.record.update({"files": len(outputs), "files_bytes": sum(entry[1] for entry in outputs)})
         except OSError as error:
             self.record["fault"] = self.record["fault"] or f"its results could not be listed: {error}"
         write_reserved(self.run.reserved[1], self.run.record_path, self.record)
-        prune(self.state, int(self.spec["keep_runs"]))
+        prune(self.state, self.spec["keep_runs"])
         while self.readers:
             self._copy(60.0)
 
@@ -257,7 +264,7 @@ def resize(fd: int, size: list[int]) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
 
 
-def become_owner(part: Run, run: Run, record: Record, state: str, spec: Record) -> None:
+def become_owner(part: Run, run: Run, record: RunRecord, state: str, spec: Spec) -> None:
     """Fork the owner off: no terminal, no parent, none of the session's streams. Return in the session."""
     told, tell = os.pipe()
     child = os.fork()

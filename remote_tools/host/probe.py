@@ -16,9 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, TypeVar
 
-Params = Dict[str, Any]
+from .run_folder import Place
+
+if TYPE_CHECKING:
+    from . import messages
+    from .messages import ProbeParams, ProbeReply, Row
+
+    class Subject(ProbeParams):
+        """What a check on the host looks at: the request, and where and when it arrived."""
+
+        code_path: str
+        arrived: float
+
+
+SubjectT = TypeVar("SubjectT")
 RSYNC_FLAGS = (
     "-a",
     "-s",
@@ -121,7 +134,7 @@ def write_and_remove(folder: str, hint: str) -> None:
         raise Trouble(f"{folder}: {error.strerror}", hint, code) from None
 
 
-def code_path(params: Params) -> str:
+def code_path(params: Subject) -> str:
     """Write into the code path, or where it will be made."""
     path = params["code_path"]
     place = path if os.path.isdir(path) else os.path.dirname(path)
@@ -131,7 +144,7 @@ def code_path(params: Params) -> str:
     return f"{path} is writable" if place == path else f"{path} will be made by the first push"
 
 
-def disk(params: Params) -> str:
+def disk(params: Subject) -> str:
     """Look at the space and the inodes where the code goes."""
     found = os.statvfs(nearest_folder(params["code_path"]))
     free = found.f_bavail * found.f_frsize
@@ -141,9 +154,13 @@ def disk(params: Params) -> str:
     return seen
 
 
-def rsync_works(params: Params) -> str:
+def rsync_there(params: Subject) -> str:
+    """Try the host's rsync."""
+    return rsync_works(params["rsync"])
+
+
+def rsync_works(program: str) -> str:
     """Copy a file with the very flags that transfers use."""
-    program = params.get("rsync", "rsync")
     if not shutil.which(program):
         raise Trouble(f"no {program}", install("rsync"), 69)
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +180,7 @@ def rsync_works(params: Params) -> str:
     return said(program, "--version").splitlines()[0]
 
 
-def interpreter(params: Params) -> str:
+def interpreter(params: Subject) -> str:
     """Return the Python that runs will have, found as the supervisor finds it.
 
     Raises:
@@ -181,7 +198,7 @@ def interpreter(params: Params) -> str:
     return found
 
 
-def python(params: Params) -> str:
+def python(params: Subject) -> str:
     """Start the Python that runs will have."""
     try:
         seen = said(interpreter(params), "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
@@ -190,7 +207,7 @@ def python(params: Params) -> str:
     return f"{seen} ({'venv' if params.get('venv_path') else 'no venv_path is set'})"
 
 
-def lock(params: Params) -> str | None:
+def lock(params: Subject) -> str | None:
     """Compare what was installed with the lock that is pushed."""
     venv = params.get("venv_path")
     wanted = params.get("lock")
@@ -206,7 +223,7 @@ def lock(params: Params) -> str | None:
     return "as locked"
 
 
-def autotune(params: Params) -> str | None:
+def autotune(params: Subject) -> str | None:
     """Import the tuner as a run would."""
     if not os.path.isdir(os.path.join(params["code_path"], "autotune")):
         return None
@@ -219,7 +236,7 @@ def autotune(params: Params) -> str | None:
         raise Trouble(f"cannot be imported: {last}", "inv provision, with extras: [autotune]") from None
 
 
-def compiler(_params: Params) -> str:
+def compiler(_params: Subject) -> str:
     """Compile a program for this machine."""
     name = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if name is None:
@@ -232,7 +249,7 @@ def compiler(_params: Params) -> str:
     return said(name, "--version").splitlines()[0]
 
 
-def accelerator(_params: Params) -> str:
+def accelerator(_params: Subject) -> str:
     """Name the accelerator, its driver and the cores that a run will see."""
     cores = len(os.sched_getaffinity(0))
     visible = os.environ.get("NEURON_RT_VISIBLE_CORES")
@@ -247,7 +264,7 @@ def accelerator(_params: Params) -> str:
     return f"none; {cores} CPU cores"
 
 
-def clock(params: Params) -> str:
+def clock(params: Subject) -> str:
     """Compare the clocks; results carry the host's times."""
     skew_s = params["arrived"] - params["now"]
     if abs(skew_s) > 5:
@@ -257,7 +274,7 @@ def clock(params: Params) -> str:
     return f"{skew_s:+.1f} s from this machine's, transit included"
 
 
-def cache_root(params: Params) -> str:
+def cache_root(params: Subject) -> str:
     """Write into the cache root, and name its file system."""
     root = expanded(params["cache_dir"])
     place = nearest_folder(root)
@@ -269,9 +286,9 @@ def cache_root(params: Params) -> str:
     return f"{root}, {kind}"
 
 
-def runs(params: Params) -> str:
+def runs(params: Subject) -> str:
     """Look for runs that still hold the machine."""
-    found = {"running": [], "lost": []}  # type: Dict[str, list[str]]
+    found: dict[str, list[str]] = {"running": [], "lost": []}
     for record in params["runs"]:
         found.setdefault(record["state"], []).append(record["id"])
     if found["lost"]:
@@ -281,7 +298,7 @@ def runs(params: Params) -> str:
     return f"{len(params['runs'])} kept, running: {', '.join(found['running']) or 'none'}"
 
 
-def device(params: Params) -> str:
+def device(params: Subject) -> str:
     """Look who has locked the accelerator; a run that is gone may have left something that still holds it."""
     from . import device_lock
 
@@ -303,8 +320,8 @@ def device(params: Params) -> str:
         os.close(fd)
 
 
-CHECKS: dict[str, Callable[[Params], str | None]] = {
-    "rsync there": rsync_works,
+CHECKS: dict[str, Callable[[Subject], str | None]] = {
+    "rsync there": rsync_there,
     "code path": code_path,
     "disk": disk,
     "python": python,
@@ -319,26 +336,28 @@ CHECKS: dict[str, Callable[[Params], str | None]] = {
 }
 
 
-def examine(checks: Mapping[str, Callable[[Any], str | None]], subject: Any) -> Iterator[Params]:
-    """Run checks one after the other; each becomes {"name", "ok", "seen", "hint", "code", "seconds"}."""
+def examine(checks: Mapping[str, Callable[[SubjectT], str | None]], subject: SubjectT) -> Iterator[Row]:
+    """Run checks one after the other; one that had nothing to try has no row."""
     for name, check in checks.items():
         begun = time.monotonic()
-        row: Params = {"name": name, "ok": True, "hint": "", "code": 0}
+        seen: str | None
+        ok, hint, code = False, "", 0
         try:
-            row["seen"] = check(subject)
+            seen, ok = check(subject), True
         except Trouble as trouble:
-            row.update(ok=False, seen=trouble.seen, hint=trouble.hint, code=trouble.code)
+            seen, hint, code = trouble.seen, trouble.hint, trouble.code
         except OSError as error:
-            row.update(ok=False, seen=str(error), hint="", code=74)
-        row["seconds"] = time.monotonic() - begun
-        if row["seen"] is not None:
-            yield row
+            seen, code = str(error), 74
+        if seen is not None:
+            seconds = time.monotonic() - begun
+            yield {"name": name, "ok": ok, "seen": seen, "hint": hint, "code": code, "seconds": seconds}
 
 
-def probe(params: Params) -> Params:
-    """Run one check of this side: `found` has its row, or nothing."""
+def probe(params: ProbeParams, place: Place) -> ProbeReply:
+    """Run one check of this side."""
     name = params["check"]
-    return {"found": list(examine({name: CHECKS[name]}, {**params, "arrived": time.time()}))}
+    subject: Subject = {**params, "code_path": place.code_path, "arrived": time.time()}
+    return {"found": list(examine({name: CHECKS[name]}, subject))}
 
 
 def digest(path: str) -> str | None:
@@ -349,4 +368,6 @@ def digest(path: str) -> str | None:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-OPS: dict[str, Callable[[Params], Params]] = {"probe": probe}
+OPS = {"probe": probe}
+if TYPE_CHECKING:
+    messages.PROBE.answered_by(probe)

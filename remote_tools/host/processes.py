@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .messages import Process
 
 
 def status_of(pid: int) -> list[bytes]:
@@ -22,7 +25,7 @@ def born(pid: int) -> str | None:
     return fields[19].decode("ascii") if fields else None
 
 
-def alive(process: list[Any] | None) -> bool:
+def alive(process: Process | None) -> bool:
     """Tell whether the process of a `[pid, start]` pair still runs."""
     return process is not None and born(process[0]) == process[1]
 

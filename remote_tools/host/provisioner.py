@@ -15,7 +15,10 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any, NoReturn, Sequence
+from typing import TYPE_CHECKING, NoReturn, Sequence
+
+if TYPE_CHECKING:
+    from .messages import Mark, Orders
 
 MARK = ".remote-provision.json"
 LOCK = "requirements.lock"
@@ -55,7 +58,7 @@ def known_extras(text: str) -> list[str]:
     return names
 
 
-def wanted(orders: dict[str, Any]) -> dict[str, Any]:
+def wanted(orders: Orders) -> Mark:
     """Return all that decides what will be in the venv, for the mark."""
     texts = {}
     for name in (LOCK, "pyproject.toml", "requirements.txt"):
@@ -87,28 +90,28 @@ def version_of(interpreter: str) -> str:
         fail(69, f"{interpreter} does not start: {error}")
 
 
-def changes(before: dict[str, Any], goal: dict[str, Any]) -> list[str]:
+def changes(before: Mark, goal: Mark) -> list[str]:
     """Say what differs from what was installed before."""
     found = []
-    for key in goal:
-        old, new = before.get(key), goal[key]
+    for key, new in goal.items():
         if key == "files":
-            old = old or {}
-            found += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-        elif old != new:
-            found.append(f"{key} {_text(old)} -> {_text(new)}")
+            old_files, files = before.get("files", {}), goal["files"]
+            names = sorted({*old_files, *files})
+            found += [name for name in names if old_files.get(name) != files.get(name)]
+        elif before.get(key) != new:
+            found.append(f"{key} {_text(before.get(key))} -> {_text(new)}")
     return found
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return ",".join(value) or "none" if isinstance(value, list) else str(value)
 
 
-def read_mark(path: str) -> dict[str, Any]:
+def read_mark(path: str) -> Mark:
     """Return what was installed before; nothing where that is not known."""
     try:
         with open(path, encoding="ascii") as file:
-            found: dict[str, Any] = json.load(file)
+            found: Mark = json.load(file)
             return found
     except (OSError, ValueError):
         return {}
@@ -134,7 +137,7 @@ def make_venv(venv: str, interpreter: str) -> None:
         raise
 
 
-def install(venv: str, goal: dict[str, Any]) -> None:
+def install(venv: str, goal: Mark) -> None:
     """Install the lock where there is one, and the project itself where it is one."""
     python = os.path.join(venv, "bin", "python")
     uv = find_uv()
@@ -150,8 +153,8 @@ def install(venv: str, goal: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Carry out the orders: {"venv": path, "extras": names, "python": interpreter or null}."""
-    orders = json.loads(sys.argv[1])
+    """Carry out the orders that the one argument holds."""
+    orders: Orders = json.loads(sys.argv[1])
     venv = os.path.abspath(os.path.expanduser(orders["venv"]))
     mark = os.path.join(venv, MARK)
     goal, before = wanted(orders), read_mark(mark)

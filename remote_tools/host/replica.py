@@ -10,35 +10,53 @@ import os
 import shutil
 import stat
 import time
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
-from .accounts import Account, Params, Store, hold, load, release, remove, replace, untouched
+from .accounts import Account, Store, hold, load, release, remove, replace, untouched
 from .listing import Listing, by_path, digest_of, pack, path_of, same, same_content, size_of, unpack
+from .run_folder import Place
 from .software import rsync_here
 from .tree import DISPLACED, PARTIAL_DIR, Tree
 
+if TYPE_CHECKING:
+    from . import messages
+    from .messages import (
+        BeginParams,
+        BeginReply,
+        ClearParams,
+        ClearReply,
+        Holder,
+        PushEnded,
+        PushEnding,
+        Refused,
+    )
 
-def begin(params: Params) -> Params:
-    """Compare the tree here with the client's; nothing but our own state is touched.
 
-    Args:
-        params: state, code_path, client, name; `stamp` of the client's tree; the tree itself either whole as
-            `listing`, or as `changed` records and `gone` paths since the push whose stamp is `base`; `dry`,
-            to change no state either; `rsync`, the program to look for; `more`, whether more may be sent
-            than is named here.
+class Differences:
+    """What must be sent for the tree to become the client's, and what is in the way."""
 
-    Returns:
-        `want_listing` where `base` is not what was pushed last, else the plan: `new`, `changed` and
-        `conflict` paths to send, `blocked` paths in their way, `delete` candidates, `kept` [path, why], and
-        what there is to know: `root`, `rsync`, `holder`, `pushed` (how many files an earlier push left).
-    """
-    failure = check_root(params)
+    def __init__(self) -> None:
+        """Start with two trees that are equal."""
+        self.new: list[bytes] = []
+        self.changed: list[bytes] = []
+        self.conflict: list[tuple[bytes, str]] = []
+        self.blocked: list[bytes] = []
+
+    def any(self) -> bool:
+        """Tell whether anything differs."""
+        return bool(self.new or self.changed or self.conflict)
+
+
+def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
+    """Compare the tree here with the client's; nothing but our own state is touched."""
+    failure = check_root(place.code_path)
     if failure:
         return failure
-    store, dry = Store(params), params.get("dry", False)
+    store, dry = Store(place.state, params["client"]), params["dry"]
     if not dry and not hold(store.folder):
-        name = (store.holder() or {}).get("name", "another client")
-        message = f"another push to {params['code_path']} is under way (last there: {name})"
+        holder = store.holder()
+        name = holder["name"] if holder else "another client"
+        message = f"another push to {place.code_path} is under way (last there: {name})"
         return {"error": "temporary", "message": message, "hint": "try again when it has ended"}
     account = load(store.pushed_path)
     if "listing" in params:
@@ -49,30 +67,31 @@ def begin(params: Params) -> Params:
             target.pop(path, None)
     else:
         return {"want_listing": True}
-    tree, coming = Tree(os.fsencode(params["code_path"])), load(store.coming_path)
+    tree, coming = Tree(os.fsencode(place.code_path)), load(store.coming_path)
     plan = compare(tree, target, (account, coming), store)
     deletes, kept = surplus(tree, target, (account, coming), store)
     if not dry:
         remove(store.stamp_path)
-        os.makedirs(params["code_path"], exist_ok=True)
+        os.makedirs(place.code_path, exist_ok=True)
         same_tree = account.stamp == params["stamp"] and not coming.listing and not params["more"]
-        if any(plan.values()) or deletes or kept or not same_tree:
+        if plan.any() or deletes or kept or not same_tree:
             note_coming(store, coming, target, plan, tree)
     return {
-        **{name: pack(paths) for name, paths in plan.items() if name != "conflict"},
-        "conflict": [[os.fsdecode(path), digest] for path, digest in plan["conflict"]],
+        "new": pack(plan.new),
+        "changed": pack(plan.changed),
+        "blocked": pack(plan.blocked),
+        "conflict": [[os.fsdecode(path), digest] for path, digest in plan.conflict],
         "delete": pack(deletes),
         "kept": [[os.fsdecode(path), why] for path, why in kept],
         "pushed": sum(1 for _ in account.paths()),
-        "root": params["code_path"],
-        "rsync": rsync_here(store, params.get("rsync") or "rsync"),
+        "root": place.code_path,
+        "rsync": rsync_here(store.folder, params["rsync"]),
         "holder": store.holder(),
     }
 
 
-def check_root(params: Params) -> Params | None:
+def check_root(path: str) -> Refused | None:
     """Return why nothing can be pushed to the code path, or None."""
-    path = params["code_path"]
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         hint = f"make {parent} there, or correct code_path"
@@ -85,17 +104,17 @@ def check_root(params: Params) -> Params | None:
     return None
 
 
-def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store) -> dict[str, list[Any]]:
+def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store) -> Differences:
     """Name what must be sent for the tree to become the target."""
-    plan: dict[str, list[Any]] = {"new": [], "changed": [], "conflict": [], "blocked": []}
+    plan = Differences()
     altered = mine[0].altered
-    blocked = set()
+    blocked: set[bytes | None] = set()
     for path, wanted in target.items():
         have = tree.record(path)
         if have == wanted:
             continue
         if not have:
-            plan["new"].append(path)
+            plan.new.append(path)
             blocked.add(tree.obstacle(path))
         elif same(have, wanted) or (have == altered.get(path) and mine[0].listing.get(path) == wanted):
             continue
@@ -104,11 +123,11 @@ def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: S
             or any(account.knows(path, have) for account in mine)
             or store.anothers(path, have)
         ):
-            plan["changed"].append(path)
+            plan.changed.append(path)
         else:
             alike = have[0] == wanted[0] == 102 and size_of(have) == size_of(wanted)
-            plan["conflict"].append((path, digest_of(tree.prefix + path) if alike else ""))
-    plan["blocked"] = sorted(blocked - {None})
+            plan.conflict.append((path, digest_of(tree.prefix + path) if alike else ""))
+    plan.blocked = sorted(path for path in blocked if path is not None)
     return plan
 
 
@@ -130,36 +149,26 @@ def surplus(
     return deletes, kept
 
 
-def note_coming(
-    store: Store, coming: Account, target: Listing, plan: dict[str, list[Any]], tree: Tree
-) -> None:
+def note_coming(store: Store, coming: Account, target: Listing, plan: Differences, tree: Tree) -> None:
     """Write down what is about to arrive: if the push is cut, what came is still known as pushed."""
     coming.leave(record for path, record in coming.listing.items() if target.get(path) != record)
     coming.listing = target
-    for path in plan["new"]:
+    for path in plan.new:
         folder = path.rpartition(b"/")[0]
         while folder and folder not in coming.folders and tree.folder(folder) != b"":
             coming.folders.add(folder)
             folder = folder.rpartition(b"/")[0]
-    named = [*plan["new"], *plan["changed"], *(path for path, _ in plan["conflict"])]
+    named = [*plan.new, *plan.changed, *(path for path, _ in plan.conflict)]
     coming.header["named"] = pack(named)
     coming.save(store.coming_path)
 
 
-def clear(params: Params) -> Params:
-    """Make way for files about to arrive.
-
-    Args:
-        params: as for `begin`, with `blocked`, the paths of what is moved away (a folder, or a link in place
-            of one), `date`, and `delete`, the candidates that may go; `folders` to make, since of two rsyncs
-            that make one at the same time one fails.
-
-    Returns:
-        `removed` paths and `beside`, pairs of a path and the name under which it was kept.
-    """
-    store, tree = Store(params), Tree(os.fsencode(params["code_path"]))
+def clear(params: ClearParams, place: Place) -> ClearReply:
+    """Make way for files about to arrive."""
+    store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
     mine = (load(store.pushed_path), load(store.coming_path))
-    deletes, beside, removed = unpack(params["delete"]), [], []
+    deletes, removed = unpack(params["delete"]), []
+    beside: list[list[str]] = []
     for path in unpack(params["blocked"]):
         below = [p for p in deletes if p == path or p.startswith(path + b"/")]
         removed += delete_pushed(tree, below, mine, store)[0]
@@ -174,20 +183,9 @@ def clear(params: Params) -> Params:
     return {"removed": pack(removed), "beside": beside}
 
 
-def finish(params: Params) -> Params:
-    """Take account of what arrived, delete what may go, and write the stamp where the tree is as sent.
-
-    Args:
-        params: as for `begin`, with `records` that replace the announced ones since they changed meanwhile,
-            `vanished` paths, `absent` ones that rsync was not given, `delete`, the paths that may go,
-            `kept`, those that stay though they are no longer listed, `date`, and `altering`, whether
-            RSYNC_OPTIONS change what arrives; `contents`, base64 by path, of files that come along here
-            instead of by rsync, and `aside`, where in `DISPLACED` what they replace waits.
-
-    Returns:
-        `removed` paths, `kept` ones, `beside` pairs, and `differs`, the paths that are not as they were sent.
-    """
-    store, tree = Store(params), Tree(os.fsencode(params["code_path"]))
+def finish(params: PushEnding, place: Place) -> PushEnded:
+    """Take account of what arrived, delete what may go, and write the stamp if the tree is as sent."""
+    store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
     account, coming = load(store.pushed_path), load(store.coming_path)
     if "named" not in coming.header:
         if account.stamp == params["stamp"]:
@@ -253,9 +251,9 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
     tree.forget()
 
 
-def write_stamp(store: Store, params: Params) -> None:
+def write_stamp(store: Store, params: PushEnding) -> None:
     """Say what the path holds, and from whom."""
-    holder = {"client": store.client, "name": params["name"], "at": time.time()}
+    holder: Holder = {"client": store.client, "name": params["name"], "at": time.time()}
     replace(store.holder_path, json.dumps(holder).encode("ascii"))
     replace(store.stamp_path, params["stamp"].encode("ascii"))
 
@@ -350,4 +348,12 @@ def delete_pushed(
     return removed, kept
 
 
-OPS: dict[str, Callable[[Params], Params]] = {"sync.begin": begin, "sync.clear": clear, "sync.finish": finish}
+OPS: dict[str, Callable[[Any, Place], Mapping[str, object]]] = {
+    "sync.begin": begin,
+    "sync.clear": clear,
+    "sync.finish": finish,
+}
+if TYPE_CHECKING:
+    messages.BEGIN.answered_by(begin)
+    messages.CLEAR.answered_by(clear)
+    messages.FINISH.answered_by(finish)

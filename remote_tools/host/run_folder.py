@@ -18,16 +18,18 @@ import json
 import os
 import shutil
 import zlib
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Mapping
 
 from .processes import alive, group_alive
 
+if TYPE_CHECKING:
+    from .messages import Entry, RunRecord
+
 RECORD_BYTES = 16 * 1024
 """Room that is taken for a run's record before it starts."""
-Record = Dict[str, Any]
 
 
-def write_json(path: str, message: Any) -> None:
+def write_json(path: str, message: object) -> None:
     """Replace a JSON file whole: a reader sees the old or the new one."""
     part = f"{path}.{os.getpid()}.part"
     with open(part, "w", encoding="ascii") as file:
@@ -35,7 +37,7 @@ def write_json(path: str, message: Any) -> None:
     os.replace(part, path)
 
 
-def write_reserved(reserved: str, path: str, message: Any) -> None:
+def write_reserved(reserved: str, path: str, message: Mapping[str, object]) -> None:
     """Replace a JSON file by one whose room was taken before, so that a full disk cannot refuse it."""
     with open(reserved, "r+b") as file:
         file.write(json.dumps(message).encode("ascii").ljust(RECORD_BYTES))
@@ -54,11 +56,25 @@ def read_json(path: str) -> Any:
         return json.load(file)
 
 
-def state_folder(code_path: str) -> str:
-    """Return where the state of the workspace at `code_path` lies: one place for all who push there."""
+class Place:
+    """The workspace that a request is about.
+
+    Args:
+        asked: its folder, as the client calls it.
+        code_path: the same, absolute.
+        state: where its state lies: one folder for all who push there.
+    """
+
+    def __init__(self, asked: str, code_path: str, state: str) -> None:
+        """Name the folders; nothing is read or made."""
+        self.asked, self.code_path, self.state = asked, code_path, state
+
+
+def place_of(code_path: str) -> Place:
+    """Return the workspace that a client calls `code_path`."""
     real = os.path.realpath(os.path.expanduser(code_path))
     name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real))
-    return os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+    return Place(code_path, real, os.path.join(os.path.expanduser("~/.cache/remote-tools"), name))
 
 
 def name_sum(path: str) -> int:
@@ -81,17 +97,17 @@ class Run:
         self.input_path = os.path.join(self.folder, "input")
         self.reserved = [os.path.join(self.folder, name) for name in ("running.part", "ended.part")]
 
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         """Read the record; a run whose owner is gone without an end is `lost`."""
-        record: Record = read_json(self.record_path)
+        record: RunRecord = read_json(self.record_path)
         if record["state"] in ("starting", "running") and not alive(record["owner"]):
             record = read_json(self.record_path)
             if record["state"] in ("starting", "running"):
                 left = bool(record.get("pid")) and group_alive(record["pid"])
-                record.update(state="lost", left_running=left)
+                record.update({"state": "lost", "left_running": left})
         return record
 
-    def outputs(self) -> list[list[Any]]:
+    def outputs(self) -> list[Entry]:
         """Return the files that the run wrote; none before it has ended."""
         return read_json(self.outputs_path) if os.path.exists(self.outputs_path) else []
 

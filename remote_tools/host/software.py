@@ -6,21 +6,25 @@ import json
 import os
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
-from .accounts import Params, Store, replace
+from .accounts import replace
+
+if TYPE_CHECKING:
+    from .messages import RsyncHere, RsyncKept
 
 
-def rsync_here(store: Store, name: str) -> Params:
-    """Return which rsync the host has, asked once per program: `path`, what it `says`, and the `system`."""
+def rsync_here(state: str, name: str) -> RsyncHere:
+    """Return which rsync the host has; each program is asked once."""
     path = shutil.which(name)
     if path is None:
         return {"path": None, "says": "", "system": system_here()}
     info = os.stat(path)
-    key = [path, info.st_size, info.st_mtime_ns]
-    cache = os.path.join(store.folder, "rsync-version")
+    key: list[object] = [path, info.st_size, info.st_mtime_ns]
+    cache = os.path.join(state, "rsync-version")
     try:
         with open(cache, encoding="ascii") as file:
-            known: Params = json.load(file)
+            known: RsyncKept = json.load(file)
         if known["key"] == key:
             return known
     except (OSError, ValueError, KeyError):

@@ -14,14 +14,40 @@ import pwd
 import signal
 import sys
 import time
-from typing import Any, Callable, NoReturn, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NoReturn, Sequence
 
+from . import frames
 from .command import Refusal, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
 from .outputs import files_below, find_outputs
 from .owner import FULL, become_owner, resize
 from .processes import alive, born, group_alive
-from .run_folder import RECORD_BYTES, Record, Run, all_runs, remove_tree, state_folder
+from .run_folder import RECORD_BYTES, Place, Run, all_runs, place_of, remove_tree
+
+if TYPE_CHECKING:
+    from . import messages
+    from .messages import (
+        AttachParams,
+        CacheParams,
+        CacheReply,
+        Entry,
+        ListReply,
+        Nothing,
+        OutputsParams,
+        PushEnded,
+        Refused,
+        Request,
+        ResultsWanted,
+        RsyncHere,
+        RunAnswer,
+        RunParams,
+        RunRecord,
+        RunReply,
+        SignalParams,
+        SignalReply,
+        Spec,
+        Started,
+    )
 
 IDLE_S = 0.005
 """How long a session waits before it looks at a run's files again; `QUIET_S` for one that is long quiet."""
@@ -32,38 +58,35 @@ INLINE_FILE_BYTES = 256 * 1024
 """Results up to this size are sent in the run's own session, where they are not too many."""
 
 
-def start(params: Record) -> Run:
-    """Start a run, or find it where this very run was started before: asking twice starts it once."""
-    state = state_folder(params["code_path"])
-    run = Run(state, params["id"])
-    code_path = os.path.realpath(os.path.expanduser(params["code_path"]))
+def start(run_id: str, spec: Spec, place: Place) -> Run:
+    """Start a run, or find it if this very run was started before: asking twice starts it once."""
+    run = Run(place.state, run_id)
     if os.path.isdir(run.folder):
         return run
-    if not os.path.isdir(code_path):
-        raise Refusal("unavailable", "no folder {} on the host".format(params["code_path"]), "inv sync")
-    spec = params["spec"]
+    if not os.path.isdir(place.code_path):
+        raise Refusal("unavailable", f"no folder {place.asked} on the host", "inv sync")
     root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
-    record = {
+    record: RunRecord = {
         "id": run.id,
         "state": "starting",
         "host": os.uname().nodename,
         "user": pwd.getpwuid(os.getuid()).pw_name,
-        "cwd": code_path,
+        "cwd": place.code_path,
         "cache_dir": root,
         "argv": command_of(spec),
-        "env": environment(spec, run, code_path, root),
-        "shell": spec.get("shell"),
-        "pty": bool(spec.get("pty")),
+        "env": environment(spec, run, place.code_path, root),
+        "shell": spec["shell"],
+        "pty": spec["pty"],
         "python": sys.version.split()[0],
         "started": time.time(),
     }
-    part = Run(state, f"{run.id}.{os.getpid()}.part")
+    part = Run(place.state, f"{run.id}.{os.getpid()}.part")
     os.makedirs(part.folder, mode=0o700)
     try:
         for path in part.reserved:
             with open(path, "wb") as file:
                 file.write(b" " * RECORD_BYTES)
-        become_owner(part, run, record, state, spec)
+        become_owner(part, run, record, place.state, spec)
     finally:
         if os.path.isdir(part.folder):
             remove_tree(part.folder)
@@ -83,7 +106,7 @@ def send_frames(fd: int, offset: int, limit: int | None) -> int:
     return offset + end
 
 
-def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
+def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> RunRecord:
     """Send a run's output from `offset` on and pass on what the client does; return the record at its end."""
     while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
         inbox.wait(IDLE_S)
@@ -115,16 +138,16 @@ def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> Record:
 
 def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
     """Give the run what its client sent: a signal, input, a new window size, a sign of life."""
-    if kind == b"P":
+    if kind == frames.PING:
         touch(run.lease_path)
-        send(b"P", b"")
+        send(frames.PING, b"")
         return
     try:
-        if kind == b"K":
+        if kind == frames.SIGNAL:
             signal_run(run, int(payload))
-        elif kind == b"I":
+        elif kind == frames.INPUT:
             put(run.input_path, payload)
-        elif kind == b"W":
+        elif kind == frames.WINDOW:
             fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
             try:
                 resize(fd, [int(word) for word in payload.split()])
@@ -185,7 +208,7 @@ def read_small(path: str, size: int) -> tuple[bytes, int]:
         os.close(fd)
 
 
-def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[list[list[Any]], bool]:
+def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[Entry], bool]:
     """Send the small files themselves, unless they are too many.
 
     Returns:
@@ -194,7 +217,7 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
     if sum(size for _, size, _ in outputs if size <= INLINE_FILE_BYTES) > limit_bytes:
         return outputs, not outputs
     found, all_sent = [], True
-    frames, waiting_bytes = [], 0
+    waiting, waiting_bytes = [], 0
     for entry in outputs:
         name, size, mtime_ns = entry
         data = None
@@ -211,124 +234,164 @@ def send_files(root: str, outputs: list[list[Any]], limit_bytes: int) -> tuple[l
             continue
         found.append([name, len(data), mtime_ns])
         path = os.fsencode(name)
-        frames += [
-            HEADER.pack(b"F", FILE.size + len(path) + len(data)),
+        waiting += [
+            HEADER.pack(frames.RESULT, FILE.size + len(path) + len(data)),
             FILE.pack(mtime_ns, len(path)),
             path,
             data,
         ]
         waiting_bytes += len(data)
         if waiting_bytes > CHUNK_BYTES:
-            write_all(1, b"".join(frames))
-            frames, waiting_bytes = [], 0
-    write_all(1, b"".join(frames))
+            write_all(1, b"".join(waiting))
+            waiting, waiting_bytes = [], 0
+    write_all(1, b"".join(waiting))
     return found, all_sent
 
 
-def end_reply(run: Run, state: str, record: Record, params: Record) -> Record:
-    """Compose what a client is told of a run, with its files where it asked for them and they are small."""
+def end_reply(run: Run, state: str, record: RunRecord, wanted: ResultsWanted) -> RunReply:
+    """Compose the reply about a run, and send its files if they are wanted, small, and complete."""
     outputs = run.outputs()
     if record["state"] == "lost" and "since_ns" in record and not outputs:
         outputs = find_outputs(run, state, record)
-    wanted = params.get("inline_bytes", 0) if record["state"] in ("ended", "lost") else 0
-    return with_files({"run": record}, record["cache_dir"], outputs, {**params, "inline_bytes": wanted})
+    inline_bytes = wanted["inline_bytes"] if record["state"] in ("ended", "lost") else 0
+    outputs, rsync = send_results(record["cache_dir"], outputs, inline_bytes, wanted["rsync"], state)
+    return {"run": record, "outputs": outputs, "rsync": rsync}
 
 
-def with_files(reply: Record, root: str, outputs: list[list[Any]], params: Record) -> Record:
-    """Send the small files, and complete a reply by all, with the rsync to fetch the others with."""
-    if not params.get("inline_bytes"):
-        return {**reply, "outputs": outputs, "rsync": None}
-    found, all_sent = send_files(root, outputs, params["inline_bytes"])
+def send_results(
+    root: str, outputs: list[Entry], inline_bytes: int, rsync: str, state: str
+) -> tuple[list[Entry], RsyncHere | None]:
+    """Send the small files.
+
+    Returns:
+        All the files, and the rsync to fetch the others with, if others are wanted.
+    """
+    if not inline_bytes:
+        return outputs, None
+    found, all_sent = send_files(root, outputs, inline_bytes)
     if all_sent:
-        return {**reply, "outputs": found, "rsync": None}
-    from . import accounts, software
+        return found, None
+    from . import software
 
-    store = accounts.Store({"state": state_folder(params["code_path"]), "client": ""})
-    return {**reply, "outputs": found, "rsync": software.rsync_here(store, params.get("rsync") or "rsync")}
+    return found, software.rsync_here(state, rsync)
 
 
-def op_run(params: Record, inbox: Inbox) -> Record:
-    """Start a run where the pushed tree is the expected one, then stream it."""
-    state = state_folder(params["code_path"])
-    finished = None
-    if params.get("finish") is not None:
-        finished = beside("sync.finish")(located(params["finish"], params["code_path"]))
-        if "error" in finished:
-            return finished
-    expected = params.get("stamp")
-    if expected is not None and not os.path.isdir(os.path.join(state, "runs", params["id"])):
+def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAnswer | Refused:
+    """Start a run if the pushed tree is the expected one, then stream it."""
+    pushed = None
+    if params["ending"] is not None:
+        from . import replica
+
+        pushed = replica.finish(params["ending"], place)
+    expected = params["stamp"]
+    if expected is not None and not os.path.isdir(os.path.join(place.state, "runs", params["id"])):
         try:
-            with open(os.path.join(state, "stamp"), encoding="ascii") as file:
+            with open(os.path.join(place.state, "stamp"), encoding="ascii") as file:
                 held = file.read().strip()
         except OSError:
             held = ""
         if held != expected:
             return {"stale": True}
-    run = start(params)
+    run = start(params["id"], params["spec"], place)
     touch(run.lease_path)
-    send_json(b"R", {"started": run.id, "finish": finished})
-    if params.get("detach"):
+    report_started(run, pushed)
+    if params["detach"]:
         return {"run": run.record(), "outputs": [], "rsync": None}
-    return end_reply(run, state, stream(run, params.get("offset", 0), inbox), params)
+    return end_reply(run, place.state, stream(run, offset, inbox), params)
 
 
-def known_run(params: Record) -> Run:
+def report_started(run: Run, pushed: PushEnded | None) -> None:
+    """Tell the client that the run is there, before the reply that ends the request."""
+    started: Started = {"started": run.id, "pushed": pushed}
+    send_json(frames.REPLY, started)
+
+
+def known_run(run_id: str, place: Place) -> Run:
     """Return the run that an id names.
 
     Raises:
-        Refusal: there is none.
+        Refusal: the host does not know it.
     """
-    run = Run(state_folder(params["code_path"]), params["id"])
+    run = Run(place.state, run_id)
     if not os.path.exists(run.record_path):
-        raise Refusal("usage", "no run {} on the host".format(params["id"]), "inv runs.list")
+        raise Refusal("usage", f"no run {run_id} on the host", "inv runs.list")
     return run
 
 
-def op_attach(params: Record, inbox: Inbox) -> Record:
+def op_attach(params: AttachParams, place: Place, inbox: Inbox, offset: int) -> RunReply:
     """Stream a run that was started before, to its end or to what there is now."""
-    run = known_run(params)
-    send_json(b"R", {"started": run.id})
-    record = stream(run, params.get("offset", 0), inbox, params.get("follow", True))
-    return end_reply(run, state_folder(params["code_path"]), record, params)
+    run = known_run(params["id"], place)
+    report_started(run, None)
+    record = stream(run, offset, inbox, params["follow"])
+    return end_reply(run, place.state, record, params)
 
 
-def op_list(params: Record, _inbox: Inbox) -> Record:
+def op_hello(_params: Nothing, _place: Place) -> Nothing:
+    """Answer."""
+    return {}
+
+
+def op_list(_params: Nothing, place: Place) -> ListReply:
     """Return every run's record, oldest first."""
-    return {"runs": [run.record() for run in all_runs(state_folder(params["code_path"]))]}
+    return {"runs": [run.record() for run in all_runs(place.state)]}
 
 
-def op_signal(params: Record, _inbox: Inbox) -> Record:
+def op_signal(params: SignalParams, place: Place) -> SignalReply:
     """Send a signal to a run."""
-    return {"delivered": signal_run(known_run(params), params["signal"])}
+    return {"delivered": signal_run(known_run(params["id"], place), params["signal"])}
 
 
-def op_outputs(params: Record, _inbox: Inbox) -> Record:
-    """Return what a run wrote, with the files where they are small."""
-    run = known_run(params)
-    return end_reply(run, state_folder(params["code_path"]), run.record(), params)
+def op_outputs(params: OutputsParams, place: Place) -> RunReply:
+    """Return what a run wrote, with the files if they are small."""
+    run = known_run(params["id"], place)
+    return end_reply(run, place.state, run.record(), params)
 
 
-def op_cache(params: Record, _inbox: Inbox) -> Record:
-    """Return every file below the cache root, or one kernel's folder, and the files where they are small."""
+def op_cache(params: CacheParams, place: Place) -> CacheReply:
+    """Return every file below the cache root, or one kernel's folder, and the files if they are small."""
     root = os.path.realpath(os.path.expanduser(params["cache_dir"]))
-    below = os.path.join(root, params["kernel"]) if params.get("kernel") else root
+    below = os.path.join(root, params["kernel"]) if params["kernel"] else root
     if not os.path.isdir(below):
         kernels = sorted(os.listdir(root)) if os.path.isdir(root) else []
         raise Refusal(
             "usage", f"no folder {below} on the host", "there are: %s" % (", ".join(kernels) or "none")
         )
     kernel = os.path.relpath(below, root)
-    found = [
+    found: list[Entry] = [
         [name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns]
         for name, info in files_below(below)
         if not os.path.basename(name).startswith(".remote-tools-mark-")
     ]
     found.sort()
-    return with_files({"cache_dir": root}, root, found, params)
+    outputs, rsync = send_results(root, found, params["inline_bytes"], params["rsync"], place.state)
+    return {"cache_dir": root, "outputs": outputs, "rsync": rsync}
 
 
-def beside(op: str) -> Callable[[Record], Record]:
-    """Return what answers an op of this program's other files; each is loaded only where it is asked for."""
+STREAMS: dict[str, Callable[[Any, Place, Inbox, int], Mapping[str, object]]] = {
+    "run": op_run,
+    "attach": op_attach,
+}
+OPS: dict[str, Callable[[Any, Place], Mapping[str, object]]] = {
+    "hello": op_hello,
+    "list": op_list,
+    "signal": op_signal,
+    "outputs": op_outputs,
+    "cache": op_cache,
+}
+if TYPE_CHECKING:
+    messages.HELLO.answered_by(op_hello)
+    messages.RUN.answered_by(op_run)
+    messages.ATTACH.answered_by(op_attach)
+    messages.LIST.answered_by(op_list)
+    messages.SIGNAL.answered_by(op_signal)
+    messages.OUTPUTS.answered_by(op_outputs)
+    messages.CACHE.answered_by(op_cache)
+
+
+def function_for(op: str) -> Callable[[Any, Place], Mapping[str, object]]:
+    """Return what answers an op that streams nothing; this program's other files are loaded when needed."""
+    if op in OPS:
+        return OPS[op]
     if op.startswith("sync."):
         from . import replica
 
@@ -338,36 +401,24 @@ def beside(op: str) -> Callable[[Record], Record]:
     return probe.OPS[op]
 
 
-def located(params: Record, code_path: str) -> Record:
-    """Return a request with the places it is about."""
-    real = os.path.realpath(os.path.expanduser(code_path))
-    return {**params, "code_path": real, "state": state_folder(code_path)}
-
-
-OPS: dict[str, Callable[[Record, Inbox], Record]] = {
-    "hello": lambda _params, _inbox: {},
-    "run": op_run,
-    "attach": op_attach,
-    "list": op_list,
-    "signal": op_signal,
-    "outputs": op_outputs,
-    "cache": op_cache,
-}
-
-
-def answer(request: Record, inbox: Inbox) -> Record:
+def answer(request: Request, inbox: Inbox) -> Mapping[str, object]:
     """Carry out one request; a failure becomes an error reply."""
     op, params = request["op"], request["params"]
     try:
-        if op in OPS:
-            return OPS[op](params, inbox)
-        return beside(op)(located(params, params["code_path"]))
+        place = place_of(request["code_path"])
+        if op in STREAMS:
+            return STREAMS[op](params, place, inbox, request["offset"])
+        return function_for(op)(params, place)
     except Refusal as refusal:
-        return {"error": refusal.kind, "message": refusal.message, "hint": refusal.hint}
+        return refused(refusal.kind, refusal.message, refusal.hint)
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        kind = "permission" if denied else "io"
-        return {"error": kind, "message": f"{error} on the host", "hint": "inv doctor"}
+        return refused("permission" if denied else "io", f"{error} on the host", "inv doctor")
+
+
+def refused(kind: str, message: str, hint: str) -> Refused:
+    """Return an error reply."""
+    return {"error": kind, "message": message, "hint": hint}
 
 
 def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
@@ -377,7 +428,7 @@ def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
     inbox = Inbox(early)
     while True:
         kind, payload = inbox.receive()
-        if kind == b"Q":
-            send_json(b"R", answer(json.loads(payload), inbox))
-        elif kind == b"P":
-            send(b"P", b"")
+        if kind == frames.REQUEST:
+            send_json(frames.REPLY, answer(json.loads(payload), inbox))
+        elif kind == frames.PING:
+            send(frames.PING, b"")

@@ -15,17 +15,26 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from remote_tools.errors import RemoteError
+from remote_tools.host import messages
 from remote_tools.host.device_lock import user
+from remote_tools.host.messages import (
+    Ask,
+    CacheReply,
+    PushEnded,
+    PushEnding,
+    ResultsWanted,
+    RunAnswer,
+    RunReply,
+    Spec,
+)
 from remote_tools.runs import client, summaries, terminal
 from remote_tools.runs.arrivals import Results
-from remote_tools.runs.records import Records, Source, new_id
+from remote_tools.runs.records import Record, Records, Source, new_id
 from remote_tools.runs.reporting import write_report
 from remote_tools.runs.target import target_argv
 from remote_tools.settings.settings import Settings
-from remote_tools.ssh.session import Reply
 from remote_tools.sync import push as pushing
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost, open_host
@@ -84,7 +93,7 @@ def workspace_of(settings: Settings) -> Workspace:
     return scan(settings.root, settings.exclude, settings.include, never, salt=salt)
 
 
-def _wanted(host: OpenHost) -> dict[str, Any]:
+def _wanted(host: OpenHost) -> ResultsWanted:
     """Return what a request says for results to come back."""
     return client.results_wanted(host_rsync(host.settings.rsync_options))
 
@@ -128,7 +137,7 @@ class Run:
     """A run of ours while it lasts: its id, what is asked for, and its local record."""
 
     settings: Settings
-    spec: client.Spec
+    spec: Spec
     how: How
     run_id: str
     words: tuple[str, ...]
@@ -144,22 +153,22 @@ class Run:
         device_lock: bool = False,
     ) -> Run:
         """Describe a run; nothing is started or written."""
-        spec = client.Spec(
-            tuple(argv) if argv is not None else None,
-            settings.cache_dir,
-            shell=shell,
-            venv_path=settings.venv_path,
-            python=settings.python,
-            pty=how.pty,
-            size=terminal.terminal_size() if how.pty else None,
-            term=os.environ.get("TERM", "dumb") if how.pty else None,
-            on_disconnect=how.on_disconnect,
-            lease_s=how.lease_s,
-            keep_runs=settings.keep_runs,
-            device_for=f"{_who()}@{socket.gethostname()}" if device_lock else None,
+        spec: Spec = {
+            "argv": list(argv) if argv is not None else None,
+            "shell": shell,
+            "cache_dir": settings.cache_dir,
+            "venv_path": settings.venv_path,
+            "python": settings.python,
+            "pty": how.pty,
+            "size": list(terminal.terminal_size()) if how.pty else None,
+            "term": os.environ.get("TERM", "dumb") if how.pty else None,
+            "on_disconnect": how.on_disconnect,
+            "lease_s": how.lease_s,
+            "keep_runs": settings.keep_runs,
+            "device_for": f"{_who()}@{socket.gethostname()}" if device_lock else None,
             # Its output is a pipe there and a terminal here: tables should fit.
-            env={"COLUMNS": str(terminal.terminal_size()[1])} if sys.stdout.isatty() else {},
-        )
+            "env": {"COLUMNS": str(terminal.terminal_size()[1])} if sys.stdout.isatty() else {},
+        }
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 
     @classmethod
@@ -173,17 +182,17 @@ class Run:
         return cls.of(settings, how, argv, words=words, device_lock=settings.device_lock)
 
     @contextmanager
-    def recorded(self) -> Iterator[dict[str, Any]]:
+    def recorded(self) -> Iterator[Record]:
         """Keep the run's local record: written before it starts, and when it ended or was let go of."""
         records = Records(self.settings.root)
         source = Source(records.folder(self.run_id), self.settings.root)
-        record: dict[str, Any] = {
+        record: Record = {
             "id": self.run_id,
             "host": self.settings.host,
             "code_path": self.settings.code_path,
-            "argv": self.spec.argv,
-            "shell": self.spec.shell,
-            "words": self.words,
+            "argv": self.spec["argv"],
+            "shell": self.spec["shell"],
+            "words": list(self.words),
             "auto_fetch": self.how.auto_fetch,
             "pty": self.how.pty,
             "local_dir": str(self.settings.local_dir),
@@ -202,16 +211,16 @@ class Run:
         host: OpenHost,
         *,
         stamp: str | None = None,
-        finish: dict[str, Any] | None = None,
+        ending: PushEnding | None = None,
         results: Results | None = None,
-    ) -> Reply:
+    ) -> RunAnswer:
         """Start the run and follow it to its end; see `runs.start`."""
 
-        def finished(reply: Reply) -> None:
-            for line in pushing.finish_lines(reply):
+        def pushed(reply: PushEnded) -> None:
+            for line in pushing.ended_lines(reply):
                 host.display.say(f"sync: {line}")
 
-        console = client.Console(results.take if results else None, finished)
+        console = client.Console(results.take if results else None, pushed)
         try:
             return client.start(
                 host.link,
@@ -219,9 +228,9 @@ class Run:
                 self.spec,
                 console,
                 stamp=stamp,
-                finish=finish,
+                ending=ending,
                 detach=self.how.detach,
-                wanted=_wanted(host) if results else None,
+                wanted=_wanted(host) if results else client.NO_RESULTS,
             )
         except (terminal.LetGo, client.LetGoOfPipe):
             raise
@@ -240,7 +249,7 @@ def execute(
     run = Run.of(settings, how, argv, shell)
     with open_host(settings, display) as host, run.recorded() as record:
         results = Results(settings.local_dir) if how.auto_fetch else None
-        reply = run.execute(host, results=results)
+        reply = _not_stale(run.execute(host, results=results))
         return _ended(host, run, record, reply, results)
 
 
@@ -267,19 +276,23 @@ def travel(host: OpenHost, run: Run, tree: Workspace | None = None) -> Outcome:
     with run.recorded() as record:
         tree = tree or workspace_of(settings)
         results = Results(settings.local_dir) if run.how.auto_fetch else None
-        reply: Reply = {"stale": True}
+        reply: RunAnswer = {"stale": True}
         last = LastPush(tree.root, host.link.alias, settings.code_path)
         if not run.how.verify and last.stamp == tree.stamp:
             reply = run.execute(host, stamp=tree.stamp, results=results)
-        if reply.get("stale"):
+        if "stale" in reply:
             pushed = push(host, tree, PushMode(ride=not run.how.verify))
-            reply = run.execute(host, finish=pushed.finish, results=results)
+            reply = _not_stale(run.execute(host, ending=pushed.ending, results=results))
         return _ended(host, run, record, reply, results)
 
 
-def _ended(
-    host: OpenHost, run: Run, record: dict[str, Any], reply: Reply, results: Results | None
-) -> Outcome:
+def _not_stale(reply: RunAnswer) -> RunReply:
+    """Return the reply to a request that expected no stamp, so that it cannot be stale."""
+    assert "stale" not in reply
+    return reply
+
+
+def _ended(host: OpenHost, run: Run, record: Record, reply: RunReply, results: Results | None) -> Outcome:
     """Fetch what the run wrote, whatever its exit code, and record how it ended."""
     if run.how.detach:
         host.display.say(f"{run.run_id} runs on {host.link.alias}; inv runs.attach {run.run_id} shows it")
@@ -287,17 +300,23 @@ def _ended(
     return _conclude(host, record, reply, results)
 
 
-def _conclude(host: OpenHost, record: dict[str, Any], reply: Reply, results: Results | None) -> Outcome:
+def _conclude(host: OpenHost, record: Record, reply: RunReply, results: Results | None) -> Outcome:
     there, settings = reply["run"], host.settings
-    record.update(state=there["state"], exit=there.get("exit"), ended=there.get("ended"), there=there)
+    came: Record = {
+        "state": there["state"],
+        "exit": there.get("exit"),
+        "ended": there.get("ended"),
+        "there": there,
+    }
+    record.update(came)
     fetched: tuple[str, ...] = ()
     if results is not None:
         results.complete(host, reply, there["cache_dir"])
         fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
-        record["fetched"] = fetched
+        record["fetched"] = list(fetched)
         summaries.keep(Records(settings.root).folder(there["id"]), settings.local_dir, fetched)
         write_report(settings.local_dir, fetched, host.display)
-    return Outcome(there["id"], client.exit_code(reply, host.display.say), fetched)
+    return Outcome(there["id"], client.exit_code(there, host.display.say), fetched)
 
 
 def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
@@ -305,7 +324,7 @@ def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
     records = Records(host.settings.root)
     record = records.read(run_id)
     results = Results(host.settings.local_dir) if record.get("auto_fetch") else None
-    wanted = _wanted(host) if results else None
+    wanted = _wanted(host) if results else client.NO_RESULTS
     console = client.Console(results.take if results else None)
     pty = pty or bool(record.get("pty"))
     reply = client.attach(host.link, run_id, console, pty=pty, wanted=wanted)
@@ -321,16 +340,17 @@ def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
 
 def fetch_run(host: OpenHost, run_id: str) -> None:
     """Bring what a run wrote; one that still runs has written nothing yet."""
-    _fetch(host, "outputs", {"id": run_id})
+    _fetch(host, messages.OUTPUTS({"id": run_id, **_wanted(host)}))
 
 
 def fetch_cache(host: OpenHost, kernel: str | None) -> None:
     """Bring a kernel's folder of the host's cache, or all of it."""
-    _fetch(host, "cache", {"cache_dir": host.settings.cache_dir, "kernel": kernel})
+    cache_dir = host.settings.cache_dir
+    _fetch(host, messages.CACHE({"cache_dir": cache_dir, "kernel": kernel, **_wanted(host)}))
 
 
-def _fetch(host: OpenHost, op: str, params: dict[str, Any]) -> None:
+def _fetch(host: OpenHost, ask: Ask[RunReply | CacheReply]) -> None:
     results = Results(host.settings.local_dir)
-    reply = host.link.stream(op, {**params, **_wanted(host)}, client.Console(results.take))
+    reply = host.link.stream(ask, client.Console(results.take))
     root = reply["cache_dir"] if "cache_dir" in reply else reply["run"]["cache_dir"]
     results.complete(host, reply, root)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remote_tools.errors import TransferError
-from remote_tools.ssh.session import Reply
+from remote_tools.host.messages import Files
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import count_text, size_text
 from remote_tools.sync.pull import Fence, pull
@@ -67,11 +67,12 @@ class Results:
             self._parts[below] = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
         return self._parts[below]
 
-    def complete(self, host: OpenHost, reply: Reply, root: str) -> None:
+    def complete(self, host: OpenHost, reply: Files, root: str) -> None:
         """Bring by rsync what did not come along with the reply, and say what is here now."""
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
+            assert reply["rsync"] is not None  # the host names it whenever files are left
             pulled = pull(host, root, left, reply["rsync"])
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}

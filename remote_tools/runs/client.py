@@ -5,51 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from remote_tools.errors import SIGNALLED, RemoteError, SoftwareError, TransferError
+from remote_tools.host import messages
+from remote_tools.host.frames import STDOUT
+from remote_tools.host.messages import (
+    AttachParams,
+    PushEnded,
+    PushEnding,
+    ResultsWanted,
+    RunAnswer,
+    RunParams,
+    RunRecord,
+    RunReply,
+    Spec,
+    Started,
+)
+from remote_tools.runs.records import Record
 from remote_tools.runs.terminal import controls
-from remote_tools.ssh.session import Link, Reply
+from remote_tools.ssh.session import Controls, Link
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Small results up to this size, all together, come back in the run's own session; the others by rsync."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What the host is to run, and how.
-
-    Args:
-        argv: the words; None where `shell` is given.
-        shell: a string for the login shell.
-        cache_dir: the cache root on the host.
-        venv_path: the virtual environment on the host.
-        python: what `python` means there without a virtual environment; None leaves it to the host.
-        pty: give the command a terminal.
-        size: that terminal's rows and columns.
-        term: its TERM.
-        on_disconnect: `keep` lets the run live without a client, `kill` ends it after `lease_s`.
-        lease_s: how long the run lives without a client; 0 with `kill` means as soon as the loss is noticed.
-        keep_runs: how many ended runs the host keeps.
-        device_for: who the host's accelerator is locked for while it runs; None takes no lock.
-        env: more variables.
-    """
-
-    argv: tuple[str, ...] | None
-    cache_dir: str
-    shell: str | None = None
-    venv_path: str | None = None
-    python: str | None = None
-    pty: bool = False
-    size: tuple[int, int] | None = None
-    term: str | None = None
-    on_disconnect: str = "keep"
-    lease_s: float = 0
-    keep_runs: int = 20
-    device_for: str | None = None
-    env: dict[str, str] = field(default_factory=dict)
 
 
 FileTaker = Callable[[bytes, int, bytes], None]
@@ -60,10 +39,10 @@ class Console:
     """Pass a run's output on to our own streams as it comes, and its small files to `take_file`."""
 
     def __init__(
-        self, take_file: FileTaker | None = None, finished: Callable[[Reply], None] = lambda _reply: None
+        self, take_file: FileTaker | None = None, pushed: Callable[[PushEnded], None] = lambda _reply: None
     ) -> None:
         """Start at the beginning of the output."""
-        self._finished = finished
+        self._pushed = pushed
         self.position = 0
         self.run_id = ""
         self._take_file = take_file
@@ -72,7 +51,7 @@ class Console:
 
     def output(self, kind: bytes, data: bytes) -> None:
         """Write output; a closed stdout (`| head`) raises BrokenPipeError."""
-        fd = 1 if kind == b"O" else 2
+        fd = 1 if kind == STDOUT else 2
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
@@ -82,14 +61,17 @@ class Console:
         if self._take_file is not None:
             self._take_file(path, mtime_ns, data)
 
-    def started(self, reply: dict[str, Any]) -> None:
-        """Remember that the run is there, and show what ending the push before it told."""
+    def started(self, reply: Started) -> None:
+        """Remember that the run is there, and show what came of the push before it."""
         self.run_id = reply["started"]
-        if reply.get("finish") is not None:
-            self._finished(reply["finish"])
+        if reply["pushed"] is not None:
+            self._pushed(reply["pushed"])
 
 
-def results_wanted(rsync: str) -> dict[str, Any]:
+NO_RESULTS: ResultsWanted = {"inline_bytes": 0, "rsync": "rsync"}
+
+
+def results_wanted(rsync: str) -> ResultsWanted:
     """Return what a request says for results to come back: small ones with it, others by that rsync."""
     return {"inline_bytes": INLINE_BYTES, "rsync": rsync}
 
@@ -101,10 +83,10 @@ def start(
     console: Console,
     *,
     stamp: str | None = None,
-    finish: dict[str, Any] | None = None,
+    ending: PushEnding | None = None,
     detach: bool = False,
-    wanted: Mapping[str, Any] | None = None,
-) -> Reply:
+    wanted: ResultsWanted = NO_RESULTS,
+) -> RunAnswer:
     """Start a run and follow it to its end.
 
     Args:
@@ -112,23 +94,21 @@ def start(
         run_id: names the run; a second start of the same id attaches to the first.
         spec: what to run.
         console: takes the output.
-        stamp: the tree that must be there; the reply is {"stale": True} where it is not.
-        finish: a push to be completed first (`sync.finish`).
+        stamp: the tree that must be there; the reply is `Stale` if it is not.
+        ending: a push to be ended first.
         detach: return as soon as the run is there.
-        wanted: what results are to come back too, see `results_wanted`; None of them.
-
-    Returns:
-        {"run": record, "outputs": [[path, size_bytes, mtime_ns]], "rsync": ...} or {"stale": True}.
+        wanted: what results are to come back too, see `results_wanted`.
     """
-    params = {
+    params: RunParams = {
         "id": run_id,
-        "spec": asdict(spec),
+        "spec": spec,
         "stamp": stamp,
-        "finish": finish,
+        "ending": ending,
         "detach": detach,
-        **(wanted or {}),
+        **wanted,
     }
-    return _follow(link, "run", params, console, run_id, spec.pty)
+    with _followed(link, run_id, spec["pty"]) as taken:
+        return link.stream(messages.RUN(params), console, taken)
 
 
 def attach(
@@ -138,21 +118,24 @@ def attach(
     *,
     pty: bool = False,
     follow: bool = True,
-    wanted: Mapping[str, Any] | None = None,
-) -> Reply:
+    wanted: ResultsWanted = NO_RESULTS,
+) -> RunReply:
     """Show a run's output from its beginning, to its end or to what there is now."""
-    params = {"id": run_id, "follow": follow, **(wanted or {})}
-    return _follow(link, "attach", params, console, run_id, pty)
+    params: AttachParams = {"id": run_id, "follow": follow, **wanted}
+    with _followed(link, run_id, pty) as taken:
+        return link.stream(messages.ATTACH(params), console, taken)
 
 
-def _follow(link: Link, op: str, params: dict[str, Any], console: Console, run_id: str, pty: bool) -> Reply:
+@contextmanager
+def _followed(link: Link, run_id: str, pty: bool) -> Iterator[Controls]:
+    """Take over what the user does; let go of the run if nobody reads its output any more."""
     try:
         with controls(pty, run_id, link) as taken:
-            return link.stream(op, params, console, taken)
+            yield taken
     except BrokenPipeError:
         # Who reads our output has gone: the run learns of it as it would in a local pipeline.
         link.close()
-        link.call("signal", id=run_id, signal=int(signal.SIGPIPE))
+        send_signal(link, run_id, signal.SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise LetGoOfPipe("exec", "", "") from None
 
@@ -168,14 +151,13 @@ class LetGoOfPipe(RemoteError):
         self.message = ""
 
 
-def exit_code(reply: Reply, say: Callable[[str], None]) -> int:
+def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
     """Return the command's own exit code, and say what else happened to the run.
 
     Raises:
         SoftwareError: the run's owner on the host was killed, so nobody knows how the command ended.
         TransferError: the command succeeded, but its output could not be recorded there.
     """
-    record = reply["run"]
     if record["state"] == "lost":
         raise SoftwareError(
             "exec",
@@ -186,7 +168,8 @@ def exit_code(reply: Reply, say: Callable[[str], None]) -> int:
         say(f"processes of it still run on {record['host']}; inv runs.kill {record['id']} ends them")
     if record.get("lease_ended"):
         say(f"{record['id']} was ended there: no client for its lease")
-    code = int(record["exit"])
+    code = record["exit"]
+    assert code is not None  # it has ended
     if record.get("fault"):
         if code == 0:
             raise TransferError("exec", f"{record['host']}: {record['fault']}", "free some disk there")
@@ -194,18 +177,17 @@ def exit_code(reply: Reply, say: Callable[[str], None]) -> int:
     return code
 
 
-def list_all(link: Link) -> list[dict[str, Any]]:
+def list_all(link: Link) -> list[RunRecord]:
     """Return the records of the workspace's runs on the host, oldest first."""
-    found: list[dict[str, Any]] = link.call("list")["runs"]
-    return found
+    return link.call(messages.LIST({}))["runs"]
 
 
 def send_signal(link: Link, run_id: str, number: int) -> bool:
     """Send a signal to a run's process group; False where nothing of it is left."""
-    return bool(link.call("signal", id=run_id, signal=number)["delivered"])
+    return link.call(messages.SIGNAL({"id": run_id, "signal": int(number)}))["delivered"]
 
 
-def words_of(record: dict[str, Any]) -> str:
+def words_of(record: RunRecord | Record) -> str:
     """Return a run's command as one would type it."""
     import shlex
 

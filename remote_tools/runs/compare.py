@@ -121,7 +121,7 @@ def _read(name: str, about: str, paths: Sequence[Path]) -> Side:
 
 def _runs(name: str, records: Records) -> tuple[list[Record], str]:
     """Return the runs that a name stands for, oldest first, and what they are called together."""
-    runs = [{**records.read(run_id), "id": run_id} for run_id in records.ids()]
+    runs: list[Record] = [{**records.read(run_id), "id": run_id} for run_id in records.ids()]
     if _DATE.fullmatch(name):
         of_day = [
             run for run in runs if time.strftime("%Y-%m-%d", time.localtime(run.get("started", 0))) == name

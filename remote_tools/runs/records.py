@@ -11,11 +11,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from remote_tools.errors import UsageError
+from remote_tools.host.messages import RunRecord
 
-Record = dict[str, Any]
+
+class Record(TypedDict, total=False):
+    """What this machine remembers of a run; the host's own record is `there`."""
+
+    id: str
+    host: str
+    code_path: str
+    argv: list[str] | None
+    shell: str | None
+    words: list[str]
+    auto_fetch: bool
+    pty: bool
+    local_dir: str
+    started: float
+    git_sha: str | None
+    git_dirty: bool | None
+    state: str
+    exit: int | None
+    ended: float | None
+    fetched: list[str]
+    there: RunRecord
 
 
 def new_id(words: Sequence[str]) -> str:

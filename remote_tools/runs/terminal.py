@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from remote_tools.errors import SIGNALLED, RemoteError
+from remote_tools.host import frames
 from remote_tools.ssh.session import Controls, Link
 
 
@@ -90,7 +91,7 @@ class Interrupts:
             number = (signal.SIGINT, signal.SIGTERM)[self._count - 1]
             then = ("for SIGTERM", "to leave it running")[self._count - 1]
             self._say(f"{number.name} to {self._run_id}; once more {then}")
-            found.append((b"K", b"%d" % number))
+            found.append((frames.SIGNAL, b"%d" % number))
         return found
 
 
@@ -120,12 +121,12 @@ class Keys:
         Raises:
             LetGo: at Ctrl-].
         """
-        found = [(b"W", b"%d %d" % terminal_size())] if self._bell.rung() else []
+        found = [(frames.WINDOW, b"%d %d" % terminal_size())] if self._bell.rung() else []
         if select.select([0], [], [], 0)[0]:
             typed = os.read(0, 4096)
             if not typed or self.LEAVE in typed:
                 raise LetGo(self._run_id)
-            found.append((b"I", typed))
+            found.append((frames.INPUT, typed))
         return found
 
 

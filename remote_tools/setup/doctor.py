@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from remote_tools.errors import RemoteError
-from remote_tools.host import probe
+from remote_tools.host import messages, probe
+from remote_tools.host.messages import ProbeSettings, Row
 from remote_tools.host.probe import Trouble
+from remote_tools.runs import client
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
 from remote_tools.ssh.session import Link
@@ -47,7 +48,7 @@ class Finding:
     code: int = 0
     seconds: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it for programs."""
         return asdict(self)
 
@@ -66,7 +67,7 @@ def examine(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
         settings.timeout_s,
         settings.persist_s,
     )
-    yield from map(_finding, probe.examine({"rsync here": probe.rsync_works}, {}))
+    yield from map(_finding, probe.examine({"rsync here": probe.rsync_works}, "rsync"))
     door = Door(Master(destination))
     for stage in map(_finding, probe.examine(STAGES, door)):
         yield stage
@@ -87,10 +88,10 @@ def exit_code(findings: Sequence[Finding], strict: bool) -> int:
     return int(strict and any(finding.state == "warning" for finding in findings))
 
 
-def _finding(row: dict[str, Any]) -> Finding:
+def _finding(row: Row) -> Finding:
     """Read a row of `probe.examine`; one without an exit code stops no run."""
-    state = "ok" if row.pop("ok") else "failure" if row["code"] else "warning"
-    return Finding(state=state, **row)
+    state = "ok" if row["ok"] else "failure" if row["code"] else "warning"
+    return Finding(row["name"], state, row["seen"], row["hint"], row["code"], row["seconds"])
 
 
 # Stages of reaching the host: each returns what it saw, None where there was nothing to try, or raises ------
@@ -281,18 +282,19 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
     begun = time.monotonic()
     try:
         yield _round_trip(link)
-        params = {
+        known: ProbeSettings = {
             "venv_path": settings.venv_path,
             "python": settings.python,
             "cache_dir": settings.cache_dir,
             "rsync": host_rsync(settings.rsync_options),
             "device_lock": settings.device_lock,
             "lock": probe.digest(str(Path(settings.root) / "requirements.lock")),
-            "runs": link.call("list")["runs"],
+            "runs": client.list_all(link),
         }
         for name in probe.CHECKS:
             begun = time.monotonic()
-            yield from map(_finding, link.call("probe", check=name, now=time.time(), **params)["found"])
+            reply = link.call(messages.PROBE({**known, "check": name, "now": time.time()}))
+            yield from map(_finding, reply["found"])
     except RemoteError as error:
         spent_s = time.monotonic() - begun
         yield Finding("host program", "failure", error.reason, error.hint, error.exit_code, spent_s)
@@ -303,7 +305,7 @@ def _round_trip(link: Link) -> Finding:
     times_s = []
     for _ in range(PINGS + 1):
         begun = time.monotonic()
-        link.call("hello")
+        link.call(messages.HELLO({}))
         times_s.append(time.monotonic() - begun)
     seen = f"{statistics.median(times_s[1:]) * 1000:.1f} ms; the host program starts in {times_s[0]:.2f} s"
     return Finding("round trip", "ok", seen, seconds=sum(times_s))

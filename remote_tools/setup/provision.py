@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from remote_tools.errors import UnavailableError
+from remote_tools.host.messages import Orders
 from remote_tools.loop import steps
 from remote_tools.settings.settings import Settings, require
 from remote_tools.ssh.bootstrap import packed_program, program_folder
@@ -27,7 +28,11 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
     with open_host(settings, display) as host:
         _make_folder(Connection.over(host.link.master), settings.code_path)
     steps.sync(settings, PushMode(), display)
-    orders = {"venv": settings.venv_path, "extras": settings.extras, "python": settings.python}
+    orders: Orders = {
+        "venv": settings.venv_path or "",
+        "extras": list(settings.extras),
+        "python": settings.python,
+    }
     program = f"{program_folder(packed_program())}/host/provisioner.py"
     command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
     # The run that makes the venv cannot be in it yet.

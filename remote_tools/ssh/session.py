@@ -16,10 +16,25 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import IO, Any, Protocol
+from typing import IO, NoReturn, Protocol, TypeVar, cast
 
 from remote_tools import errors
-from remote_tools.host.frames import FILE, HEADER, MAGIC, PIPE_BYTES
+from remote_tools.host import messages
+from remote_tools.host.frames import (
+    FILE,
+    HEADER,
+    MAGIC,
+    NEED,
+    PING,
+    PIPE_BYTES,
+    REPLY,
+    REQUEST,
+    RESULT,
+    SOURCES,
+    STDERR,
+    STDOUT,
+)
+from remote_tools.host.messages import Ask, Refused, Request, Started
 from remote_tools.ssh.bootstrap import beginning_of, loader, packed_program
 from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
 
@@ -38,7 +53,7 @@ DEATHS = 5
 NOT_FOUND = 127
 """How a shell ends that cannot find the command (POSIX, 2.8.2)."""
 
-Reply = dict[str, Any]
+ReplyT = TypeVar("ReplyT")
 
 
 class Listener(Protocol):
@@ -53,8 +68,8 @@ class Listener(Protocol):
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Take a small result file."""
 
-    def started(self, reply: dict[str, Any]) -> None:
-        """Hear that the run is there: {"started": id, "finish": what ending the push told}."""
+    def started(self, reply: Started) -> None:
+        """Take the reply that the run is there."""
 
 
 class Controls(Protocol):
@@ -78,7 +93,7 @@ class Silent:
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Drop it."""
 
-    def started(self, reply: dict[str, Any]) -> None:
+    def started(self, reply: Started) -> None:
         """Ignore it."""
 
 
@@ -125,17 +140,15 @@ class Session:
 
     def request(
         self,
-        op: str,
-        params: dict[str, Any],
+        asked: Request,
         listener: Listener,
         controls: Controls | None,
         done_before: Sequence[tuple[bytes, bytes]] = (),
-    ) -> Reply:
+    ) -> object:
         """Send one request and return its answer.
 
         Args:
-            op: what is asked for.
-            params: its parameters.
+            asked: what is asked for.
             listener: takes what comes before the answer.
             controls: what the user does meanwhile.
             done_before: frames of `controls` that wait to be sent since there was no session.
@@ -144,24 +157,26 @@ class Session:
             Dropped: the session ended or fell silent first.
             RemoteError: the host refuses, or cannot be reached at all.
         """
-        self._send(b"Q", json.dumps({"op": op, "params": params}).encode())
+        self._send(REQUEST, json.dumps(asked).encode())
         for frame in done_before:
             self._send(*frame)
         while True:
             for kind, payload in self._frames():
-                if kind in b"OE":
+                if kind in (STDOUT, STDERR):
                     listener.position += HEADER.size + len(payload)
                     listener.output(kind, payload)
-                elif kind == b"N":
-                    self._send(b"S", self.sources)
-                elif kind == b"F":
+                elif kind == NEED:
+                    self._send(SOURCES, self.sources)
+                elif kind == RESULT:
                     mtime_ns, length = FILE.unpack_from(payload)
                     end = FILE.size + length
                     listener.file(payload[FILE.size : end], mtime_ns, payload[end:])
-                elif kind == b"R":
-                    reply: Reply = json.loads(payload)
+                elif kind == REPLY:
+                    reply = json.loads(payload)
+                    if "error" in reply:
+                        self._refuse(asked["op"], reply)
                     if "started" not in reply:
-                        return self._checked(op, reply)
+                        return reply
                     listener.started(reply)
             self._wait(controls)
 
@@ -191,7 +206,7 @@ class Session:
             raise errors.Dropped("connect", f"nothing heard of {alias} for {self._silent_s:.0f} s")
         if self.greeted and now - self._pinged >= interval_s:
             self._pinged = now
-            self._send(b"P", b"")
+            self._send(PING, b"")
 
     def _patience_s(self) -> float:
         """Return how long the host may be silent; it cannot be asked for a sign of life before it greets."""
@@ -271,9 +286,7 @@ class Session:
             "connect", f"the session on {alias} ended at once: {last}", f"ssh {alias}"
         )
 
-    def _checked(self, op: str, reply: Reply) -> Reply:
-        if "error" not in reply:
-            return reply
+    def _refuse(self, op: str, reply: Refused) -> NoReturn:
         kinds: dict[str, type[errors.RemoteError]] = {
             "unavailable": errors.UnavailableError,
             "permission": errors.PermissionDenied,
@@ -284,7 +297,7 @@ class Session:
         }
         kind = kinds.get(reply["error"], errors.SoftwareError)
         stage = op.partition(".")[0]
-        raise kind(stage, f"{self.master.destination.alias}: {reply['message']}", reply.get("hint", ""))
+        raise kind(stage, f"{self.master.destination.alias}: {reply['message']}", reply["hint"])
 
 
 class Link:
@@ -333,7 +346,7 @@ class Link:
         """Open everything anew, the master too, as patiently as a request does."""
         self.close()
         self.master.close()
-        self.call("hello")
+        self.call(messages.HELLO({}))
 
     def close(self) -> None:
         """End the session; the master and what runs on the host go on."""
@@ -342,13 +355,11 @@ class Link:
             self._session.close()
             self._session = None
 
-    def call(self, op: str, **params: Any) -> Reply:
+    def call(self, ask: Ask[ReplyT]) -> ReplyT:
         """Ask for something that has no output and return the answer."""
-        return self.stream(op, params, Silent())
+        return self.stream(ask, Silent())
 
-    def stream(
-        self, op: str, params: dict[str, Any], listener: Listener, controls: Controls | None = None
-    ) -> Reply:
+    def stream(self, ask: Ask[ReplyT], listener: Listener, controls: Controls | None = None) -> ReplyT:
         """Ask, listen, and return the answer; a lost connection is opened again and goes on where it stopped.
 
         Raises:
@@ -358,9 +369,15 @@ class Link:
         done: list[tuple[bytes, bytes]] = []
         while True:
             position, began = listener.position, time.monotonic()
-            asked = {**params, "code_path": self.code_path, "offset": position}
+            asked: Request = {
+                "op": ask.op,
+                "code_path": self.code_path,
+                "offset": position,
+                "params": ask.params,
+            }
             try:
-                return self._open().request(op, asked, listener, controls, done)
+                # What the host sends is believed to be of the type that `messages` gives it.
+                return cast("ReplyT", self._open().request(asked, listener, controls, done))
             except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
                 greeted = self._session is not None and self._session.greeted
                 self.close()

@@ -8,10 +8,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from getpass import getuser
-from typing import Any
 
-from remote_tools.errors import DataError
+from remote_tools.errors import DataError, SoftwareError
+from remote_tools.host import messages
 from remote_tools.host.listing import digest_of, pack, size_of, unpack
+from remote_tools.host.messages import (
+    BeginReply,
+    ChangesParams,
+    Client,
+    ComparisonParams,
+    Holder,
+    ListingParams,
+    PlanReply,
+)
 from remote_tools.sync import rsync
 from remote_tools.sync.last_push import LastPush, client_id
 from remote_tools.sync.open_host import OpenHost
@@ -53,7 +62,7 @@ class Plan:
         root: the code path, absolute.
         pair: both sides' rsync.
         client: who we are to the host.
-        holder: who pushed there last: client, name, time.
+        holder: who pushed there last.
         date: what names of kept files end with.
     """
 
@@ -69,8 +78,8 @@ class Plan:
     pushed: int
     root: str
     pair: rsync.Pair
-    client: Mapping[str, str]
-    holder: Mapping[str, Any] | None
+    client: Client
+    holder: Holder | None
     date: str
 
     @property
@@ -103,7 +112,7 @@ class Plan:
         if not (self.send or self.blocked or self.delete or self.kept):
             yield "nothing to do: the host holds the workspace"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the plan for programs; names that are no UTF-8 hold lone surrogates (os.fsdecode)."""
         return {
             "root": self.root,
@@ -139,16 +148,25 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
     """
     link, settings = host.link, host.settings
     last = LastPush(workspace.root, link.alias, settings.code_path)
-    client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
-    params = {**client, "stamp": workspace.stamp, "dry": dry_run}
-    params.update(rsync=host_rsync(settings.rsync_options), more=_by_contents(settings.rsync_options))
-    reply: dict[str, Any] = {"want_listing": True}
+    client: Client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
+    asked: ComparisonParams = {
+        **client,
+        "stamp": workspace.stamp,
+        "dry": dry_run,
+        "rsync": host_rsync(settings.rsync_options),
+        "more": _by_contents(settings.rsync_options),
+    }
+    reply: BeginReply = {"want_listing": True}
     changes = last.changes(workspace)
     if changes is not None:
-        changed, gone = changes
-        reply = link.call("sync.begin", **params, base=last.stamp, changed=pack(changed), gone=pack(gone))
+        changed, gone = map(pack, changes)
+        less: ChangesParams = {**asked, "base": last.stamp, "changed": changed, "gone": gone}
+        reply = link.call(messages.BEGIN(less))
     if "want_listing" in reply:
-        reply = link.call("sync.begin", **params, listing=pack(workspace.files.values()))
+        whole: ListingParams = {**asked, "listing": pack(workspace.files.values())}
+        reply = link.call(messages.BEGIN(whole))
+    if "want_listing" in reply:
+        raise SoftwareError("sync", f"{link.alias} asks for the whole listing again")
     return _read_plan(host, workspace, client, reply)
 
 
@@ -167,8 +185,8 @@ def host_rsync(rsync_options: Sequence[str]) -> str:
 def _read_plan(
     host: OpenHost,
     workspace: Workspace,
-    client: Mapping[str, str],
-    reply: Mapping[str, Any],
+    client: Client,
+    reply: PlanReply,
 ) -> Plan:
     link, settings = host.link, host.settings
     pair = rsync.pair_with(link.alias, reply["rsync"])

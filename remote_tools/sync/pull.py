@@ -7,9 +7,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from remote_tools.host.listing import size_of
+from remote_tools.host.messages import RsyncHere
 from remote_tools.sync import rsync
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import Bar
@@ -42,7 +42,7 @@ def pull(
     host: OpenHost,
     remote_root: str,
     entries: Sequence[tuple[bytes, int]],
-    host_rsync: Mapping[str, Any],
+    host_rsync: RsyncHere,
 ) -> PullResult:
     """Bring exactly these files; each appears whole or not at all.
 
@@ -50,14 +50,14 @@ def pull(
         host: the host; its settings name the folder here.
         remote_root: the folder there, absolute.
         entries: (path below it, size in bytes), as the host told them.
-        host_rsync: which rsync the host has, see `replica.rsync_here`.
+        host_rsync: which rsync the host has.
 
     Raises:
         TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
     local_dir = host.settings.local_dir
-    pair = rsync.pair_with(host.link.alias, dict(host_rsync))
+    pair = rsync.pair_with(host.link.alias, host_rsync)
     fence = Fence(local_dir)
     refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
     wanted = {path: size for path, size in entries if path not in refused}

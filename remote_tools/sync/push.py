@@ -34,7 +34,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remote_tools.errors import TemporaryError, UnavailableError
+from remote_tools.host import messages
 from remote_tools.host.listing import pack, size_of, unpack
+from remote_tools.host.messages import ClearParams, PushEnded, PushEnding
 from remote_tools.sync import rsync
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost
@@ -69,7 +71,7 @@ class PushResult:
         sent: how many files were sent.
         sent_bytes: their size.
         warnings: what the user should know, a line each.
-        finish: parameters of `sync.finish`, which is still to be asked; None after a dry run.
+        ending: parameters of `sync.finish`, which is still to be asked; None after a dry run.
     """
 
     plan: Plan
@@ -77,7 +79,7 @@ class PushResult:
     sent: int
     sent_bytes: int
     warnings: tuple[str, ...]
-    finish: dict[str, Any] | None
+    ending: PushEnding | None
 
 
 def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
@@ -98,11 +100,11 @@ def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
 
 def finish(host: OpenHost, result: PushResult) -> list[str]:
     """End a push, where nothing carries its parameters along; return what the user should know."""
-    return [] if result.finish is None else finish_lines(host.link.call("sync.finish", **result.finish))
+    return [] if result.ending is None else ended_lines(host.link.call(messages.FINISH(result.ending)))
 
 
-def finish_lines(reply: Mapping[str, Any]) -> list[str]:
-    """Return what the user should know of a finished push, from the host's reply."""
+def ended_lines(reply: PushEnded) -> list[str]:
+    """Return what the user should know of a push that has ended, from the host's reply."""
     lines = [f"{shown(os.fsencode(path))} stays on the host: {why}" for path, why in reply["kept"]]
     lines += [
         f"{shown(os.fsencode(path))} on the host is kept as {shown(os.fsencode(name))}"
@@ -133,23 +135,23 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     if mode.dry_run:
         return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
     check_deletes(plan, mode.force)
-    end = _Ending(host, plan, dict(workspace.files))
+    sent = _Sent(host, plan, dict(workspace.files))
     parts = _parts(plan, host.settings.rsync_options)
-    _make_way(end, parts)
+    _make_way(sent, parts)
     if plan.send and not (
-        mode.ride and _may_ride(plan, host.settings.rsync_options) and end.load(os.fsencode(workspace.root))
+        mode.ride and _may_ride(plan, host.settings.rsync_options) and sent.load(os.fsencode(workspace.root))
     ):
         with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
-            _send_until_still(end, parts, bar)
-    arrived = workspace.with_files(end.files)
+            _send_until_still(sent, parts, bar)
+    arrived = workspace.with_files(sent.files)
     LastPush(workspace.root, host.link.alias, host.settings.code_path).save(arrived)
     return PushResult(
         plan,
         arrived.stamp,
-        len(plan.send) - len(end.vanished),
-        sum(size_of(end.files[path]) for path in plan.send if path in end.files),
-        (*workspace.warnings, *plan.warnings(), *end.warnings),
-        end.params(arrived.stamp),
+        len(plan.send) - len(sent.vanished),
+        sum(size_of(sent.files[path]) for path in plan.send if path in sent.files),
+        (*workspace.warnings, *plan.warnings(), *sent.warnings),
+        sent.ending(arrived.stamp),
     )
 
 
@@ -165,20 +167,25 @@ def _parts(plan: Plan, rsync_options: Sequence[str]) -> list[Sequence[bytes]]:
     return [paths] if len(paths) < MANY_FILES or rsync_options else [paths[:half], paths[half:]]
 
 
-def _make_way(end: _Ending, parts: Sequence[Sequence[bytes]]) -> None:
+def _make_way(sent: _Sent, parts: Sequence[Sequence[bytes]]) -> None:
     """Have moved aside what stands in the way there, and made what two rsyncs would make at once."""
-    plan = end.plan
+    plan = sent.plan
     shared = [os.path.commonpath((one[-1], two[0])) for one, two in pairwise(parts)]
     if plan.blocked or shared:
-        what = {"blocked": plan.blocked, "delete": plan.delete, "folders": shared}
-        packed = {name: pack(paths) for name, paths in what.items()}
-        cleared = end.host.link.call("sync.clear", **plan.client, **packed, date=plan.date)
-        end.removed.update(unpack(cleared["removed"]))
+        making: ClearParams = {
+            **plan.client,
+            "blocked": pack(plan.blocked),
+            "delete": pack(plan.delete),
+            "folders": pack(shared),
+            "date": plan.date,
+        }
+        cleared = sent.host.link.call(messages.CLEAR(making))
+        sent.removed.update(unpack(cleared["removed"]))
 
 
 @dataclass
-class _Ending:
-    """What `sync.finish` will be told: the files as they were really sent."""
+class _Sent:
+    """The files as they were really sent, which `sync.finish` asks for."""
 
     host: OpenHost
     plan: Plan
@@ -218,7 +225,7 @@ class _Ending:
                 changed.append(path)
         return changed
 
-    def params(self, stamp: str) -> dict[str, Any]:
+    def ending(self, stamp: str) -> PushEnding:
         """Return the parameters of `sync.finish`."""
         return {
             **self.plan.client,
@@ -235,18 +242,18 @@ class _Ending:
         }
 
 
-def _send_until_still(end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
+def _send_until_still(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send what the plan names, and again what changes while it is sent."""
-    top = os.fsencode(end.host.settings.root)
+    top = os.fsencode(sent.host.settings.root)
     for _ in range(SENDINGS):
-        _send(end, parts, bar)
-        paths = end.note(top, chain.from_iterable(parts))
+        _send(sent, parts, bar)
+        paths = sent.note(top, chain.from_iterable(parts))
         if not paths:
             return
         parts = [paths]
-        bar.grow(len(paths), sum(size_of(end.files[path]) for path in paths))
+        bar.grow(len(paths), sum(size_of(sent.files[path]) for path in paths))
     names = ", ".join(map(shown, paths[:3])) + (", ..." if len(paths) > 3 else "")
-    end.warnings.append(f"{count_text(len(paths), 'file')} changed each time it was sent: {names}")
+    sent.warnings.append(f"{count_text(len(paths), 'file')} changed each time it was sent: {names}")
 
 
 @dataclass(frozen=True)
@@ -264,16 +271,16 @@ class _Endpoint:
     connect_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _send(end: _Ending, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
+def _send(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
-    link, settings = end.host.link, end.host.settings
-    plan, output, patchwork_rsync = end.plan, RsyncOutput(bar), _patchwork_rsync()
+    link, settings = sent.host.link, sent.host.settings
+    plan, output, patchwork_rsync = sent.plan, RsyncOutput(bar), _patchwork_rsync()
     with ExitStack() as stack:
         patience_s = rsync.patience_s(plan.pair, settings.timeout_s)
         processes = stack.enter_context(Processes(patience_s))
         for paths in parts:
             listing = stack.enter_context(rsync.listed(paths))
-            large = any(size_of(end.files[path]) > LARGE_BYTES for path in paths if path in end.files)
+            large = any(size_of(sent.files[path]) > LARGE_BYTES for path in paths if path in sent.files)
             aside = secrets.token_hex(8)
             words = rsync.push_words(
                 plan.pair, settings.rsync_options, settings.timeout_s, listing, large, aside

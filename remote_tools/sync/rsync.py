@@ -25,6 +25,7 @@ from remote_tools.errors import (
     UnavailableError,
 )
 from remote_tools.host.listing import join
+from remote_tools.host.messages import RsyncHere
 from remote_tools.host.software import system_here
 from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
@@ -127,12 +128,12 @@ def local_version() -> Version:
     return parse_version((done.stdout + done.stderr).decode(errors="replace"))
 
 
-def pair_with(alias: str, there: dict[str, str]) -> Pair:
+def pair_with(alias: str, there: RsyncHere) -> Pair:
     """Return what the rsync here and there can do.
 
     Args:
         alias: the host.
-        there: what `replica.rsync_here` found on it.
+        there: the rsync that was found on it.
 
     Raises:
         UnavailableError: one is missing; says how to install it.

@@ -24,6 +24,7 @@ from remote_tools.tasks._context import (
 )
 
 if TYPE_CHECKING:
+    from remote_tools.host.messages import RunRecord
     from remote_tools.sync.open_host import OpenHost
 
 ID = "the run: its id, a part of it that fits no other, or last (the default)"
@@ -60,7 +61,7 @@ def _clock(moment: float | None) -> str:
     return time.strftime("%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""
 
 
-def _lasted(record: dict[str, Any]) -> str:
+def _lasted(record: RunRecord) -> str:
     """Return how long a run took; nothing while it lasts, since the host's clock is not ours."""
     if not record.get("ended"):
         return ""
@@ -103,12 +104,12 @@ def show(c: Context, id: str | None = None, host: str | None = None, json: bool 
     settings = settings_for(c, host=host)
     with open_host(settings, display()) as opened:
         run_id = _resolve(opened, id)
-        there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), {})
-    record = {**Records(settings.root).read(run_id), "there": there}
+        there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), None)
+    record: dict[str, object] = {**Records(settings.root).read(run_id), "there": there or {}}
     if json:
         print_json(record)
         return
-    flat = {**{name: value for name, value in record.items() if name != "there"}, **there}
+    flat = {**{name: value for name, value in record.items() if name != "there"}, **(there or {})}
     print_table(
         "", run_id, rows=[(name, _plain(name, value)) for name, value in flat.items() if value is not None]
     )

@@ -521,8 +521,8 @@ def rides(place: Place, **options: Any) -> bool:
     """Push, and tell whether the change went without rsync."""
     result = place.push(ride=True, **options)
     assert scan(place.here).files == scan(place.there).files
-    assert result.finish is not None
-    return bool(result.finish["contents"])
+    assert result.ending is not None
+    return bool(result.ending["contents"])
 
 
 def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None:
@@ -575,5 +575,5 @@ def test_a_file_that_changes_after_the_scan_goes_by_rsync(place: Place) -> None:
     place.write(a="changed meanwhile")
     result = push.push(place.host(), tree, PushMode(ride=True))
     assert [] == push.finish(place.host(), result)
-    assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.finish and result.finish["contents"])
+    assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.ending and result.ending["contents"])
     assert 0 == place.push().sent

@@ -22,19 +22,15 @@ PYTHONS = sorted({sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.
 def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
     """Ask the host's side one thing, in a process of its own, as a new session would be."""
     code = (
-        "import json, sys; from host import replica; "
-        "a = json.load(sys.stdin); print(json.dumps(replica.OPS[a[0]](a[1])))"
+        "import json, sys; from host import replica; from host.run_folder import Place; "
+        "op, params, state = json.load(sys.stdin); code_path = state + '/code'; "
+        "print(json.dumps(replica.OPS[op](params, Place(code_path, code_path, state))))"
     )
-    asked = {
-        "client": "me",
-        "name": "me@here",
-        "state": str(state),
-        "code_path": str(state / "code"),
-        "more": False,
-        **params,
-    }
+    asked = {"client": "me", "name": "me@here", "dry": False, "rsync": "rsync", "more": False, **params}
     env = {"PYTHONPATH": str(Path(replica.__file__).parents[1])}
-    said = subprocess.check_output([python, "-c", code], input=json.dumps([op, asked]), env=env, text=True)
+    said = subprocess.check_output(
+        [python, "-c", code], input=json.dumps([op, asked, str(state)]), env=env, text=True
+    )
     reply: dict[str, Any] = json.loads(said)
     return reply
 
