@@ -29,14 +29,39 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def frame(kind: bytes, payload: bytes) -> bytes:
+    """Return one frame."""
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+def json_frame(kind: bytes, message: Mapping[str, object]) -> bytes:
+    """Return one frame of JSON; ASCII, so that names that are not UTF-8 survive as lone surrogates."""
+    return frame(kind, json.dumps(message).encode("ascii"))
+
+
+def take_frames(buffer: bytearray) -> list[tuple[bytes, bytes]]:
+    """Take the whole frames out of what has arrived."""
+    found, start = [], 0
+    while len(buffer) - start >= HEADER.size:
+        kind, length = HEADER.unpack_from(buffer, start)
+        end = start + HEADER.size + length
+        if len(buffer) < end:
+            break
+        with memoryview(buffer) as view:
+            found.append((kind, bytes(view[start + HEADER.size : end])))
+        start = end
+    del buffer[:start]
+    return found
+
+
 def send(kind: bytes, payload: bytes) -> None:
     """Send one frame to the client."""
-    write_all(1, HEADER.pack(kind, len(payload)) + payload)
+    write_all(1, frame(kind, payload))
 
 
 def send_json(kind: bytes, message: Mapping[str, object]) -> None:
-    """Send one frame of JSON; ASCII, so that names that are no UTF-8 survive as lone surrogates."""
-    send(kind, json.dumps(message).encode("ascii"))
+    """Send one frame of JSON to the client."""
+    write_all(1, json_frame(kind, message))
 
 
 class Inbox:
@@ -44,40 +69,26 @@ class Inbox:
 
     def __init__(self, early: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Start with the frames that arrived before this program did."""
-        self._buffer = bytearray().join(HEADER.pack(kind, len(data)) + data for kind, data in early)
-
-    def take(self) -> tuple[bytes, bytes] | None:
-        """Return the next whole frame, or None."""
-        if len(self._buffer) < HEADER.size:
-            return None
-        kind, length = HEADER.unpack_from(self._buffer)
-        end = HEADER.size + length
-        if len(self._buffer) < end:
-            return None
-        payload = bytes(self._buffer[HEADER.size : end])
-        del self._buffer[:end]
-        return kind, payload
+        self._arrived = list(early)
+        self._buffer = bytearray()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Wait for bytes; end the session where the client is gone."""
+        """Wait for bytes; end the session if the client is gone."""
         if not select.select([0], [], [], timeout_s)[0]:
             return
         data = os.read(0, CHUNK_BYTES)
         if not data:
             os._exit(0)
         self._buffer += data
+        self._arrived += take_frames(self._buffer)
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
         """Take the whole frames that have arrived."""
-        frame = self.take()
-        while frame is not None:
-            yield frame
-            frame = self.take()
+        while self._arrived:
+            yield self._arrived.pop(0)
 
     def receive(self) -> tuple[bytes, bytes]:
         """Wait for one whole frame."""
-        while True:
-            frame = self.take()
-            if frame is not None:
-                return frame
+        while not self._arrived:
             self.wait(None)
+        return self._arrived.pop(0)

@@ -33,6 +33,9 @@ from remote_tools.host.frames import (
     SOURCES,
     STDERR,
     STDOUT,
+    frame,
+    json_frame,
+    take_frames,
 )
 from remote_tools.host.messages import Ask, Refused, Request, Started
 from remote_tools.ssh.bootstrap import beginning_of, loader, packed_program
@@ -157,11 +160,11 @@ class Session:
             Dropped: the session ended or fell silent first.
             RemoteError: the host refuses, or cannot be reached at all.
         """
-        self._send(REQUEST, json.dumps(asked).encode())
-        for frame in done_before:
-            self._send(*frame)
+        self._put(json_frame(REQUEST, asked))
+        for kind, payload in done_before:
+            self._send(kind, payload)
         while True:
-            for kind, payload in self._frames():
+            for kind, payload in take_frames(self._incoming) if self.greeted else ():
                 if kind in (STDOUT, STDERR):
                     listener.position += HEADER.size + len(payload)
                     listener.output(kind, payload)
@@ -192,8 +195,8 @@ class Session:
         # While we were stopped (Ctrl-Z, a closed laptop) nobody listened: that is no silence.
         self._silent_s += min(now - waited_from, interval_s)
         if controls and set(done) & set(readable):
-            for frame in controls.frames():
-                self._send(*frame)
+            for done_now in controls.frames():
+                self._send(*done_now)
         if writable:
             self._flush()
         if self._out in readable:
@@ -219,7 +222,10 @@ class Session:
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         """Send one frame, or as much of it as the connection takes now."""
-        self._outgoing += HEADER.pack(kind, len(payload)) + payload
+        self._put(frame(kind, payload))
+
+    def _put(self, data: bytes) -> None:
+        self._outgoing += data
         self._flush()
 
     def _flush(self) -> None:
@@ -244,20 +250,6 @@ class Session:
             _noise, found, rest = self._incoming.partition(MAGIC)
             if found:
                 self.greeted, self._incoming = True, rest
-
-    def _frames(self) -> list[tuple[bytes, bytes]]:
-        """Take the whole frames that have arrived."""
-        frames, start = [], 0
-        while self.greeted and len(self._incoming) - start >= HEADER.size:
-            kind, length = HEADER.unpack_from(self._incoming, start)
-            end = start + HEADER.size + length
-            if len(self._incoming) < end:
-                break
-            with memoryview(self._incoming) as view:
-                frames.append((kind, bytes(view[start + HEADER.size : end])))
-            start = end
-        del self._incoming[:start]
-        return frames
 
     def _ended(self) -> None:
         """Say why ssh ended.
