@@ -75,10 +75,10 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     others: set = set()  # type: ignore[type-arg]
     for other in all_runs(state):
         try:
-            ended = read_json(other.record_path).get("ended")
+            others_record: RunRecord = read_json(other.record_path)
         except FileNotFoundError:  # removed meanwhile
             continue
-        if other.id != run.id and (ended or started) >= started:
+        if other.id != run.id and others_record.get("ended", started) >= started:
             others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
     found = []
     for name, info in files_below(root):

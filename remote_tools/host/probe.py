@@ -186,7 +186,7 @@ def interpreter(params: Subject) -> str:
     Raises:
         Trouble: the one that the settings name is not there.
     """
-    venv, named = params.get("venv_path"), params.get("python")
+    venv, named = params["venv_path"], params["python"]
     if venv:
         program = shutil.which(os.path.join(expanded(venv), "bin", "python"))
         if program is None:
@@ -209,8 +209,8 @@ def python(params: Subject) -> str:
 
 def lock(params: Subject) -> str | None:
     """Compare what was installed with the lock that is pushed."""
-    venv = params.get("venv_path")
-    wanted = params.get("lock")
+    venv = params["venv_path"]
+    wanted = params["lock"]
     if not venv or not wanted:
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from remote_tools.host import frames, messages, probe, replica, supervisor
 from remote_tools.host.messages import FRAMES
 from remote_tools.runs.client import INLINE_BYTES
+from remote_tools.runs.records import Record
 from remote_tools.ssh import protocol_page
 from remote_tools.ssh.protocol_page import keys, members, ops, page, types
 
+ROOT = Path(__file__).parents[2]
 NAME = "caf\udce9 'x'\n☃"  # no UTF-8: one byte of it is a lone surrogate
 
 
@@ -88,6 +91,22 @@ def test_every_key_says_what_it_is(name: str) -> None:
             above += protocol_page.bases()[base]
 
     assert types()[name].__annotations__.keys() == keys(types()[name]).keys() | inherited
+
+
+def test_a_key_that_may_be_missing_is_spelt_as_in_its_type() -> None:
+    """mypy accepts any key for `get`."""
+    known = {key for kind in (*types().values(), Record) for key in kind.__annotations__}
+    records = {"record", "there", "header", "before", "params", "spec", "reply", "run", "others_record"}
+    asked = {
+        (path.name, node.args[0].value)
+        for path in (ROOT / "remote_tools").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "get" == node.func.attr
+        if ast.unparse(node.func.value).rpartition(".")[2] in records
+        if isinstance(node.args[0], ast.Constant)
+    }
+
+    assert (True, set()) == (len(asked) > 10, {(name, key) for name, key in asked if key not in known})
 
 
 @pytest.mark.parametrize("end", ["host", "laptop"])

@@ -15,6 +15,11 @@ OK, WARNING = Finding("a", "ok", ""), Finding("b", "warning", "", "do it")
 FAILURES = [Finding("c", "failure", "", "", code) for code in (77, 69)]
 
 
+def subject(**given: object) -> dict[str, object]:
+    """Make what a check looks at, where the settings name no Python."""
+    return {"venv_path": None, "python": None, **given}
+
+
 def trouble(check: object, params: dict[str, object]) -> tuple[str, str, int]:
     assert callable(check)
     with pytest.raises(probe.Trouble) as raised:
@@ -46,12 +51,12 @@ def test_only_a_clock_that_is_far_off_is_told() -> None:
 def test_the_interpreter_is_found_as_a_run_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert sys.executable == probe.interpreter({})
+    assert sys.executable == probe.interpreter(subject())
     assert ("no python9", "correct python: inv config", 69) == trouble(
-        probe.interpreter, {"python": "python9"}
+        probe.interpreter, subject(python="python9")
     )
     (tmp_path / "python").symlink_to(sys.executable)
-    assert str(tmp_path / "python") == probe.interpreter({})
+    assert str(tmp_path / "python") == probe.interpreter(subject())
 
 
 def test_a_python_that_does_not_start_fails(tmp_path: Path) -> None:
@@ -61,7 +66,7 @@ def test_a_python_that_does_not_start_fails(tmp_path: Path) -> None:
     python.chmod(0o700)
 
     seen = f"{python} ended with 1: its library is gone"
-    assert (seen, "inv provision", 69) == trouble(probe.python, {"venv_path": str(tmp_path)})
+    assert (seen, "inv provision", 69) == trouble(probe.python, subject(venv_path=str(tmp_path)))
 
 
 def test_a_command_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
