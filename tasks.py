@@ -59,6 +59,7 @@ def docs(_c: Context) -> None:
         if written.returncode:
             raise Exit(f"docs: {page} was not written", written.returncode)
         (ROOT / page).write_bytes(written.stdout)
+    _run("remote_tools.ssh.protocol_page")  # it writes the tables of a page that is otherwise prose
     _build_docs()
     print(f"Open {ROOT / 'build/docs/index.html'}")
 
