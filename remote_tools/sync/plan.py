@@ -189,7 +189,7 @@ def _read_plan(
     reply: PlanReply,
 ) -> Plan:
     link, settings = host.link, host.settings
-    pair = rsync.pair_with(link.alias, reply["rsync"])
+    pair = rsync.pair_with(link.alias, reply["rsync"], "sync")
     new, changed = unpack(reply["new"]), unpack(reply["changed"])
     conflicts: list[bytes] = []
     top = os.fsencode(workspace.root) + b"/"

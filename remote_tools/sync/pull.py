@@ -57,7 +57,7 @@ def pull(
         RemoteError: anything else that went wrong; says what.
     """
     local_dir = host.settings.local_dir
-    pair = rsync.pair_with(host.link.alias, host_rsync)
+    pair = rsync.pair_with(host.link.alias, host_rsync, "fetch")
     fence = Fence(local_dir)
     refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
     wanted = {path: size for path, size in entries if path not in refused}
@@ -69,7 +69,7 @@ def pull(
         _receive(host, pair, remote_root, wanted, bar)
 
     with host.display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
-        again(host, attempt)
+        again(host, "fetch", attempt)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
     sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]

@@ -95,7 +95,7 @@ def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
         TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
-    return again(host, lambda: _push(host, workspace, mode))
+    return again(host, "sync", lambda: _push(host, workspace, mode))
 
 
 def finish(host: OpenHost, result: PushResult) -> list[str]:
@@ -114,8 +114,12 @@ def ended_lines(reply: PushEnded) -> list[str]:
     return lines
 
 
-def again(host: OpenHost, attempt: Callable[[], T]) -> T:
-    """Try, and again over a new connection where one gives out."""
+def again(host: OpenHost, stage: str, attempt: Callable[[], T]) -> T:
+    """Try, and try again over a new connection if one gives out.
+
+    Raises:
+        TemporaryError: every attempt failed; names the stage.
+    """
     for _ in range(ATTEMPTS - 1):
         try:
             return attempt()
@@ -127,7 +131,7 @@ def again(host: OpenHost, attempt: Callable[[], T]) -> T:
         return attempt()
     except rsync.Stalled as stall:
         hint = "the same command goes on where it stopped"
-        raise TemporaryError("sync", f"{stall}, {ATTEMPTS} times", hint) from stall
+        raise TemporaryError(stage, f"{stall}, {ATTEMPTS} times", hint) from stall
 
 
 def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:

@@ -118,31 +118,31 @@ def local_version() -> Version:
     """Ask the local rsync for its version.
 
     Raises:
-        UnavailableError: there is none.
+        FileNotFoundError: there is none.
     """
-    try:
-        done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
-    except FileNotFoundError as error:
-        system = "macos" if sys.platform == "darwin" else system_here()
-        raise UnavailableError("sync", "no rsync on this machine", _install_hint(system)) from error
+    done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
     return parse_version((done.stdout + done.stderr).decode(errors="replace"))
 
 
-def pair_with(alias: str, there: RsyncHere) -> Pair:
+def pair_with(alias: str, there: RsyncHere, stage: str) -> Pair:
     """Return what the rsync here and there can do.
 
     Args:
         alias: the host.
         there: the rsync that was found on it.
+        stage: what needs rsync, for the message: `sync` or `fetch`.
 
     Raises:
         UnavailableError: one is missing; says how to install it.
     """
     if there["path"] is None:
-        raise UnavailableError(
-            "sync", f"no rsync on {alias}", f"on {alias}: {_install_hint(there['system'])}"
-        )
-    return Pair(local_version(), parse_version(there["says"]))
+        raise UnavailableError(stage, f"no rsync on {alias}", f"on {alias}: {_install_hint(there['system'])}")
+    try:
+        here = local_version()
+    except FileNotFoundError as error:
+        system = "macos" if sys.platform == "darwin" else system_here()
+        raise UnavailableError(stage, "no rsync on this machine", _install_hint(system)) from error
+    return Pair(here, parse_version(there["says"]))
 
 
 def _install_hint(system: str) -> str:
@@ -256,7 +256,7 @@ def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[by
         command = ["rsync", *words, *own, "--no-recursive", "--no-implied-dirs", f"{root}/", nowhere]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode not in (0, PARTIAL, VANISHED):
-        raise refused(done.stderr.decode(errors="replace").splitlines())
+        raise refused(done.stderr.decode(errors="replace").splitlines(), "sync")
     lines = (line[2:] for line in done.stdout.splitlines() if line.startswith(b"::"))
     sent = {unescape(line).rstrip(b"/") for line in lines}
     return {path for path in paths if path not in sent or not above[path] <= sent}
@@ -327,13 +327,13 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
     if outcome.code in STALLED or outcome.code < 0:
         raise Stalled(f"{alias}: {first}")
     if outcome.code in (1, 2, 4):
-        raise refused(list(outcome.said))
+        raise refused(outcome.said, stage)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
     raise kind(stage, f"{alias}: {first}{more}", f"ssh {alias} df -h, or correct the file that it names")
 
 
-def refused(said: Sequence[str]) -> ConfigError:
+def refused(said: Sequence[str], stage: str) -> ConfigError:
     """Return the error of a command line that rsync did not take."""
     reason = said[0].strip() if said else "no reason given"
-    return ConfigError("sync", f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")
+    return ConfigError(stage, f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")

@@ -89,7 +89,7 @@ def test_a_path_is_quoted_once_for_an_rsync_that_knows_no_protection(
     pair = rsync.Pair(rsync.local_version(), rsync.parse_version("rsync  version 2.6.9"))
     if not pair.local_has(3, 2, 4):
         pytest.skip("the rsync here is older than 3.2.4, and quotes nothing by itself")
-    monkeypatch.setattr(rsync, "pair_with", lambda _alias, _there: pair)
+    monkeypatch.setattr(rsync, "pair_with", lambda *_given: pair)
     there = laptop.host.home / CODE_PATH.removeprefix("~/")
     laptop.write("a", "1")
     link = Link(Destination(laptop.host.host_alias, ("-F", str(laptop.host.ssh_config))), str(there), print)

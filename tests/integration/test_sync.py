@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 
-from remote_tools.errors import ConfigError, DataError, TemporaryError, TransferError, UnavailableError
+from remote_tools.errors import (
+    ConfigError,
+    DataError,
+    TemporaryError,
+    TransferError,
+    UnavailableError,
+)
 from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.master import Destination
@@ -461,6 +467,27 @@ def test_a_cut_fetch_resumes_and_never_leaves_half_a_file(
     assert (place.here / "big").read_bytes() == (tmp_path / "results" / "big").read_bytes()
 
 
+def test_a_fetch_that_is_cut_each_time_says_fetch(place: Place, sandbox: Sandbox, tmp_path: Path) -> None:
+    place.write(a="1")
+    place.push()
+    option = broken_rsync(sandbox, *["exit 12"] * push.ATTEMPTS)
+    with pytest.raises(TemporaryError) as error:
+        pull(place, tmp_path / "results", "a", options=(option,))
+    assert "fetch" == error.value.stage
+
+
+def test_a_fetch_without_rsync_says_fetch(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write(a="1")
+    place.push()
+    rsync.local_version.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="no rsync on this machine") as error:
+        pull(place, tmp_path / "results", "a")
+    assert "fetch" == error.value.stage
+
+
 @pytest.mark.parametrize("says", ["rsync  version 2.6.9", "openrsync: protocol version 29"])
 def test_an_old_rsync_gets_only_options_that_it_knows(
     place: Place, says: str, monkeypatch: pytest.MonkeyPatch
@@ -482,7 +509,7 @@ def test_a_new_rsync_here_is_understood_by_an_old_one_there(
     pair = rsync.Pair(rsync.local_version(), rsync.parse_version("rsync  version 2.6.9"))
     if not pair.local_has(3, 2, 4):
         pytest.skip("the rsync here is older than 3.2.4, and quotes nothing by itself")
-    monkeypatch.setattr(rsync, "pair_with", lambda _alias, _there: pair)
+    monkeypatch.setattr(rsync, "pair_with", lambda *_given: pair)
     place.write(a="1", d__b="2")
     place.push()
     assert {"a": "1", "d/b": "2"} == place.held()
