@@ -38,6 +38,7 @@ from remote_tools.settings.settings import Settings
 from remote_tools.sync import push as pushing
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost, open_host
+from remote_tools.sync.patterns import literal
 from remote_tools.sync.plan import PushMode, host_rsync
 from remote_tools.sync.progress import Display, count_text, size_text
 from remote_tools.sync.workspace import Workspace, scan
@@ -87,7 +88,7 @@ def _who() -> str:
 def workspace_of(settings: Settings) -> Workspace:
     """Scan the local tree."""
     inside = settings.local_dir.is_relative_to(settings.root)
-    never = [f"/{settings.local_dir.relative_to(settings.root)}"] if inside else []
+    never = [literal(settings.local_dir.relative_to(settings.root))] if inside else []
     # Beside the patterns these decide what the host should hold.
     salt = [settings.code_path, str(settings.delete), *settings.rsync_options]
     return scan(settings.root, settings.exclude, settings.include, never, salt=salt)

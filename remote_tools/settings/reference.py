@@ -18,7 +18,7 @@ itself; the command's flags, such as `--host`; and for the host, `fab -H`.
 
 - Words and patterns are a list in YAML, or anywhere one string that is split as a shell would.
 - Paths on the host may start with `~`; nothing else is expanded, and `.remote_config` is never executed.
-- `exclude` adds to the default, which always holds `local_dir` too.
+- `exclude` adds to the default. `local_dir` is never pushed, whatever `include` says.
 - `hosts` gives a host settings of its own, as in `trn1: {venv_path: ~/venvs/neuron}`, or names a group, as in
   `fleet: [trn1, trn2]`.
 """

@@ -220,18 +220,10 @@ def _resolve(root: Path, layers: Layers) -> Settings:
         where = _place("local_dir", sources["local_dir"])
         raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
     values["local_dir"] = local_dir
-    values["exclude"] = (*ALWAYS_EXCLUDED, *_as_pattern(local_dir, root), *values.get("exclude", ()))
+    values["exclude"] = (*ALWAYS_EXCLUDED, *values.get("exclude", ()))
     if "exclude" in given:
         sources["exclude"] = f"default, {sources['exclude']}"
     return Settings(root=root, sources=sources, layers=layers, **values)
-
-
-def _as_pattern(folder: Path, root: Path) -> tuple[str, ...]:
-    """Write a folder of the workspace as a pattern of gitignore(5); one outside needs none."""
-    if not folder.is_relative_to(root):
-        return ()
-    literal = str(folder.relative_to(root)).translate({ord(letter): f"[{letter}]" for letter in "*?["})
-    return (f"/{literal}/",)
 
 
 def _parse(name: str, given: Given) -> Any:

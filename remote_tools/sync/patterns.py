@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 
 class Rules:
@@ -46,6 +47,11 @@ class Rules:
         """Tell whether nothing below a folder can be sent."""
         never, _, exclude = self.folder(folder)
         return never or (exclude and not self.including)
+
+
+def literal(path: Path) -> str:
+    """Write a path below the root as the pattern that names just that path."""
+    return "/" + str(path).translate({ord(letter): f"[{letter}]" for letter in "*?[\\"})
 
 
 def compile_patterns(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:

@@ -72,7 +72,7 @@ def failure(root: Path, **given: Any) -> str:
 
 def test_an_empty_workspace_has_the_defaults(root: Path) -> None:
     settings = look(root)
-    expected = Settings(root, local_dir=root / "cache", exclude=(*ALWAYS_EXCLUDED, "/cache/"))
+    expected = Settings(root, local_dir=root / "cache", exclude=ALWAYS_EXCLUDED)
     assert expected == settings
     assert {"default"} == set(settings.sources.values())
 
@@ -143,7 +143,7 @@ def test_remote_config_keeps_its_original_names_and_place(root: Path) -> None:
         cache_dir="/mnt/c",
         local_dir=root / "results",
         keep_runs=3,
-        exclude=(*ALWAYS_EXCLUDED, "/results/", "*.tmp", "a b"),
+        exclude=(*ALWAYS_EXCLUDED, "*.tmp", "a b"),
     )
     settings = look(root)
     assert expected == settings
@@ -274,7 +274,7 @@ def test_a_host_has_settings_of_its_own(root: Path) -> None:
     (root / "invoke.yaml").write_text(HOSTS)
     one = look(root)
     assert ("~/one", "invoke.yaml:5") == value_at(one, "code_path")
-    assert (*ALWAYS_EXCLUDED, "/cache/", "*.neff") == one.exclude
+    assert (*ALWAYS_EXCLUDED, "*.neff") == one.exclude
     two = at_host(one, "trn2")
     assert (("trn2", "--hosts"), ("~/shared", "invoke.yaml:3")) == (
         value_at(two, "host"),
@@ -329,11 +329,6 @@ def test_what_is_typed_starts_from_where_it_is_typed(root: Path, monkeypatch: py
     monkeypatch.chdir(root / "sub")
     assert root / "sub" / "out" == look(root, flags={"local_dir": "out"}).local_dir
     assert root / "out" == look(root, environ={"INVOKE_REMOTE_LOCAL_DIR": "out"}).local_dir
-
-
-def test_a_local_dir_elsewhere_needs_no_exclude(root: Path, tmp_path: Path) -> None:
-    settings = look(root, flags={"local_dir": str(tmp_path / "results")})
-    assert ALWAYS_EXCLUDED == settings.exclude
 
 
 @pytest.mark.parametrize(

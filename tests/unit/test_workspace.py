@@ -10,6 +10,8 @@ import pytest
 
 from remote_tools.errors import ConfigError
 from remote_tools.host.listing import path_of, size_of
+from remote_tools.loop.steps import workspace_of
+from remote_tools.settings.settings import Settings
 from remote_tools.sync.last_push import client_id
 from remote_tools.sync.workspace import look, scan
 
@@ -106,6 +108,20 @@ def test_include_brings_back_what_is_excluded_or_ignored_by_git(repo: Path) -> N
 def test_fetched_results_and_our_own_state_never_belong_to_it(tmp_path: Path) -> None:
     write(tmp_path, "cache/k/x", ".remote/runs/r", ".remote_config", "a", "sub/.git/config")
     assert ["a"] == names(tmp_path, (), ["cache", ".remote", "*"], ["/cache"])
+
+
+@pytest.mark.parametrize("name", ["cache[1]", "ca*", "c?", "[!c]", "back\\slash", "a/b[1]"])
+def test_the_folder_of_results_is_left_out_by_its_exact_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"{name}/k/x", "cache1", "cat", "c1", "d", "backslash", "a/b1")
+    settings = Settings(tmp_path, local_dir=tmp_path / name, include=("*",))
+    found = [os.fsdecode(path) for path in workspace_of(settings).files]
+    assert ["a/b1", "backslash", "c1", "cache1", "cat", "d"] == found
+
+
+def test_results_outside_of_the_workspace_leave_nothing_out(tmp_path: Path) -> None:
+    write(tmp_path, "here/results/x", "results/x")
+    settings = Settings(tmp_path / "here", local_dir=tmp_path / "results")
+    assert [b"results/x"] == list(workspace_of(settings).files)
 
 
 def test_links_are_kept_and_those_that_leave_the_tree_are_reported(tmp_path: Path) -> None:
