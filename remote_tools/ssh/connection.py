@@ -64,24 +64,29 @@ class Connection(fabric.Connection):
     Args:
         host: what one would type after `ssh`: an alias, a name, `user@name`.
         ssh_options: words for ssh's command line.
+        master: one that is there already, and that knows how to reach the host; None makes one.
         kwargs: as for `fabric.Connection`; a gateway or key belongs into ~/.ssh/config.
     """
 
-    def __init__(self, host: str, ssh_options: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, host: str, ssh_options: tuple[str, ...] = (), master: Master | None = None, **kwargs: Any
+    ) -> None:
         """Name the host; nothing is connected."""
         super().__init__(host, **kwargs)
+        self._take(master or self._master(host, ssh_options, **kwargs))
+
+    def _master(self, host: str, ssh_options: tuple[str, ...], **kwargs: Any) -> Master:
+        """Make the master for a host as Fabric takes one: with a user and a port in its name."""
         shorthand = self.derive_shorthand(host)
         user, port = kwargs.get("user") or shorthand["user"], kwargs.get("port") or shorthand["port"]
         alias = f"{user}@{shorthand['host']}" if user else shorthand["host"]
         options = (*ssh_options, "-p", str(port)) if port else ssh_options
-        self._take(Master(Destination(alias, options)))
+        return Master(Destination(alias, options))
 
     @classmethod
     def over(cls, master: Master) -> Connection:
         """Make a Connection over a master that is there already."""
-        made = cls(master.destination.alias)
-        made._take(master)
-        return made
+        return cls(master.destination.alias, master=master)
 
     def _take(self, master: Master) -> None:
         """Run over `master`; user and port are what ssh says, the host is the alias that ssh knows."""

@@ -125,6 +125,17 @@ def test_user_and_port_may_stand_in_the_host(sandbox: Sandbox, connect: Callable
     assert sandbox.port == connect().port
 
 
+def test_a_connection_over_a_master_asks_ssh_nothing(
+    sandbox: Sandbox, c: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))  # it holds no ssh
+        over = Connection.over(c.master)
+
+    assert (c.user, sandbox.port, c.host) == (over.user, over.port, over.host)
+    assert c.master is over.master
+
+
 def test_an_unknown_host_key_and_a_missing_host_are_refused(connect: Callable[..., Connection]) -> None:
     with pytest.raises(PermissionDenied, match="host key"):
         connect("sandbox", "-o", "UserKnownHostsFile=/dev/null").run("true", **QUIET)
