@@ -17,7 +17,6 @@ from remote_tools.tasks._context import (
     LOCAL_DIR,
     display,
     end,
-    how,
     print_json,
     print_table,
     settings_for,
@@ -202,7 +201,8 @@ def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     record = Records(settings.root).read(run_id)
     if not record:
         raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")
+    how = steps.How(auto_fetch=record["auto_fetch"], pty=record["pty"])
     if record["shell"] is not None:
-        end(steps.execute(settings, None, how(), display(), shell=record["shell"]))
+        end(steps.execute(settings, None, how, display(), shell=record["shell"]))
     else:
-        end(steps.dev(settings, record["words"], how(auto_fetch=record["auto_fetch"]), display()))
+        end(steps.dev(settings, record["words"], how, display()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -175,6 +176,39 @@ def test_a_rerun_runs_the_same_words_with_the_sources_of_now(laptop: Laptop) -> 
     done = laptop.inv("runs.rerun")
 
     assert (0, "2 ['a b']\n") == (done.returncode, done.stdout)
+
+
+@pytest.mark.parametrize(
+    "words", [("dev", "--pty", "--", "at_terminal.py"), ("exec", "--pty", "--command", "test -t 1")]
+)
+def test_a_rerun_has_a_terminal_if_the_run_had_one(laptop: Laptop, words: tuple[str, ...]) -> None:
+    laptop.write("at_terminal.py", "import sys; sys.exit(not sys.stdout.isatty())\n")
+
+    done = [laptop.inv(*words), laptop.inv("runs.rerun")]
+
+    assert [0, 0] == [each.returncode for each in done], [each.stderr for each in done]
+
+
+RUN_SHELL = """\
+from pathlib import Path
+from remote_tools.loop import steps
+from remote_tools.settings.settings import load
+from remote_tools.sync.progress import Display
+
+how = steps.How(auto_fetch=True)
+shell = "mkdir -p $AUTOTUNE_CACHE_DIR/k && date > $AUTOTUNE_CACHE_DIR/k/shell"
+steps.execute(load({}, Path.cwd()), None, how, Display(), shell=shell)
+"""
+
+
+def test_a_rerun_of_a_shells_line_brings_its_results(laptop: Laptop) -> None:
+    subprocess.run([sys.executable, "-c", RUN_SHELL], cwd=laptop.root, env=laptop.env, check=True)
+    result = laptop.root / "cache/k/shell"
+    result.unlink()
+
+    assert 0 == laptop.inv("runs.rerun").returncode
+
+    assert result.exists()
 
 
 def test_the_host_keeps_the_last_runs_and_those_that_run(laptop: Laptop) -> None:
