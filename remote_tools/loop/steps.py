@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from remote_tools.errors import RemoteError
+from remote_tools.errors import RemoteError, UsageError
 from remote_tools.host import messages
 from remote_tools.host.device_lock import user
 from remote_tools.host.messages import (
@@ -55,6 +55,9 @@ class How:
         pty: give the command a terminal.
         on_disconnect: `keep` or `kill`.
         lease_s: with `kill`: how long the run lives without a client.
+
+    Raises:
+        UsageError: they contradict each other.
     """
 
     auto_fetch: bool = False
@@ -63,6 +66,13 @@ class How:
     pty: bool = False
     on_disconnect: str = "keep"
     lease_s: float = 0
+
+    def __post_init__(self) -> None:
+        """Reject what does nothing or is unknown."""
+        if self.on_disconnect not in ("keep", "kill"):
+            raise UsageError("exec", f"--on-disconnect {self.on_disconnect}: it is keep or kill")
+        if self.lease_s and self.on_disconnect == "keep":
+            raise UsageError("exec", "--lease-s does nothing without --on-disconnect kill")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Context, Exit
 
 if TYPE_CHECKING:
-    from remote_tools.loop.steps import How, Outcome
+    from remote_tools.loop.steps import Outcome
     from remote_tools.settings.settings import Settings
     from remote_tools.sync.progress import Display
 
@@ -83,23 +83,6 @@ def words() -> list[str]:
     from remote_tools.runs.target import words_after_dashes
 
     return words_after_dashes(sys.argv)
-
-
-def how(**given: Any) -> How:
-    """Check a run's flags.
-
-    Raises:
-        UsageError: they contradict each other.
-    """
-    from remote_tools.errors import UsageError
-    from remote_tools.loop.steps import How
-
-    made = How(**given)
-    if made.on_disconnect not in ("keep", "kill"):
-        raise UsageError("exec", f"--on-disconnect {made.on_disconnect}: it is keep or kill")
-    if made.lease_s and made.on_disconnect == "keep":
-        raise UsageError("exec", "--lease-s does nothing without --on-disconnect kill")
-    return made
 
 
 def end(outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from invoke import Collection, Context, Exit
 
 from remote_tools.errors import UsageError
-from remote_tools.tasks._context import HOST, LOCAL_DIR, display, how, words
+from remote_tools.tasks._context import HOST, LOCAL_DIR, display, words
 from remote_tools.tasks._fleet import HOSTS, HostsTask, on_hosts
 
 OWN_FLAGS = {"host": HOST, "hosts": HOSTS, "local_dir": LOCAL_DIR}
@@ -45,8 +45,8 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> HostsTask:
             for flag, value in {**defaults, **given}.items()
             for word in (f"--{flag.replace('_', '-')}", value)
         ]
-        target = [script, *typed, *words()]
-        on_hosts(c, lambda settings, shown: steps.dev(settings, target, how(auto_fetch=True), shown), **own)
+        target, how = [script, *typed, *words()], steps.How(auto_fetch=True)
+        on_hosts(c, lambda settings, shown: steps.dev(settings, target, how, shown), **own)
 
     parameters = {**dict.fromkeys(OWN_FLAGS), **defaults}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -11,7 +11,6 @@ from remote_tools.tasks._context import (
     LOCAL_DIR,
     RUN_HELP,
     display,
-    how,
     print_json,
     print_table,
     settings_for,
@@ -49,7 +48,7 @@ def dev(
     """Push what changed, run TARGET on the host, bring back what it wrote: inv dev -- x.py ARGS."""
     from remote_tools.loop import steps
 
-    run_how = how(
+    how = steps.How(
         auto_fetch=auto_fetch,
         detach=detach,
         pty=pty,
@@ -61,10 +60,10 @@ def dev(
     if watch and hosts is None:
         from remote_tools.loop.watch import watch as watch_
 
-        watch_(settings_for(c, host=host, local_dir=local_dir), target, run_how, display(), restart=restart)
+        watch_(settings_for(c, host=host, local_dir=local_dir), target, how, display(), restart=restart)
     on_hosts(
         c,
-        lambda settings, shown: steps.dev(settings, target, run_how, shown),
+        lambda settings, shown: steps.dev(settings, target, how, shown),
         host=host,
         hosts=hosts,
         local_dir=local_dir,
@@ -130,10 +129,10 @@ def exec_(
         raise UsageError(
             "exec", "type either words after --, or --command 'STRING'", "inv exec -- python --version"
         )
-    run_how = how(detach=detach, pty=pty, on_disconnect=on_disconnect, lease_s=lease_s)
+    how = steps.How(detach=detach, pty=pty, on_disconnect=on_disconnect, lease_s=lease_s)
     on_hosts(
         c,
-        lambda settings, shown: steps.execute(settings, typed or None, run_how, shown, shell=command),
+        lambda settings, shown: steps.execute(settings, typed or None, how, shown, shell=command),
         host=host,
         hosts=hosts,
         alone="--pty" if pty else "",

@@ -6,9 +6,13 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke import Collection
+
+from remote_tools.errors import UsageError
+from remote_tools.loop.steps import How
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +43,20 @@ def test_every_flag_has_help(name: str) -> None:
     silent = [argument.name for argument in NS[name].get_arguments() if not argument.help]
 
     assert [] == silent
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"on_disconnect": "maybe"}, "--on-disconnect maybe: it is keep or kill"),
+        ({"lease_s": 5}, "--lease-s does nothing without --on-disconnect kill"),
+    ],
+)
+def test_a_run_rejects_flags_that_do_nothing(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        How(**given)
+
+    assert ("exec", message) == (error.value.stage, error.value.reason)
 
 
 def inv(*words: str) -> str:
