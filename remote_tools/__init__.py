@@ -6,6 +6,31 @@ Another repository's tasks.py needs two lines:
     ns = Collection(remote)
 """
 
-from remote_tools.tasks.namespace import ns
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invoke import Collection
+
+    from remote_tools.tasks.namespace import ns
 
 __all__ = ["ns"]
+
+
+def __getattr__(name: str) -> Collection:
+    """Load the tasks when a program asks for them; no other import reads the working directory.
+
+    Raises:
+        ConfigError: Invoke would end in a traceback over a broken invoke.yaml or variable.
+    """
+    if name != "ns":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pathlib import Path
+
+    from remote_tools.settings.settings import check_early, find_root
+    from remote_tools.tasks.namespace import ns
+
+    check_early(find_root(Path.cwd()))
+    globals()["ns"] = ns
+    return ns

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from invoke import Collection
 
-from remote_tools.settings.settings import check_early, find_root
 from remote_tools.tasks import loop, runs, sandbox, setup
-
-# Invoke would end in a traceback over a broken invoke.yaml or variable, so look before it does.
-check_early(find_root(Path.cwd()))
 
 ns = Collection(
     "remote",

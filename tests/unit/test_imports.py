@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,14 +112,53 @@ def test_what_is_sent_to_the_host_needs_the_standard_library_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "heavy"),
+    ("statement", "heavy"),
     [
-        ("remote_tools", {"autotune", "fabric", "numpy", "paramiko", "patchwork", "rich", "tqdm"}),
-        ("autotune", {"fabric", "invoke", "matplotlib", "paramiko", "remote_tools"}),
+        (
+            "from remote_tools import ns",
+            {"autotune", "fabric", "numpy", "paramiko", "patchwork", "rich", "tqdm"},
+        ),
+        ("import autotune", {"fabric", "invoke", "matplotlib", "paramiko", "remote_tools"}),
     ],
 )
-def test_importing_a_package_leaves_heavy_ones_alone(package: str, heavy: set[str]) -> None:
-    code = f"import sys, {package}; print(*sorted(set(sys.modules) & {heavy!r}))"
+def test_importing_a_package_leaves_heavy_ones_alone(statement: str, heavy: set[str]) -> None:
+    code = f"import sys; {statement}; print(*sorted(set(sys.modules) & {heavy!r}))"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert "\n" == found
+
+
+EVERY_MODULE = """\
+import importlib, pkgutil, remote_tools
+for module in pkgutil.walk_packages(remote_tools.__path__, "remote_tools."):
+    importlib.import_module(module.name)
+"""
+
+
+def run_in(folder: Path, prepare: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder that a shell's line has prepared."""
+    words = ["sh", "-c", f'{prepare} && exec "$0" -c "$1"', sys.executable, code]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("prepare", ["echo 'remote: {' > invoke.yaml", 'rmdir "$PWD"'])
+def test_importing_our_modules_reads_nothing_of_the_working_directory(tmp_path: Path, prepare: str) -> None:
+    done = run_in(tmp_path, prepare, EVERY_MODULE)
+
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+ASK = """\
+from remote_tools.errors import ConfigError
+try:
+    from remote_tools import ns
+except ConfigError as error:
+    print(error.reason)
+"""
+
+
+def test_asking_for_the_tasks_reports_a_broken_invoke_yaml(tmp_path: Path) -> None:
+    done = run_in(tmp_path, "echo 'remote: {' > invoke.yaml", ASK)
+
+    assert ("", True) == (done.stderr, "invoke.yaml:2: " in done.stdout)
