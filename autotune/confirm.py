@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from autotune.machine import blas
+from threadpoolctl import ThreadpoolController
+
 from autotune.model.kernel import Kernel
 from autotune.model.statistics import summarize
 from autotune.model.timing import Timing
@@ -66,7 +68,7 @@ def confirm(
         jobs = [work.job(trial.config) for trial in chosen]
         workers = open_workers()
         built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
-        ways = _ways_of_reference(work.kernel)
+        ways = ways_of_reference(work.kernel)
         turn = replace(timing, max_s=timing.max_s / TURNS)
         runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
         references = [functools.partial(workers.reference, count, turn) for count in ways]
@@ -91,9 +93,12 @@ def confirm(
     return notes
 
 
-def _ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
+def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
     """Return with how many BLAS threads the reference is measured; 0 for as many as it takes by itself."""
-    return (blas.thread_counts() or (0,)) if kernel.reference else ()
+    if not kernel.reference:
+        return ()
+    cores = len(os.sched_getaffinity(0))
+    return (1, cores) if cores > 1 and ThreadpoolController().lib_controllers else (0,)
 
 
 def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:

@@ -8,13 +8,14 @@ fast ones.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
-from autotune.machine.blas import one_thread
 from autotune.model.space import SearchSpace, Value
 from autotune.search._base import Observation
 from autotune.search._history import Settled
@@ -128,7 +129,8 @@ class Bayesian:
         if np.count_nonzero(~np.isnan(self._logs)) < _SUCCESSES or len(history) < _FIRST:
             rows = pool.draw(count)
         else:
-            with one_thread():
+            # On small matrices more threads cost time, and they go on spinning beside the next measurement.
+            with _blas().limit(limits=1):
                 rows = self._promising(pool, pending, count)
         pool.free[rows] = False
         return [pool.config(row) for row in rows]
@@ -202,6 +204,12 @@ class Bayesian:
         some = costs[weighed] - costs[weighed].mean()
         self._fits[of] = self._distance.fit(measured[weighed], some, start, steps)
         return Posterior(self._distance, self._fits[of], measured, costs, candidates)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return the controller of NumPy's BLAS; kept, since finding the libraries is the slow part."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _expected_improvement(lead: Floats) -> Floats:

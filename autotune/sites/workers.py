@@ -24,8 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from autotune.backends import Artifact, Backend, Program
-from autotune.machine import blas
 from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
 from autotune.model.kernel import Inputs, Kernel
@@ -297,7 +298,7 @@ def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outpu
         from autotune.backends.numpy import timed
 
         if threads != "0":
-            blas.use_threads(int(threads))
+            threadpool_limits(int(threads))  # for as long as this process lives
         timing, returned = timed(function, arrays), function(*arrays)
         for output, value in zip(outputs, returned, strict=True):
             output[...] = value

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from remote_tools.sync.progress import Display
 
 SUMMARY = "perf_metrics.json"
-NEEDED = ("autotune", "numpy", "matplotlib")
+NEEDED = ("autotune", "numpy", "matplotlib", "threadpoolctl")
 
 
 def write_report(local_dir: Path, fetched: Sequence[str], display: Display) -> None:
