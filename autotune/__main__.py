@@ -15,6 +15,7 @@ from autotune import exchange, report
 from autotune.model.errors import AutotuneError, DataError, UnavailableError, UsageError
 from autotune.model.space import nearest
 from autotune.model.trial import Trial
+from autotune.report.comparison import comparison_page
 from autotune.report.records import log_tail
 from autotune.report.units import config_text, duration, interval, throughput
 from autotune.report.visible import encodable, visible
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="*.csv, *.t4.json, else kernel_tuner's cache; *.gz is packed")
     fetched = command("import", "Read a CSV, T4 results or a cache of kernel_tuner into this cache.")
     fetched.add_argument("file", type=Path)
+    drawn = "Read a comparison, as `inv bench.compare` sends it, from stdin; print its page."
+    commands.add_parser("comparison", help=drawn, description=drawn)
     command("clean", "Remove what killed tuners left, and merge journals.")
     return parser
 
@@ -71,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(argv)
+    if options.command == "comparison":
+        sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
+        return 0
     root = cache.root(options.cache_dir)
     if options.command == "list":
         return _report(root)

@@ -1,15 +1,14 @@
-"""The report as one HTML file: inline SVG and CSS, no scripts, nothing loaded from anywhere."""
+"""The report as one HTML file, with its charts as inline SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby
 
 from autotune.model.trial import Status, Trial
+from autotune.report.document import cell, document, heading
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
-from autotune.report.palette import stylesheet
 from autotune.report.records import Workload, log_tail, statuses
 from autotune.report.scene import Scene, to_svg
 from autotune.report.summary import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
@@ -23,8 +22,6 @@ CASES = 3
 """Failures of one status and one message that are shown with their logs; the others are counted."""
 MESSAGES = 8
 """Different messages of one status that are shown."""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Even a fault in the escaping could load and run nothing (https://www.w3.org/TR/CSP3/)."""
 
 
 def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
@@ -35,19 +32,8 @@ def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
         title: what the report is about: the cache's path.
         made_at: when, as text.
     """
-    css = files("autotune.report").joinpath("page.css").read_text(encoding="utf-8")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"autotune report: {title}"),
-        element("style", Markup(stylesheet() + css)),
-    )
-    body = element(
-        "body", *_header(workloads, title, made_at), *_kernels(workloads), *_environments(workloads)
-    )
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+    body = (*_header(workloads, title, made_at), *_kernels(workloads), *_environments(workloads))
+    return document(f"autotune report: {title}", *body)
 
 
 def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator[Markup]:
@@ -64,15 +50,11 @@ def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator
     shown = telling([column for column in COLUMNS if column.heading != "best config"], workloads)
     table = element(
         "table",
-        element("thead", element("tr", *(_heading(column.heading, column.numeric) for column in shown))),
+        element("thead", element("tr", *(heading(column.heading, column.numeric) for column in shown))),
         *(_summary_rows(workload, shown) for workload in workloads),
         class_="stacked",
     )
     yield element("div", table, class_="card")
-
-
-def _heading(text: str, numeric: bool) -> Markup:
-    return element("th", text, class_="n" if numeric else "", scope="col")
 
 
 def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
@@ -84,14 +66,9 @@ def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
             text = element("a", text, href=f"#{_anchor(workload)}")
         wins = column.heading == "speed-up" and workload.speedup is not None and workload.speedup >= 1
         kind = "n wins" if wins else "n" if column.numeric else "wide"
-        cells.append(_cell(column.heading, text, kind))
+        cells.append(cell(column.heading, text, kind))
     config = element("td", element("code", best_config(workload)), class_="config", colspan=len(columns))
     return element("tbody", element("tr", *cells), element("tr", config))
-
-
-def _cell(heading: str, content: str, kind: str) -> Markup:
-    """Return a cell that a narrow page can show beside its heading."""
-    return element("td", element("span", content), class_=kind, data_heading=heading)
 
 
 def _anchor(workload: Workload) -> str:
@@ -128,13 +105,13 @@ def _workload(workload: Workload) -> Iterator[Markup]:
 def _best_table(workload: Workload) -> Markup:
     headings = ("median", "95 % CI", "rate", *(("speed-up",) if workload.reference else ()))
     head = element(
-        "thead", element("tr", _heading("config", False), *(_heading(name, True) for name in headings))
+        "thead", element("tr", heading("config", False), *(heading(name, True) for name in headings))
     )
     rows = []
     for trial in workload.measured[:TOP]:
         mark = " (best)" if trial is workload.best else " (tie)" if trial in workload.ties else ""
         config = element("td", element("code", config_text(trial.config)), mark, class_="config")
-        cells = (_cell(*cell, "n") for cell in zip(headings, _reading(workload, trial), strict=True))
+        cells = (cell(*each, "n") for each in zip(headings, _reading(workload, trial), strict=True))
         rows.append(element("tbody", element("tr", config, *cells)))
     return element("table", head, *rows, class_="stacked")
 

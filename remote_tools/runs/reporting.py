@@ -14,7 +14,13 @@ from pathlib import Path, PurePosixPath
 from remote_tools.sync.progress import Display
 
 SUMMARY = "perf_metrics.json"
+INSTALL = "pip install 'remote-autotune[autotune]'"
 NEEDED = ("autotune", "numpy", "matplotlib", "threadpoolctl")
+
+
+def not_installed() -> str:
+    """Return the names of the packages that a report needs and that are missing here."""
+    return ", ".join(name for name in NEEDED if find_spec(name) is None)
 
 
 def write_report(local_dir: Path, fetched: Sequence[str], display: Display) -> None:
@@ -27,11 +33,8 @@ def write_report(local_dir: Path, fetched: Sequence[str], display: Display) -> N
     """
     if not any(PurePosixPath(path).name == SUMMARY for path in fetched):
         return
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        display.say(
-            f"No report: {', '.join(missing)} is not installed; pip install 'remote-autotune[autotune]'"
-        )
+    if missing := not_installed():
+        display.say(f"No report: {missing} is not installed; {INSTALL}")
         return
     command = [sys.executable, "-m", "autotune", "report", "--no-table", str(local_dir)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

@@ -41,7 +41,7 @@ def _compare(
     json: bool = False,
     **given: str,
 ) -> None:
-    from remote_tools.errors import TransferError
+    from remote_tools.errors import TransferError, UnavailableError
     from remote_tools.runs.compare import closing, compare, side
     from remote_tools.runs.compare_page import page
 
@@ -58,8 +58,15 @@ def _compare(
         print(line)
     path = Path(out).expanduser() if out else settings.local_dir / PAGE
     try:
+        html = page(sides, rows, time.strftime("%Y-%m-%d %H:%M"))
+    except UnavailableError as error:
+        if out:
+            raise
+        display().say(str(error.message))  # the table has all figures
+        return
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(sides, rows, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
+        path.write_text(html, encoding="utf-8")
     except OSError as error:
         raise TransferError(
             "compare", f"cannot write {path}: {error.strerror}", "--out FILE names another place"

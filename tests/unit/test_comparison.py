@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from remote_tools.errors import RemoteError
-from remote_tools.runs import summaries
+from remote_tools.errors import RemoteError, UnavailableError
+from remote_tools.runs import reporting, summaries
 from remote_tools.runs.compare import Ratio, Side, closing, compare, ratio, side
 from remote_tools.runs.compare_page import page
 from remote_tools.runs.summaries import Best
@@ -165,6 +165,14 @@ def test_names_from_a_host_cannot_write_to_the_terminal_or_the_page(tmp_path: Pa
         all(part.isprintable() for part in (one.kernel, one.shapes, one.where)),
         "script" in seen,
     )
+
+
+def test_without_the_tuner_the_page_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "NEEDED", ("json", "no_such_package"))
+    with pytest.raises(UnavailableError) as caught:
+        page([], [], "today")
+    advice = "next: pip install 'remote-autotune[autotune]'"
+    assert f"compare: no page: no_such_package is not installed\n  {advice}" == caught.value.message
 
 
 # Sides ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from autotune import report
 from autotune.__main__ import main
 from autotune.model.errors import CacheError, DataError, UsageError
 from autotune.model.trial import Status
+from autotune.report.comparison import comparison_page
 from autotune.report.page import page
 from autotune.report.palette import ROLES
 from autotune.report.records import LOG_TAIL_BYTES, load, log_tail
@@ -297,6 +298,37 @@ def test_nothing_from_a_host_becomes_markup(small: Path) -> None:
     assert {name for name, _ in harmless.attributes} == {name for name, _ in shown.attributes}
     assert "" == "".join(char for char in shown.text if not char.isprintable() and char not in "\n\t")
     assert "<script>owned = 1</script>" in shown.text
+
+
+def test_a_comparison_is_drawn_with_every_interval() -> None:
+    text = "<b>\x1b"
+    ratios = [
+        {"value": v, "low": v / 1.1, "high": v * 1.1, "verdict": w} for v, w in ((2, "faster"), (1, "same"))
+    ]
+    best = {"config": text, "median_ms": 2.0, "gflops": 3.0}
+    row = {
+        "kernel": text,
+        "shapes": "8x8",
+        "best": [best, best, None, best],
+        "ratios": [ratios[0], None, ratios[1]],
+    }
+    sides = [{"name": name, "about": text} for name in ("trn1", "trn2", "trn3", "trn4")]
+    shown = Page(
+        comparison_page(json.dumps({"made_at": "today", "sides": sides, "lines": [text], "rows": [row]}))
+    )
+
+    assert {("aria-label", "faster"), ("aria-label", "same")} == {
+        each for each in shown.attributes if each[0] == "aria-label"
+    }
+    assert shown.tags.isdisjoint({"script", "img", "link", "b"})
+    assert "2x [1.82, 2.2] faster" in shown.text
+    assert "" == "".join(char for char in shown.text if not char.isprintable() and char not in "\n\t")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sides": []}', "[" * 100_000])
+def test_what_is_no_comparison_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="not a comparison"):
+        comparison_page(text)
 
 
 def test_the_report_is_a_page_and_a_png_for_each_kernel_and_shape(

@@ -1,0 +1,35 @@
+"""What every page of ours is made of: one HTML file with its CSS inside, no scripts, nothing loaded."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from autotune.report.markup import Markup, element
+from autotune.report.palette import stylesheet
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Even a fault in the escaping could load and run nothing (https://www.w3.org/TR/CSP3/)."""
+
+
+def document(title: str, *body: str) -> str:
+    """Return an HTML document; `body` is escaped where it is not `Markup`."""
+    css = files("autotune.report").joinpath("page.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(stylesheet() + css)),
+    )
+    return "<!doctype html>\n" + element("html", head, element("body", *body), lang="en") + "\n"
+
+
+def heading(text: str, numeric: bool) -> Markup:
+    """Return the head of a column."""
+    return element("th", text, class_="n" if numeric else "", scope="col")
+
+
+def cell(heading: str, content: str, kind: str) -> Markup:
+    """Return a cell that a narrow page can show beside its heading."""
+    return element("td", element("span", content), class_=kind, data_heading=heading)
