@@ -52,17 +52,24 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="where the files go (default: plots/ in the cache)"
     )
-    made.add_argument("--no-html", action="store_true", help="the table only: write nothing")
-    made.add_argument("--no-table", action="store_true", help="the files only: print where they are")
+    made.add_argument("--no-html", action="store_true", help="print the table only; write nothing")
+    made.add_argument(
+        "--no-table", action="store_true", help="write the files only, and print where they are"
+    )
     show = command("show", "Print a workload's trials, or one trial with its logs.")
     show.add_argument("workload", help=_WORKLOAD)
     show.add_argument("config", nargs="?", help="a config's folder name, or the start of it")
     best = command("best", "Print best configs as JSON, one workload a line.")
     best.add_argument("workload", nargs="?", help=f"{_WORKLOAD}; default: all")
-    command("verify", "Check that everything is whole, and say what would be measured again here and why.")
+    command(
+        "verify",
+        "Check the cache for damage, and list the results that are stale on this machine, with the reason.",
+    )
     export = command("export", "Write a workload's trials to a file that other tuners read.")
     export.add_argument("workload", help=_WORKLOAD)
-    export.add_argument("file", type=Path, help="*.csv, *.t4.json, else kernel_tuner's cache; *.gz is packed")
+    export.add_argument(
+        "file", type=Path, help="*.csv, *.t4.json, or kernel_tuner's cache; *.gz is compressed"
+    )
     fetched = command("import", "Read a CSV, T4 results or a cache of kernel_tuner into this cache.")
     fetched.add_argument("file", type=Path)
     drawn = "Read a comparison, as `inv bench.compare` sends it, from stdin; print its page."
@@ -100,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
-    """Print the table, write the files; what cannot be read is told, and the rest shown all the same."""
+    """Print the table and write the files; report what cannot be read, and show the rest."""
     workloads, faults = report.load_all(root)
     if workloads and table:
         report.print_table(workloads)
@@ -121,7 +128,7 @@ def _summaries(root: Path, name: str | None) -> list[Path]:
     """Return the summaries of the workloads of a name: KERNEL, KERNEL/SHAPES, or all.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no workload has this name.
     """
     paths = {f"{path.parent.parent.name}/{path.parent.name}": path for path in cache.summaries(root)}
     chosen = [path for key, path in paths.items() if name is None or name in {key, key.split("/")[0]}]
@@ -218,7 +225,7 @@ def _verify(root: Path) -> int:
     for finding in findings:
         _say(f"{finding.kind}: {finding.where}: {finding.message}")
     kinds = Counter(finding.kind for finding in findings)
-    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "all whole, all good here"
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "no problems found"
     _say(f"{count} trials read: {told}")
     return DataError.exit_code if kinds["damaged"] else 0
 
@@ -234,11 +241,11 @@ def _complain(fault: AutotuneError) -> None:
 if __name__ == "__main__":
     try:
         code = main(sys.argv[1:])
-        sys.stdout.flush()  # here, where a reader that is gone can be told from a fault
+        sys.stdout.flush()  # here, so that a reader that is gone is handled below
         sys.exit(code)
     except AutotuneError as error:
         _complain(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""The kinds of candidates there are; one file for each."""
+"""The kinds of candidates: one file for each."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def get(name: str) -> Backend:
     """Return the backend of this name, with its default settings.
 
     Raises:
-        UsageError: there is none; the message names the nearest.
+        UsageError: no backend has this name; the message suggests the nearest.
     """
-    # Imported here: a worker that runs C candidates is forked for each of them, and is cheap without NumPy.
+    # Imported here, because each C candidate forks its worker, and a fork without NumPy is cheaper.
     if name == "c":
         from autotune.backends.c import CBackend
 

@@ -1,9 +1,8 @@
-"""What a backend is: how a candidate's source becomes files, and how a worker calls them.
+"""What a backend is: it says how a candidate's source becomes files, and how a worker calls them.
 
-An artifact is files plus a description, never a live object, and a build is a command line and what it reads
-from its standard input: so compiling and running may happen in other interpreters, in other processes and on
-other hosts than the tuner's. A `neuron` backend names its own interpreter in `Build.command`; nothing else
-here has to know.
+An artifact is files and their description, never a live object. A build is a command line and the text for
+its standard input. So another interpreter, process or host can compile and run a candidate. A `neuron`
+backend, for example, only has to name its own interpreter in `Build.command`.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from typing import Any, Protocol
 from autotune.model.kernel import Specs, TensorSpec
 
 Program = Callable[[int], int]
-"""Call the candidate this many times back to back; return the nanoseconds that took."""
+"""Call the candidate this many times in a row; return how many nanoseconds that took."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled candidate: all that a worker needs to load it.
+    """A compiled candidate: everything that a worker needs to load it.
 
     Args:
         backend: name of the backend that made it.
         entry: the symbol or function to call.
-        files: absolute paths, the object first; what else it needs after it.
+        files: absolute paths: first the object, then the files that it needs.
         inputs: specs of the inputs, in the order of the arguments.
-        outputs: specs of the outputs, which follow the inputs.
+        outputs: specs of the outputs, whose arguments follow those of the inputs.
     """
 
     backend: str
@@ -40,7 +39,7 @@ class Artifact:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Artifact:
-        """Make an artifact of `dataclasses.asdict` that went through JSON, where tuples become lists."""
+        """Make an artifact from its `dataclasses.asdict`, in which JSON has turned tuples into lists."""
         return cls(
             backend=record["backend"],
             entry=record["entry"],
@@ -52,14 +51,14 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Build:
-    """What turns a source into an artifact: one command.
+    """The one command that turns a source into an artifact.
 
     Args:
-        artifact: what there will be once the command has succeeded.
-        source: what the command reads from its standard input: no file system comes between.
-        command: the compiler's command line; its output is `produces`.
-        produces: where the command writes; renamed to `artifact.files[0]` on success, so that no half-written
-            object is ever found.
+        artifact: the result, once the command has succeeded.
+        source: the command's standard input; no file is written.
+        command: the compiler's command line.
+        produces: the file that the command writes. It is renamed to `artifact.files[0]` on success, so an
+            object is never incomplete.
     """
 
     artifact: Artifact
@@ -73,30 +72,30 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls it (`c`)."""
+        """The name that the user types (`c`)."""
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """Return what besides the source decides the object and its speed: compiler, version, flags, CPU."""
+        """Return what else decides object and speed: compiler, version, flags, CPU."""
         ...
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Say how to compile a source; nothing is written yet.
+        """Return how to compile a source; this writes nothing.
 
         Args:
             source: the candidate.
             entry: the symbol or function to call.
             inputs: specs of the inputs.
             outputs: specs of the outputs.
-            folder: where objects go; it is there.
+            folder: where the objects go; it exists.
 
         Raises:
-            UnavailableError: the compiler is not on this machine.
+            UnavailableError: this machine does not have the compiler.
         """
         ...
 
     def runner(self) -> tuple[str, ...]:
-        """Return the command of the program that loads and calls candidates; empty for `autotune/runner.py`.
+        """Return the command of the program that calls candidates; empty for `autotune/sites/runner.py`.
 
         Raises:
             UnavailableError: it cannot be made on this machine.
@@ -104,11 +103,11 @@ class Backend(Protocol):
         ...
 
     def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
-        """Load a candidate and bind it to its tensors; only ever called by `autotune/runner.py`.
+        """Load a candidate and bind it to its tensors; only `autotune/sites/runner.py` calls this.
 
         Args:
             artifact: what was built.
-            addresses: where each input, then each output, begins in this process.
+            addresses: of each input, then of each output, in this process.
         """
         ...
 

@@ -13,19 +13,20 @@ from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno")
-"""No -ffast-math: it lets the compiler assume that NaN and Inf never occur, and they are compared exactly."""
+"""Without -ffast-math, which lets the compiler assume that no value is NaN or Inf: outputs may have both."""
 
 _NO_LIBC = "-nolibc"
-"""The runner has loaded libc: looking its names up takes the linker a fifth of a small compilation."""
+"""The runner has loaded libc already, and linking it takes a fifth of the time of a small compilation."""
 _VERSIONED = (
     "affinity", "fmemopen", "glob", "lio_listio", "nftw", "posix_spawn", "pthread_cond_", "pthread_kill",
     "quick_exit", "realpath", "regexec", "timer_",
 )  # fmt: skip
-"""Parts of names of which glibc keeps an older function too (`nm -D libc.so.6`), which behaves otherwise:
-the loader may bind an object that was not linked with libc to that. memcpy's is memmove, and as good."""
+"""Parts of the names of functions that glibc keeps in an older version too, with other behaviour (`nm -D
+libc.so.6`). The loader may bind an object that was not linked with libc to the older one. memcpy is not
+listed: its older version is memmove."""
 _RUNNER = Path(__file__).with_name("runner.c")
 MAX_TENSORS = 8
-"""As many arguments as runner.c can pass."""
+"""The most arguments that runner.c can pass."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class CBackend:
     """Compile C with the system's compiler.
 
     Args:
-        compiler: a command or path; empty for $CC, else the first of cc, gcc and clang that is there.
-        flags: what the compiler is given besides -shared, -fPIC and what is linked.
+        compiler: a command or path; empty for $CC or, if that is unset, the first of cc, gcc and clang found.
+        flags: for the compiler, besides -shared, -fPIC and the libraries.
     """
 
     compiler: str = ""
@@ -53,13 +54,13 @@ class CBackend:
         }
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Say how to compile a source.
+        """Return how to compile a source.
 
         Raises:
-            UsageError: more tensors than the runner passes.
+            UsageError: the kernel has more tensors than the runner can pass.
         """
         if len(inputs) + len(outputs) > MAX_TENSORS:
-            raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, not {len(inputs) + len(outputs)}")
+            raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, got {len(inputs) + len(outputs)}")
         key = digest(source, entry, *self.fingerprint().values())
         target = str(folder / f"{key}.so")
         produces = f"{target}.{os.getpid()}.part"
@@ -70,16 +71,16 @@ class CBackend:
         return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
 
     def runner(self) -> tuple[str, ...]:
-        """Return the path of runner.c's program."""
+        """Return the path of the program built from runner.c."""
         return (str(built_program(_RUNNER, self._path(), ("-O2",))),)
 
     def load(self, artifact: Artifact, _addresses: Sequence[int]) -> Program:
-        """Refuse: C candidates are loaded by runner.c.
+        """Fail: runner.c loads C candidates.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"{artifact.files[0]}: C is loaded by its own runner, not from Python")
+        raise UsageError(f"{artifact.files[0]}: runner.c loads C candidates, Python cannot")
 
     def _path(self) -> str:
         return find_compiler(self.compiler or os.environ.get("CC", ""))

@@ -1,4 +1,4 @@
-"""Candidates that are Python text over NumPy arrays: the backend that needs no compiler."""
+"""Candidates written in Python with NumPy: the backend that needs no compiler."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NumpyBackend:
         }
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
-        """Say how another interpreter checks a source's syntax and keeps it."""
+        """Return how another interpreter checks a source's syntax and writes it to a file."""
         key = digest(source, entry, *self.fingerprint().values())
         target = str(folder / f"{key}.py")
         produces = f"{target}.{os.getpid()}.part"
@@ -51,7 +51,7 @@ class NumpyBackend:
         return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
 
     def runner(self) -> tuple[str, ...]:
-        """Return nothing: autotune/runner.py loads Python."""
+        """Return nothing, since autotune/sites/runner.py loads Python."""
         return ()
 
     def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:

@@ -1,7 +1,7 @@
 """Import and export: kernel_tuner's cache files, T4 results, CSV.
 
-All are read into a `Recording` and written from one. Times are milliseconds throughout. The recorded time is
-what counts, whatever it was made of: kernel_tuner's is the mean of its repeats.
+Each format is read into a `Recording` and written from one. All times are in milliseconds. The recorded time
+counts, however a program computed it: kernel_tuner takes the mean of its repeats.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autotune.store import cache
 from autotune.store.results import rank, read_trials
 
 BACKEND = "imported"
-"""What stands for the backend where none of this program's measured."""
+"""The backend's name in a workload that another program measured."""
 _DAMAGE = (
     *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
     *(EOFError, gzip.BadGzipFile, zlib.error, csv.Error),
@@ -33,7 +33,7 @@ def import_file(path: Path, cache_root: Path) -> Path:
 
     Raises:
         DataError: the file is of no known format, or damaged.
-        UsageError: the cache has this workload already.
+        UsageError: this workload is already in the cache.
         CacheError: the cache cannot be written.
     """
     recording = read(path)
@@ -46,10 +46,10 @@ def import_file(path: Path, cache_root: Path) -> Path:
 
 
 def export_file(summary: Path, path: Path) -> None:
-    """Write a workload's trials to a file: `.csv`, `.t4.json`, else kernel_tuner's cache; `.gz` packs it.
+    """Write a workload's trials to a file: `.csv`, `.t4.json` or kernel_tuner's cache; `.gz` compresses it.
 
     Raises:
-        DataError: the summary cannot be trusted.
+        DataError: the summary is damaged.
         CacheError: the file cannot be written.
     """
     document = cache.read_metrics(summary)
@@ -61,7 +61,7 @@ def export_file(summary: Path, path: Path) -> None:
 
 
 def read(path: Path) -> Recording:
-    """Read a file; what it holds tells its format.
+    """Read a file; its content decides the format.
 
     Raises:
         DataError: it is of no known format, or damaged.
@@ -83,7 +83,7 @@ def read(path: Path) -> Recording:
 
 
 def write(recording: Recording, path: Path) -> None:
-    """Write a file in the format that its name asks for.
+    """Write a file; its name decides the format.
 
     Raises:
         CacheError: it cannot be written.
@@ -102,7 +102,7 @@ def write(recording: Recording, path: Path) -> None:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Read JSON; a kernel_tuner cache whose run was killed lacks its last two braces."""
+    """Read JSON; if kernel_tuner was killed, the last two braces of its cache are missing."""
     try:
         return dict(json.loads(text))
     except json.JSONDecodeError:
@@ -110,7 +110,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _summary(recording: Recording, path: Path) -> dict[str, Any]:
-    """Return the summary that the cache keeps of an imported workload: as much of it as a recording tells."""
+    """Return the summary of an imported workload, with as much as a recording contains."""
     trials = sorted(recording.trials, key=rank)
     best = trials[0].path if trials and trials[0].status is Status.OK else None
     return {

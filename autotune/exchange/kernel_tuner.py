@@ -18,7 +18,7 @@ _NAMES = {status: name for name, status in _STATUSES.items()} | {
     Status.COMPILE_TIMEOUT: "CompilationFailedConfig"
 }
 _OTHER = "RuntimeFailedConfig"
-_FAILED_MS = 1e20  # what early versions recorded for a config that failed
+_FAILED_MS = 1e20  # the time that early versions recorded for a failed config
 
 
 def decode(document: Mapping[str, Any]) -> Recording:

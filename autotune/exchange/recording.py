@@ -1,4 +1,4 @@
-"""A recording: what every format holds, and how a recorded time becomes a trial."""
+"""A recording: the content of every format, and how a recorded time becomes a trial."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from autotune.model.workload import config_label
 
 @dataclass(frozen=True)
 class Recording:
-    """The trials of one workload, as another program would keep them.
+    """The trials of one workload, as another program keeps them.
 
     Args:
         kernel: the kernel's name.
-        workload: what it ran on, in a form fit for a folder's name (`1024x1024`).
-        device: what ran it.
-        parameters: name -> the values that were to be tried.
+        workload: its input, written as a folder's name (`1024x1024`).
+        device: the device that ran it.
+        parameters: name -> the values in the search space.
         trials: in the order of the file.
     """
 
@@ -41,23 +41,25 @@ def trial_of(
     compile_ms: float | None,
     started_at: str,
 ) -> Trial:
-    """Make a trial of a recorded time, or of what a failure was called."""
+    """Make a trial from a recorded time, or from the name of a failure."""
     compile_s = None if compile_ms is None else round(compile_ms / 1e3, 9)
     path = config_label(config)
     if status is not Status.OK:
         return Trial(config, status, "", path, order, str(outcome), None, None, compile_s, started_at)
     time = float(outcome)
     if not (math.isfinite(time) and time > 0):
-        raise ValueError(f"{path}: a time of {time} ms")
+        raise ValueError(f"{path}: the time must be finite and above 0 ms, got {time}")
     samples = tuple(float(sample) for sample in samples_ms)
-    if not samples or not min(samples) <= time <= max(samples):  # of another unit, or of another run
+    if not samples or not min(samples) <= time <= max(
+        samples
+    ):  # the samples have another unit, or are from another run
         samples = (time,)
     reading = replace(metrics(samples, flops=0, bytes_moved=0), median_ms=time)
     return Trial(config, status, "", path, order, "", reading, None, compile_s, started_at, samples)
 
 
 def values_of(configs: Iterable[Mapping[str, Value]]) -> dict[str, Sequence[Value]]:
-    """Return every parameter with the values it takes: numbers in order, others as they come."""
+    """Return the values of each parameter: numbers sorted, others in order of appearance."""
     found: dict[str, dict[Value, None]] = {}
     for config in configs:
         for name, value in config.items():
@@ -69,5 +71,5 @@ def values_of(configs: Iterable[Mapping[str, Value]]) -> dict[str, Sequence[Valu
 
 
 def folder_name(text: str) -> str:
-    """Return text as a folder's name."""
+    """Return a text as a folder's name."""
     return re.sub(r"^\.|[^A-Za-z0-9_.,+-]", "_", text)[:120] or "unnamed"

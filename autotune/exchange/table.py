@@ -18,7 +18,7 @@ def decode(text: str, name: str) -> Recording:
     rows = csv.reader(io.StringIO(text))
     header = next(rows, [])
     if tuple(header[-len(_COLUMNS) :]) != _COLUMNS:
-        raise ValueError(f"the last columns are not {', '.join(_COLUMNS)}")
+        raise ValueError(f"the last columns must be {', '.join(_COLUMNS)}")
     names, trials = header[: -len(_COLUMNS)], []
     for order, row in enumerate(rows):
         *values, status, time, compile_s, message = row
@@ -44,7 +44,7 @@ def encode(recording: Recording) -> str:
 
 
 def _cell(value: Value) -> str:
-    """Write a value so that `_value` gives it back: text that reads as a number is quoted, as in JSON."""
+    """Write a value so that `_value` can read it: text that looks like a number is quoted, as in JSON."""
     return value if isinstance(value, str) and _value(value) == value else json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""C source of a vectorized exp for arguments at or below zero, which is what a stable softmax needs."""
+"""C source of a vectorized exp for arguments at or below zero: a stable softmax needs no others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from math import factorial
 
 @dataclass(frozen=True)
 class _Format:
-    """An IEEE 754 format as exp sees it.
+    """The constants that exp needs of an IEEE 754 format.
 
     Args:
         integer: C's integer type of the same width.
         fraction_bits: bits of the fraction.
         exponent_bias: what is added to an exponent.
-        ln2_high: ln 2 cut short, so that n * ln2_high is exact for every n that occurs.
-        ln2_low: what ln2_high lacks.
-        floor: arguments below it give 0: the result would be subnormal.
+        ln2_high: ln 2, truncated so that n * ln2_high is exact for every n that occurs.
+        ln2_low: ln 2 - ln2_high.
+        floor: for smaller arguments the result is 0; the exact result would be subnormal.
         degree: Taylor terms on |r| <= ln(2) / 2 for an error below half a unit in the last place.
     """
 
@@ -38,8 +38,8 @@ _FORMATS = {
 def exp_function(dtype: str) -> str:
     """Return `exp_nonpositive(vec)`: 2^n e^r with n = round(x / ln 2); NaN stays NaN, -inf gives 0.
 
-    Adding 1.5 * 2^fraction_bits rounds to an integer and leaves that integer in the low bits, where a shift
-    makes the exponent of 2^n of it (Cody and Waite, Software Manual for the Elementary Functions, 1980).
+    Adding 1.5 * 2^fraction_bits rounds to an integer and leaves that integer in the low bits. A shift turns
+    it into the exponent of 2^n (Cody and Waite, Software Manual for the Elementary Functions, 1980).
     """
     form = _FORMATS[dtype]
     suffix = "f" if dtype == "float32" else ""

@@ -1,7 +1,7 @@
-"""Pieces of C that every generated kernel starts from: element type, vectors, index expressions.
+"""Parts of C that every generated kernel uses: element type, vectors, index expressions.
 
 The vectors are GCC's extension (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html), which Clang has
-too: the same source becomes AVX-512, AVX2, SSE or NEON, whatever the compiler's target offers.
+too: the compiler turns the same source into AVX-512, AVX2, SSE or NEON, whichever its target has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ITEM_BYTES = {"float32": 4, "float64": 8}
 
 @functools.lru_cache(maxsize=1)
 def host_vector_bytes() -> int:
-    """Return the width of this machine's vector registers; the compiler splits a wider `vec`."""
+    """Return the width of this machine's vector registers in bytes; the compiler splits a wider `vec`."""
     if platform.machine() not in {"x86_64", "AMD64"}:
         return 16
     try:
@@ -28,7 +28,7 @@ def host_vector_bytes() -> int:
 
 
 def host_registers() -> int:
-    """Return how many vector registers this machine names: 32 with AVX-512 or on arm64, else 16."""
+    """Return how many vector registers this machine has: 32 with AVX-512 or on arm64, otherwise 16."""
     return 32 if host_vector_bytes() == 64 or platform.machine() in {"arm64", "aarch64"} else 16
 
 
@@ -38,7 +38,7 @@ def lanes(dtype: str, vector_bytes: int) -> int:
 
 
 def prelude(dtype: str, vector_bytes: int) -> str:
-    """Return the includes and types: `T` an element, `vec` a vector, `uvec` the same at any address."""
+    """Return the includes and types: `T` an element, `vec` a vector, `uvec` a vector at any address."""
     return f"""\
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -55,16 +55,16 @@ enum {{ LANES = {lanes(dtype, vector_bytes)} }};
 
 
 def indent(text: str, levels: int) -> str:
-    """Return `text` with every line moved right by `levels` of four spaces."""
+    """Return `text` with every line indented by `levels` times four spaces."""
     return textwrap.indent(text, "    " * levels)
 
 
 def offset(*terms: tuple[str, int]) -> str:
-    """Return the C expression for a sum of index * stride, without the terms that are nothing."""
+    """Return the C expression for a sum of index * stride, without the terms that are zero."""
     parts = [index if stride == 1 else f"({index}) * {stride}" for index, stride in terms if stride]
     return " + ".join(parts) or "0"
 
 
 def round_up(value: int, multiple: int) -> int:
-    """Return the least multiple of `multiple` that is not below `value`."""
+    """Return the smallest multiple of `multiple` that is at least `value`."""
     return -(-value // multiple) * multiple

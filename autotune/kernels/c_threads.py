@@ -1,10 +1,10 @@
-"""C source of a kernel's entry point: the function that a caller sees, and the threads that share its work.
+"""C source of a kernel's entry point: the exported function, and the threads that share its work.
 
-The threads outlive a call, since starting one takes as long as a small product. After a share they look for
-the next for a fraction of a millisecond, then sleep. A share that its thread has not begun when the caller is
-done with its own is done by the caller: a thread that is slow to wake, or could not be started, delays
-nothing. In a process forked since they were started they are started again; when the library is unloaded they
-end.
+The threads stay alive between calls, because starting one takes as long as a small product. After its share a
+thread looks for the next one for a fraction of a millisecond, then sleeps. When the caller has finished its
+own share, it also does each share whose thread has not begun: so a thread that wakes slowly, or could not be
+started, delays nothing. A forked process starts threads of its own. The threads end when the library is
+unloaded.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ static void share_out(void) {
 
 
 def entry_point(entry: str, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> str:
-    """Return the function that a caller sees; it calls `share(thread, inputs..., outputs...)` on each thread.
+    """Return the exported function; it calls `share(thread, inputs..., outputs...)` on each thread.
 
-    It is for one caller at a time: what a generator packs goes into buffers of the library.
+    Only one caller at a time may use it, because packed operands are in buffers of the library.
 
     Args:
         entry: the exported symbol.
         inputs: names of the input pointers.
         outputs: names of the output pointers.
-        threads: how many shares there are.
+        threads: how many threads share the work, the caller included.
     """
     parameters = [f"const T *{name}" for name in inputs] + [f"T *{name}" for name in outputs]
     names = [*inputs, *outputs]

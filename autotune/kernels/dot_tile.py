@@ -1,4 +1,4 @@
-"""The innermost block of a matrix product with few columns: sums whose terms share a vector."""
+"""The innermost block of a matrix product with few columns: a vector holds terms of one sum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class DotTile:
-    """C source of one tile: `rows` x `columns` sums, a vector of partial sums for each; K lies side by side.
+    """C source of one tile: `rows` x `columns` sums, each a vector of partial sums.
+
+    Both operands must be contiguous along K.
 
     Args:
         rows: rows of C.
@@ -26,7 +28,7 @@ class DotTile:
     name: str = "tile"
 
     def resized(self, rows: int, columns: int) -> DotTile:
-        """Return the tile for what is left at an edge, under a name of its own."""
+        """Return a smaller tile for an edge of the matrix, with a name of its own."""
         return replace(self, rows=rows, columns=columns, name=f"tile_{rows}x{columns}")
 
     def source(self) -> str:
@@ -74,4 +76,4 @@ INLINE T total(vec v) {
     return v[0];
 }
 """
-"""What `DotTile` calls for each of its sums."""
+"""The C function that adds up a vector; `DotTile` calls it for each of its sums."""

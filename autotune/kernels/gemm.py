@@ -19,7 +19,7 @@ from autotune.model.space import Config, SearchSpace, Value
 Arrays = tuple[NDArray[Any], ...]
 OPERANDS = (("lhs", "MK"), ("rhs", "NK"))
 SMALL = 128 * 1024
-"""Elements of an operand that most L2 caches hold: it may be worth reading where it lies."""
+"""Elements that most L2 caches hold: an operand up to this size may be faster without packing."""
 BLOCKING = (
     "NUM_BLOCK_M",
     "NUM_BLOCK_N",
@@ -29,16 +29,16 @@ BLOCKING = (
     "register_tile",
     "threads",
 )
-"""The parameters that decide the extents of blocks and shares."""
+"""The parameters that decide the sizes of blocks and shares."""
 
 FEW = 14
-"""Rows (columns) of C for which B (A) is read only once: packing it would cost as much as the product."""
+"""Up to so many rows (columns) of C, B (A) is read only once, and packing it costs as much as the product."""
 
 
 def inputs(
     m: int, n: int, k: int, *, lhs_transposed: bool = False, dtype: str = "float32", seed: int = 0
 ) -> Inputs:
-    """Return the tensors of one product: A of M x K (K x M where transposed) and B of K x N."""
+    """Return the tensors of one product: A is M x K (K x M if transposed), B is K x N."""
     lhs = TensorSpec("lhs", (k, m) if lhs_transposed else (m, k), dtype)
     return Inputs((lhs, TensorSpec("rhs", (k, n), dtype)), seed)
 
@@ -64,7 +64,7 @@ def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
 
 
 def _loops(m: int, n: int, k: int) -> dict[str, Any]:
-    """Return the parameters of the block loops; blocks stay above 128 elements a side."""
+    """Return the parameters of the block loops; several blocks have at least 128 elements a side."""
 
     def counts(extent: int) -> tuple[int, ...]:
         return tuple(count for count in (1, 2, 4, 8) if count == 1 or extent >= 128 * count)
@@ -80,17 +80,17 @@ def _loops(m: int, n: int, k: int) -> dict[str, Any]:
 
 
 def loops_are_canonical(config: Config) -> bool:
-    """Refuse the repeats among loop orders: a loop of one block stands outermost, in the order M, N, K."""
+    """Reject loop orders that mean the same: loops of one block must be outermost, in the order M, N, K."""
     order = str(config["loop_order"])
     single = [axis for axis in "MNK" if config[f"NUM_BLOCK_{axis}"] == 1]
     return list(order[: len(single)]) == single
 
 
 def packs_once(config: Config) -> bool:
-    """Refuse an operand packed where a loop outside would have packed the same data less often.
+    """Reject a position for packing if a loop further out would pack the same data less often.
 
-    That is a position in a loop that does not run over the operand, unless that loop has one block and so
-    stands for "before all loops". An operand that is not packed has no position: 2 stands for it.
+    That is the case in a loop whose axis the operand does not have, unless the loop has one block: its
+    position then means "before all loops". An operand that is not packed must have position 2.
     """
     order = str(config["loop_order"])
     single = [axis for axis in "MNK" if config[f"NUM_BLOCK_{axis}"] == 1]
@@ -105,7 +105,7 @@ def packs_once(config: Config) -> bool:
 
 
 def packs_what_cannot_be_read(product: Product, config: Config) -> bool:
-    """Refuse to leave an operand where vectors cannot be read: the generator would pack it all the same."""
+    """Reject an unpacked operand from which vectors cannot be read: the generator would pack it anyway."""
     return all(
         config[f"pack_{operand}"]
         or product.readable(operand, _schedule(config["vector_axis"], config["vector_bytes"]))
@@ -119,18 +119,18 @@ def _schedule(vector_axis: Value, vector_bytes: Value) -> Schedule:
 
 
 def blocks_are_filled(product: Product, config: Config) -> bool:
-    """Refuse more blocks than there are tiles, and more threads than there are shares."""
+    """Reject more blocks than tiles, and more threads than shares."""
     return _is_filled(product, tuple(config[name] for name in BLOCKING))
 
 
 @lru_cache(maxsize=4096)
 def _is_filled(product: Product, values: tuple[Value, ...]) -> bool:
-    """Decide once for all the loop orders and positions of one blocking."""
+    """Cache the answer, because all loop orders and positions of one blocking have the same."""
     return Blocking(product, Schedule.of(dict(zip(BLOCKING, values, strict=True)))).sensible
 
 
 def numpy_space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
-    """Return the space of the `numpy` generator: its block loops, and where a block is made contiguous."""
+    """Return the space of the `numpy` generator: its block loops, and which loops make blocks contiguous."""
     (k, m), (_, n) = specs[0].shape if lhs_transposed else specs[0].shape[::-1], specs[1].shape
     return SearchSpace(_loops(m, n, k), (loops_are_canonical, packs_once))
 

@@ -11,19 +11,19 @@ from autotune.model.space import Config
 def source(config: Config, inputs: Specs, outputs: Specs, lhs_transposed: bool) -> str:
     """Return Python text that defines `gemm(lhs, rhs, out)`.
 
-    `lhs_position` and `rhs_position` say in which loop's body the operand's open part is made contiguous.
+    `lhs_position` and `rhs_position` are the depths of the loops that make a part of the operand contiguous.
     """
     order = str(config["loop_order"])
     extents = {"M": outputs[0].shape[0], "N": outputs[0].shape[1], "K": inputs[1].shape[0]}
     blocks = {axis: -(-extents[axis] // int(config[f"NUM_BLOCK_{axis}"])) for axis in "MNK"}
 
     def part(axis: str, depth: int) -> str:
-        """Return the slice of an axis that the loops down to `depth` leave open."""
+        """Return the slice of an axis that the loops down to `depth` have selected."""
         low = axis.lower()
         return f"{low}:{low} + {blocks[axis]}" if order.index(axis) <= depth else ":"
 
     def within(axis: str, depth: int) -> str:
-        """Return the slice that picks the block out of what was made contiguous at `depth`."""
+        """Return the slice that selects the block from the array that was made contiguous at `depth`."""
         return ":" if order.index(axis) <= depth else part(axis, 2)
 
     at = {operand: int(config[f"{operand}_position"]) for operand in ("lhs", "rhs")}

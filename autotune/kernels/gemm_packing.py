@@ -1,4 +1,4 @@
-"""C source that brings an operand of a matrix product to the register tile: packed, or as it lies."""
+"""C source that gives an operand of a matrix product to the register tile, packed or in place."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from autotune.kernels.gemm_schedule import Blocking
 
 @dataclass(frozen=True)
 class Operand:
-    """One input on its way to the register tile: which part is packed at a time, and how it lies there."""
+    """One input of the product: which part of it is packed at a time, and the layout of the packed part."""
 
     name: str
     blocking: Blocking
 
     @property
     def axis(self) -> str:
-        """The axis of C that the operand runs along."""
+        """The axis of C that the operand shares."""
         return "M" if self.name == "lhs" else "N"
 
     @property
@@ -42,14 +42,14 @@ class Operand:
 
     @property
     def packed(self) -> bool:
-        """Whether it is packed: the config says so, or vectors cannot be read where it lies."""
+        """Whether it is packed: if the config asks for it, or if vectors cannot be read in place."""
         schedule = self.blocking.schedule
         wanted = schedule.pack_lhs if self.name == "lhs" else schedule.pack_rhs
         return wanted or not self.blocking.product.readable(self.name, schedule)
 
     @property
     def row_layout(self) -> bool:
-        """Whether a panel holds runs along K, so that packing copies; else what belongs to one k together."""
+        """Whether a panel is contiguous along K; if not, the elements of each k are contiguous."""
         if self.blocking.schedule.vector_axis == "K":
             return True
         return self.name == "lhs" and self.stride != 1
@@ -65,17 +65,17 @@ class Operand:
 
     @property
     def line(self) -> int:
-        """Elements between rows of a panel in row layout: padded, so that rows fall in different sets."""
+        """Elements between rows of a panel in row layout; padding puts rows into different cache sets."""
         return round_up(self.blocking.block("K"), 16) + 16
 
     @property
     def panel(self) -> int:
-        """Elements of one packed panel: a tile's width, a block's depth."""
+        """Elements of one packed panel, which is as wide as a tile and as deep as a block."""
         return self.tile * (self.line if self.row_layout else self.blocking.block("K"))
 
     @property
     def panels(self) -> int:
-        """Panels side by side in what is packed at a time."""
+        """How many panels are packed at a time, side by side."""
         extent = self.blocking.block(self.axis) if self._inside(self.axis) else self.blocking.share(self.axis)
         return -(-extent // self.tile)
 
@@ -92,7 +92,7 @@ class Operand:
         return (self.line, 1) if self.row_layout else (1, self.tile)
 
     def pack_function(self) -> str:
-        """Return `pack_<name>(to, from, extent, depth)`: panels, with zeros past a column layout's edge."""
+        """Return `pack_<name>(to, from, extent, depth)`: which fills panels (padded in column layout)."""
         element = "from[(at + i) * STRIDE + k * K_STRIDE]"
         if self.row_layout:
             copy = "memcpy(to + i * LINE, from + (at + i) * STRIDE, depth * sizeof(T));"
@@ -118,7 +118,7 @@ class Operand:
         )
 
     def pack_call(self) -> str:
-        """Return the statements that pack all that the loops around leave open."""
+        """Return the statements that pack the part that the enclosing loops have selected."""
         low, high = f"{self.base}_low", f"{self.base}_high"
         if self._inside(self.axis):
             low, high = self.base, f"MIN({self.base} + {self.blocking.block(self.axis)}, {high})"

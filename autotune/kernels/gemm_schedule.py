@@ -1,4 +1,4 @@
-"""What a matrix product is, how a config computes it, and the block sizes that follow from both."""
+"""A matrix product, the schedule by which a config computes it, and the block sizes that follow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Product:
     out: tuple[int, int]
 
     def readable(self, operand: str, schedule: Schedule) -> bool:
-        """Return whether vectors of an operand can be read where it lies, without going past its end.
+        """Return whether vectors of an operand can be read in place, without reading past its end.
 
-        At the right edge of B whole vectors are read from every row but the last: another row must follow,
-        at least a vector's length further on.
+        At the right edge of B whole vectors are read from every row except the last. So the next row must
+        begin at least a vector after the start of this one.
         """
         row, column = self.rhs
         if schedule.vector_axis == "K":
@@ -35,7 +35,7 @@ class Product:
 
     @classmethod
     def of(cls, inputs: Specs, outputs: Specs, lhs_transposed: bool) -> Product:
-        """Read the product off its tensors; `lhs_transposed` says that the first input is A transposed."""
+        """Make the product from its tensors; with `lhs_transposed` the first input is A transposed."""
         lhs, rhs = inputs
         rows, depth = lhs.element_strides
         if lhs_transposed:
@@ -49,22 +49,21 @@ class Product:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a config computes a product; a parameter that a space leaves out has the value given here.
+    """How a config computes a product; a parameter that a space does not have takes its default here.
 
     Args:
         NUM_BLOCK_M, NUM_BLOCK_N, NUM_BLOCK_K: cache blocks along each axis of one thread's share.
         loop_order: the block loops, outermost first.
-        lhs_position, rhs_position: depth of the loop (0 outermost) in whose body the operand is packed:
-            all of it that this loop and those around it leave open.
-        pack_lhs, pack_rhs: False reads the operand where it lies, if vectors can be read there; its position
-            is then always 2.
-        vector_axis: what the lanes of a vector stand for: N, columns of C; or K, terms of one sum, for
-            a C of few columns.
+        lhs_position, rhs_position: depth of the loop (0 is outermost) that packs the operand: the part that
+            this loop and the enclosing loops have selected.
+        pack_lhs, pack_rhs: False reads the operand in place, if vectors can be read there; its position is
+            then always 2.
+        vector_axis: what a vector holds: columns of C (N), or terms of one sum (K) if C has few columns.
         vector_bytes: width of a vector.
-        register_tile: rows x vectors per row; where `vector_axis` is K, rows x columns.
-        unroll_k: steps of K written out in the innermost loop.
-        prefetch: steps of K that B is fetched ahead.
-        threads: shares, cut along the longer side of C.
+        register_tile: rows x vectors per row; if `vector_axis` is K, rows x columns.
+        unroll_k: steps of K that the innermost loop is unrolled by.
+        prefetch: how many steps of K ahead B is fetched.
+        threads: how many threads share C, which is divided along its longer side.
     """
 
     NUM_BLOCK_M: int = 1
@@ -96,7 +95,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Blocking:
-    """Extents that follow from a product and a schedule, in elements; blocks are whole register tiles."""
+    """Sizes in elements that follow from product and schedule; a block is a multiple of a register tile."""
 
     product: Product
     schedule: Schedule
@@ -117,11 +116,11 @@ class Blocking:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether threads share out rows of C rather than columns."""
+        """Whether threads divide the rows of C; if not, they divide its columns."""
         return -(-self.product.m // self.tile_m) >= -(-self.product.n // self.tile_n)
 
     def share(self, axis: str) -> int:
-        """Return what one thread has of an axis."""
+        """Return how many elements of an axis one thread has."""
         extent = {"M": self.product.m, "N": self.product.n, "K": self.product.k}[axis]
         if axis == ("M" if self.shares_rows else "N"):
             tile = self.tile_m if axis == "M" else self.tile_n
@@ -129,7 +128,7 @@ class Blocking:
         return extent
 
     def block(self, axis: str) -> int:
-        """Return the extent of a cache block."""
+        """Return how many elements of an axis a cache block has."""
         tile = {"M": self.tile_m, "N": self.tile_n, "K": 1}[axis]
         return round_up(-(-self.share(axis) // self.count(axis)), tile)
 
@@ -139,7 +138,7 @@ class Blocking:
 
     @property
     def sensible(self) -> bool:
-        """Whether every block that the config asks for has something in it, and every thread a share."""
+        """Whether no block that the config asks for is empty, and every thread has a share."""
         blocks = all(-(-self.share(axis) // self.block(axis)) == self.count(axis) for axis in "MNK")
         axis, extent = ("M", self.product.m) if self.shares_rows else ("N", self.product.n)
         return blocks and -(-extent // self.share(axis)) == self.schedule.threads

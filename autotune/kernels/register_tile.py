@@ -1,4 +1,4 @@
-"""The innermost block of a matrix product: a tile of C held in vector registers while K runs by."""
+"""The innermost block of a matrix product: a tile of C that stays in vector registers for the loop over K."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from autotune.kernels.dot_tile import DotTile
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """C source of one tile: accumulators that are fed by broadcasts of A and vectors of B.
+    """C source of one tile: accumulators to which products of A's elements and vectors of B are added.
 
     Args:
         rows: rows of C.
-        columns: columns of C; where they do not fill the last vector, what is left of it is not stored.
+        columns: columns of C; if they do not fill the last vector, only those columns of it are stored.
         lhs_strides: (row, k) elements between neighbours of A as this tile reads it.
         rhs_stride: elements between a row of B and the next.
         out_strides: (row, column) of C.
         lanes: elements in a vector.
         unroll_k: steps of K written out in the loop's body.
-        prefetch: steps of K that B is fetched ahead of its use; 0 leaves it to the hardware.
+        prefetch: how many steps of K ahead B is fetched; 0 leaves that to the hardware.
         row_scale: whether each row is multiplied by `scale[row]` before it is stored.
-        padded: whether B may be read up to whole vectors; where not, its last row is copied first at the
-            right edge. The rows before it are followed by others: reading past their end is harmless.
+        padded: whether whole vectors may be read in every row of B. If not, the last row is copied first at
+            the right edge. In other rows reading past the end is harmless, since another row follows.
         name: the C function.
     """
 
@@ -45,7 +45,7 @@ class RegisterTile:
         return -(-self.columns // self.lanes)
 
     def resized(self, rows: int, columns: int) -> RegisterTile:
-        """Return the tile for what is left at an edge, under a name of its own."""
+        """Return a smaller tile for an edge of the matrix, with a name of its own."""
         return replace(self, rows=rows, columns=columns, name=f"tile_{rows}x{columns}")
 
     def source(self) -> str:
@@ -125,13 +125,13 @@ class RegisterTile:
 def with_edges(
     tile: RegisterTile | DotTile, extent: tuple[int, int], fits: tuple[str, str], arguments: str
 ) -> tuple[str, str]:
-    """Return C for a tile and its remainders at the edges, and the statement that calls the one that fits.
+    """Return C for a tile and the smaller ones at the edges, and the statement that calls the one that fits.
 
     Args:
         tile: the whole tile.
         extent: rows and columns of C.
         fits: C conditions: whether a whole tile's rows fit here, and its columns.
-        arguments: what each tile is called with.
+        arguments: of the call, as C.
     """
     rows = [count for count in (tile.rows, extent[0] % tile.rows) if 0 < count <= extent[0]]
     columns = [count for count in (tile.columns, extent[1] % tile.columns) if 0 < count <= extent[1]]
@@ -154,8 +154,9 @@ def with_edges(
 def register_tiles(rows: int, columns: int, dtype: str, vector_bytes: int) -> tuple[str, ...]:
     """Return the tiles ("rows x vectors") that fill the registers without spilling, one for each width.
 
-    Rows are balanced: 129 in tiles of at most 14 become nine of 13 and one of 12. Tiles of fewer than 6 rows
-    are for matrices that have no more, and those of one vector likewise: a load should serve many products.
+    Rows are balanced: 129 rows in tiles of at most 14 become nine tiles of 13 and one of 12. Only a matrix
+    with fewer than 6 rows gets tiles of fewer than 6, because each load should serve many products. For the
+    same reason only a narrow matrix gets tiles of one vector.
     """
     width = lanes(dtype, vector_bytes)
     most = {vectors: min(14, (host_registers() - 1 - vectors) // vectors) for vectors in (2, 3, 4, 6, 8, 14)}

@@ -1,7 +1,7 @@
 """Root-mean-square norm of each row, then a linear map: y = (x / rms(x) * gain) W, fused or not.
 
-A row's 1 / rms(x) is one factor, so it may be applied to the row of the product instead; the gain may be
-folded into W. Fused so, x is read where it lies, once, and no normalized copy of it is ever written.
+1 / rms(x) is one factor for each row, so it can be applied to the row of the product instead. The gain can be
+multiplied into W. Fused in this way, x is read once, in place, and no normalized copy of it is written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autotune.model.space import Config, SearchSpace
 
 ENTRY = "rmsnorm_linear"
 EPSILON = 1e-6
-"""Added to the mean of the squares: what a row of zeros is divided by."""
+"""Added to the mean of the squares, so that a row of zeros is not divided by zero."""
 
 _NORM = """\
 enum {{ DEPTH = {depth}, COLUMNS = {columns}, BLOCK_ROWS = {block_rows}, LINE = {line} }};
@@ -114,7 +114,7 @@ _BEFORE = """\
 """
 
 _BODIES = {"in_weights": _IN_WEIGHTS, "in_blocks": _IN_BLOCKS, "before": _BEFORE}
-"""Where the gain goes: into the weights, a copy of a block of rows or, not fused, a copy of all of x."""
+"""Where the gain is applied: to the weights, a copy of a block of rows, or (not fused) a copy of all x."""
 
 
 def source(config: Config, inputs: Specs, outputs: Specs) -> str:
@@ -209,7 +209,7 @@ def space(specs: Specs) -> SearchSpace:
     }
 
     def share_is_filled(config: Config) -> bool:
-        """Refuse more threads than there are tiles of rows, and blocks that are longer than a share."""
+        """Reject more threads than tiles of rows, and blocks that are longer than a share."""
         tile_count = -(-rows // int(str(config["register_tile"]).partition("x")[0]))
         return int(config["tiles_per_block"]) * int(config["threads"]) <= tile_count
 
@@ -224,7 +224,7 @@ def numpy_space(specs: Specs) -> SearchSpace:
 
 
 def golden(x: NDArray[Any], gain: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any]]:
-    """Return the layer as NumPy users write it; the golden when given float64."""
+    """Return the layer as NumPy users write it; with float64 inputs it is the golden."""
     rms = np.sqrt(np.mean(x * x, axis=1, keepdims=True) + EPSILON)
     return (np.matmul(x / rms * gain, weight),)
 
@@ -234,7 +234,7 @@ def _outputs(specs: Specs) -> Specs:
 
 
 def _flops(specs: Specs) -> int:
-    """Return the product's, and a square, a sum, a scaling and a gain for each element of x."""
+    """Return the product's flops plus four for each element of x: square, sum, scaling and gain."""
     (rows, depth), (_, columns) = specs[0].shape, specs[2].shape
     return 2 * rows * depth * columns + 4 * rows * depth
 

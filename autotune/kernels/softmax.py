@@ -1,4 +1,4 @@
-"""Softmax of each row of a matrix: three passes over each, or two with a running maximum (online)."""
+"""Softmax of each row of a matrix, in three passes, or in two with a running maximum (online)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ _STRIDED_CALL = """\
 
 
 def source(config: Config, inputs: Specs, outputs: Specs) -> str:
-    """Return the C source of one candidate; a row whose elements are not neighbours goes through a copy."""
+    """Return the C source of one candidate; a row whose elements are not contiguous is copied first."""
     rows, columns = inputs[0].shape
     (row_in, step_in), (row_out, step_out) = inputs[0].element_strides, outputs[0].element_strides
     call = f"        row(x + r * {row_in}, y + r * {row_out});"
@@ -152,7 +152,7 @@ def source(config: Config, inputs: Specs, outputs: Specs) -> str:
 
 
 def numpy_source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001
-    """Return Python text that defines `softmax(x, y)`, `block_rows` at a time so that they stay in cache."""
+    """Return Python text that defines `softmax(x, y)`; `block_rows` rows at a time stay in the cache."""
     return f"""\
 import numpy as np
 
@@ -192,7 +192,7 @@ def numpy_space(specs: Specs) -> SearchSpace:
 
 
 def golden(x: NDArray[Any]) -> tuple[NDArray[Any]]:
-    """Return the softmax of each row as NumPy users write it; the golden when given float64."""
+    """Return the softmax of each row as NumPy users write it; with float64 input it is the golden."""
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return (e / e.sum(axis=1, keepdims=True),)
 

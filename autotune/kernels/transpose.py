@@ -1,4 +1,4 @@
-"""Transpose of a matrix: blocks for the cache, vector shuffles for a tile; in place where it is square."""
+"""Transpose of a matrix: blocks for the cache, vector shuffles for a tile; in place if it is square."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autotune.model.space import Config, SearchSpace
 
 ENTRY = "transpose"
 IN_PLACE_ENTRY = "transpose_in_place"
-"""What a candidate of the method `in_place` exports besides: `void transpose_in_place(T *square)`."""
+"""A candidate of the method `in_place` exports this too: `void transpose_in_place(T *square)`."""
 
 _SHUFFLE = """\
 #if defined(__clang__) || __GNUC__ >= 12
@@ -115,13 +115,13 @@ static void share(ptrdiff_t thread, const T *in, T *out) {{
 
 
 Shuffle = tuple[int, int, int, list[int]]
-"""A row, the two rows it is made of, and which of their elements: the second's count on from the first's."""
+"""A row, the two rows that it is made from, and the indices of their elements, as if both were one row."""
 
 
 def _interleave(width: int, piece: int) -> list[Shuffle]:
-    """Return a round that makes rows i and i + piece/2 into 2i and 2i + 1, their elements taking turns.
+    """Return a round that interleaves the elements of rows i and i + piece/2 into rows 2i and 2i + 1.
 
-    Elements stay within their piece of 16 bytes, which AVX shuffles faster than it moves them across.
+    Elements stay within their piece of 16 bytes, because AVX is slower if they cross pieces.
     """
     half = piece // 2
     return [
@@ -143,7 +143,7 @@ def _interleave(width: int, piece: int) -> list[Shuffle]:
 
 
 def _exchange(width: int, distance: int) -> list[Shuffle]:
-    """Return a round that swaps runs of `distance` elements between rows that are as far apart."""
+    """Return a round that swaps runs of `distance` elements between rows that are `distance` apart."""
     kept = [e if not e & distance else e - distance + width for e in range(width)]
     others = [e + distance if not e & distance else e + width for e in range(width)]
     lows = [row for row in range(width) if not row & distance]
@@ -190,7 +190,7 @@ INLINE void tile(const T *in, T *out) {
 
 
 def source(config: Config, inputs: Specs, outputs: Specs) -> str:
-    """Return the C source of one candidate; shuffles need neighbours in memory along both rows."""
+    """Return the C source of one candidate; shuffles need contiguous rows in both matrices."""
     x, y = inputs[0], outputs[0]
     (in_row, in_column), (out_row, out_column) = x.element_strides, y.element_strides
     parts = [prelude(x.dtype, int(config["vector_bytes"]))]
@@ -208,7 +208,7 @@ def source(config: Config, inputs: Specs, outputs: Specs) -> str:
 
 
 def _out_of_place(config: Config, x: TensorSpec, strides: Mapping[str, int]) -> str:
-    """Return the loops over blocks and tiles, and what is left over at the right and at the bottom."""
+    """Return the loops over blocks and tiles, and those over the rest at the right and at the bottom."""
     rows, columns = x.shape
     width, threads = lanes(x.dtype, int(config["vector_bytes"])), int(config["threads"])
     whole_rows, whole_columns = rows // width * width, columns // width * width
@@ -271,7 +271,7 @@ def space(specs: Specs) -> SearchSpace:
     }
 
     def in_place_has_one_form(config: Config) -> bool:
-        """Refuse `in_place` for what is not square, and its repeats: its blocks are square, on one thread."""
+        """Reject `in_place` if the matrix is not square, and all but one of its equal forms."""
         square = config["block_rows"] == config["block_columns"]
         fixed = config["outer"] == config["inner"] == "rows" and config["threads"] == 1
         return config["method"] != "in_place" or (rows == columns and square and fixed)
@@ -280,7 +280,7 @@ def space(specs: Specs) -> SearchSpace:
 
 
 def _blocks(extent: int) -> tuple[int, ...]:
-    """Return the extents of a block worth trying: the smaller ones, and one that holds all."""
+    """Return the sizes of a block that are worth trying: the smaller ones, and one that covers all."""
     sizes = (64, 128, 256, 512)
     return tuple(size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] < extent)
 

@@ -1,4 +1,4 @@
-"""What machine this is, what is kept for it between runs, and what its cores do at best."""
+"""This machine: its CPU and compiler, our programs that are kept for it, and its roofline."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Roofline:
-    """The measured limits of a machine, or of some of its cores, all of them at work.
+    """The measured limits of a machine or of some of its cores, with all of them busy.
 
     Args:
-        peak_gflops: fused multiply-adds from registers, in GFLOP/s.
-        bandwidth_gbytes_per_s: of memory, in GB/s; what stays in the caches can be faster.
+        peak_gflops: of fused multiply-adds on registers, in GFLOP/s.
+        bandwidth_gbytes_per_s: of memory, in GB/s; data in the caches can be faster.
     """
 
     peak_gflops: float
@@ -36,7 +36,7 @@ class Roofline:
 
 @functools.lru_cache
 def cpu_name() -> str:
-    """Return the CPU's model as the kernel names it, with what else tells two apart (family, stepping)."""
+    """Return the CPU's model as Linux names it, with its family and stepping."""
     wanted = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -51,10 +51,10 @@ def cpu_name() -> str:
 
 @functools.lru_cache
 def find_compiler(wanted: str = "") -> str:
-    """Return the path of the C compiler that is wanted, or of the first known one.
+    """Return the path of the wanted C compiler, or of the first known one if none is wanted.
 
     Raises:
-        UnavailableError: it is not there.
+        UnavailableError: it is not installed.
     """
     for name in [wanted] if wanted else _COMPILERS:
         if path := shutil.which(name):
@@ -67,7 +67,7 @@ def find_compiler(wanted: str = "") -> str:
 
 @functools.lru_cache
 def compiler_version(compiler: str) -> str:
-    """Return the first line of what `compiler --version` says."""
+    """Return the first line that `compiler --version` prints."""
     try:
         done = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -79,7 +79,7 @@ def compiler_version(compiler: str) -> str:
 
 @functools.lru_cache
 def accepts(compiler: str, flag: str) -> bool:
-    """Whether a compiler knows a flag; it is given a GiB of memory and ten seconds to say so."""
+    """Return whether a compiler accepts a flag; the test may use 1 GiB of memory and 10 s."""
     command = [compiler, "-Werror", flag, "-c", "-x", "c", "-o", os.devnull, os.devnull]
 
     def limit() -> None:
@@ -93,19 +93,19 @@ def accepts(compiler: str, flag: str) -> bool:
 
 
 def program_folder() -> Path:
-    """Return the folder of our own programs: $XDG_CACHE_HOME/autotune-programs, else below ~/.cache.
+    """Return the folder of our own programs: $XDG_CACHE_HOME/autotune-programs, by default in ~/.cache.
 
-    It is no part of the results' cache, which a remote run brings home whole.
+    It is not in the cache of results, because a remote run fetches all of that.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")  # the specification says to ignore one that is not absolute
+    base = os.environ.get("XDG_CACHE_HOME", "")  # the specification says to ignore a relative path
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "autotune-programs"
 
 
 def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
-    """Return a program of ours, compiled for this machine; compiled once, and kept.
+    """Return the path of a program of ours; it is compiled for this machine once, and kept.
 
     Raises:
-        UnavailableError: the compiler does not work, or there is nowhere to keep what it makes.
+        UnavailableError: the compiler does not work, or no folder for the program is writable.
     """
     text = source.read_text(encoding="utf-8")
     parts = (text, compiler, compiler_version(compiler), *flags, cpu_name())
@@ -134,19 +134,19 @@ def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
 
 
 def _is_ours(program: Path) -> bool:
-    """Whether this is a program that only we could have written: one in /tmp may be another user's."""
+    """Return whether this program is ours: another user may have put one into /tmp."""
     return program.is_file() and program.stat().st_uid == program.parent.stat().st_uid == os.getuid()
 
 
 def roofline(dtype: str = "float32", cores: int | None = None) -> Roofline | None:
-    """Return the measured limits; measured once for each machine (about a second), and kept.
+    """Return the measured limits; they are measured once for each machine (about a second) and kept.
 
     Args:
-        dtype: float64 has a peak of its own; all others are held against that of float32.
-        cores: of how many; None for all.
+        dtype: float64 has a peak of its own; all others use the peak of float32.
+        cores: how many cores; None for all.
 
     Returns:
-        None where there is no compiler to measure with.
+        None if there is no compiler.
     """
     try:
         program = built_program(_ROOFLINE, find_compiler(os.environ.get("CC", "")), ("-O3", "-march=native"))
@@ -162,7 +162,7 @@ def _output(program: Path) -> list[str]:
 
 
 def _measured(program: Path, cores: int) -> tuple[float, ...]:
-    """Return what so many programs at once printed together, on this host, today or earlier."""
+    """Return the sums of what `cores` programs printed, run at once on this host now or earlier."""
     kept = program.with_name(f"{program.name}.{platform.node()}.{cores}.txt")
     if not kept.exists():
         with ThreadPoolExecutor(cores) as pool:

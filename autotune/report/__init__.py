@@ -1,7 +1,7 @@
-"""The report: a table for the terminal, a page for the browser, PNGs for all else, a line while tuning.
+"""The report: a table for the terminal, a page for the browser, PNGs for documents, a line while tuning.
 
-The table needs `rich`, the page nothing more, the PNGs matplotlib; so a laptop can show what an accelerator
-host measured.
+Table and page need `rich`, the PNGs need matplotlib. None needs an accelerator, so a laptop can show the
+results of a host.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["Live", "Workload", "load", "load_all", "print_table", "write_page", 
 
 
 def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
-    """Read every workload of a cache; what cannot be read is told beside it.
+    """Read every workload of a cache; return the faults of unreadable ones beside them.
 
     Raises:
-        CacheError: there is no such folder.
+        CacheError: the folder does not exist.
         UsageError: nothing was tuned there.
     """
     paths = cache.summaries(cache_root)
@@ -55,7 +55,7 @@ def print_table(workloads: Sequence[Workload], stream: TextIO | None = None) -> 
 
 
 def write_page(workloads: Sequence[Workload], cache_root: Path, out: Path) -> Path:
-    """Write `report.html`: one file, complete in itself.
+    """Write `report.html`: one file that needs no other.
 
     Raises:
         CacheError: it cannot be written.
@@ -68,7 +68,7 @@ def write_page(workloads: Sequence[Workload], cache_root: Path, out: Path) -> Pa
 
 
 def write_plots(workloads: Sequence[Workload], out: Path) -> list[Path]:
-    """Write `<kernel>.png`, which compares its shapes, and `<kernel>/<shapes>.png` for each workload.
+    """Write `<kernel>.png`, a comparison of its shapes, and `<kernel>/<shapes>.png` for each workload.
 
     Raises:
         UnavailableError: matplotlib is not installed.

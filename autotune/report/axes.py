@@ -1,4 +1,4 @@
-"""What charts share: axes, legends, the row that shows a spread."""
+"""Parts that charts share: axes, legends, and the row that shows a spread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from autotune.report.units import ratio
 Item = TypeVar("Item")
 
 POINTS = 800
-"""Most trials drawn one by one in a chart; beyond that they are sampled evenly, and a page stays light."""
+"""Most trials that a chart draws one by one; of more it draws an even sample, which keeps the page small."""
 
 
 def axes(x: Scale, y: Scale, x_name: str, y_name: str) -> Iterator[Mark]:
-    """Draw a grid with its numbers, and the axes' names at their far ends."""
+    """Draw a grid with its numbers, and each axis's name at its end."""
     for value, label in y.ticks():
         yield Path(((x.start, y(value)), (x.end, y(value))), "grid")
         yield Label(x.start - 6, y(value) + 4, label, "muted", 10.5, "end")
@@ -39,7 +39,7 @@ def legend(y: float, entries: list[tuple[str, str, str]]) -> Iterator[Mark]:
 
 
 def sampled(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """Return at most `most` of the items, evenly spaced, the first always among them."""
+    """Return at most `most` of the items, evenly spaced and with the first."""
     return items[:: -(-len(items) // most)] if len(items) > most else items
 
 

@@ -1,4 +1,4 @@
-"""The chart of what each parameter does: for each value, where the configs that have it lie."""
+"""The chart of each parameter's effect: for each of its values, the times of the configs that have it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autotune.report.spread import Effect
 ROWS = 48
 """Most rows in the chart; the parameters that matter least are left out."""
 VALUES = 10
-"""Most values of one parameter: its fastest."""
+"""Most values of one parameter in the chart; the fastest are kept."""
 _GUTTER = 128.0
 _PITCH = 19.0
 
@@ -22,9 +22,9 @@ def effects_chart(every: list[Effect], best: Config, best_ms: float) -> Scene:
     """Draw each parameter's effect, as slowdown against the best.
 
     Args:
-        every: at least one effect, what matters most first.
+        every: at least one effect; the parameter that matters most comes first.
         best: the winner's config, whose values are marked.
-        best_ms: the winner's first reading, for all others are first readings too.
+        best_ms: the winner's first reading, because all other readings are first ones too.
     """
     slowdowns = [time / best_ms for times in every[0].groups.values() for time in times]
     scale = spanning([1.0, *slowdowns], _GUTTER, WIDTH - 8, log=True, margin=0.02)
@@ -54,7 +54,7 @@ def effects_chart(every: list[Effect], best: Config, best_ms: float) -> Scene:
 
 
 def _most_telling(every: list[Effect]) -> list[Effect]:
-    """Return the effects that fit in the chart, the first always."""
+    """Return the effects that fit in the chart; the first is always among them."""
     rows = 0
     shown: list[Effect] = []
     for effect in every:
@@ -78,6 +78,6 @@ def _row(effect: Effect, value: Value, best_ms: float, scale: Scale, y: float) -
 
 
 def _natural_order(values: list[Value]) -> list[Value]:
-    """Return numbers by size, then texts by name."""
+    """Return a sort key: numbers by size, then texts by name."""
     numbers = sorted(value for value in values if not isinstance(value, str))
     return [*numbers, *sorted(value for value in values if isinstance(value, str))]

@@ -16,11 +16,11 @@ from autotune.report.units import duration, figures, ratio, throughput
 ROW = 46.0
 """Pixels from one shape's row to the next."""
 LANE = 12.0
-"""Pixels within which two shapes' trials in a roofline stand in one strip."""
+"""Two shapes whose strips are closer than this, in pixels, share one strip in a roofline."""
 
 
 def kernel_charts(workloads: Sequence[Workload]) -> list[Scene]:
-    """Return the charts that compare the shapes of one kernel; none where nothing ended ok."""
+    """Return the charts that compare the shapes of one kernel; none if no trial ended ok."""
     known = [workload for workload in workloads if workload.best_reading]
     if not known:
         return []
@@ -32,7 +32,7 @@ def kernel_charts(workloads: Sequence[Workload]) -> list[Scene]:
 
 
 def comparison(workloads: Sequence[Workload]) -> Scene:
-    """Draw each shape's best beside its reference: bars from zero, the speed-up at the right."""
+    """Draw each shape's best and its reference as bars from zero, with the speed-up at the right."""
     readings = [(workload.best_reading, workload.reference) for workload in workloads]
     rates = [throughput(reading) for pair in readings for reading in pair if reading]
     scale = Scale(0, max(rate for rate, _ in rates) or 1.0, 0, WIDTH - 92)
@@ -59,7 +59,7 @@ def comparison(workloads: Sequence[Workload]) -> Scene:
 
 
 def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:
-    """Draw `bar` as long as the reading says, with its number behind it."""
+    """Draw `bar` with the length of its reading, and the number behind it."""
     rate, unit = throughput(reading)
     end = max(2.0, scale(rate))
     yield replace(bar, width=end, title=f"{bar.title}: {figures(rate)} {unit}, {duration(reading.median_ms)}")
@@ -68,7 +68,7 @@ def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:
 
 
 def spreads(workloads: Sequence[Workload]) -> Scene:
-    """Draw where all configs of each shape lie, as slowdown against its best: what tuning is worth."""
+    """Draw the slowdown of each shape's configs against its best: it shows what tuning gains."""
     slowdowns = [_slowdowns(workload) for workload in workloads]
     references = [workload.speedup for workload in workloads if workload.speedup]
     everything = [1.0, *references, *(value for group in slowdowns for value in group)]
@@ -93,14 +93,14 @@ def spreads(workloads: Sequence[Workload]) -> Scene:
 
 
 def _slowdowns(workload: Workload) -> list[float]:
-    """Compare first readings: the finalists' second ones are of another time, busier or not."""
+    """Compare first readings: the finalists' second readings are of another time and another load."""
     best = workload.best.metrics if workload.best else None
     readings = [trial.metrics for trial in workload.measured]
     return [reading.median_ms / best.median_ms for reading in readings if reading and best]
 
 
 def roofline(workloads: Sequence[Workload]) -> Scene:
-    """Draw every trial under the machine's measured limits: FLOP/byte against GFLOP/s, both logarithmic."""
+    """Draw every trial below the machine's measured limits: GFLOP/s over FLOP/byte, both logarithmic."""
     roofs = list(dict.fromkeys(workload.roofline for workload in workloads if workload.roofline))
     intensities = [*map(_intensity, workloads), *(roof.ridge for roof in roofs)]
     rates = [rate for workload in workloads for rate in _rates(workload)]
@@ -163,7 +163,7 @@ def _roofline_points(workloads: Sequence[Workload], x: Scale, y: Scale) -> Itera
 
 
 def _names(points: Sequence[Point], top: float) -> Iterator[Label]:
-    """Write each point's title beside it, lower where it would cover another or stand above `top`."""
+    """Put each point's title beside it, or lower if it would cover another or be above `top`."""
     strips = [point.x for point in points]
     placed: list[Label] = []
     for point in sorted(points, key=lambda point: point.y):
@@ -175,7 +175,7 @@ def _names(points: Sequence[Point], top: float) -> Iterator[Label]:
 
 
 def _beside(at: float, baseline: float, text: str, strips: Sequence[float]) -> Label:
-    """Place a label right of its strip, or left where another strip stands in its way and there is room."""
+    """Place a label right of its strip, or left if another strip is in its way and there is room."""
     size = 10.0
     width = text_width(text, size) + 12
     blocked = any(LANE < other - at < width for other in strips)

@@ -1,4 +1,4 @@
-"""The line that tells, while a search runs, how far it is and what it has found."""
+"""The line that shows the progress of a search while it runs, and its best result so far."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autotune.report.units import duration, elapsed
 from autotune.report.visible import encodable, visible
 
 PERIOD_S = 10.0
-"""Seconds between two lines where there is no terminal: a log shows life and stays short."""
+"""Seconds between two lines in a log: often enough to show progress, and the log stays short."""
 _FACTS = 52
-"""Columns that the count, the bar and the facts need; a name that leaves them fewer is cut."""
+"""Columns that the count, the bar and the facts need; a longer name is cut."""
 
 
 class Live:
@@ -26,9 +26,9 @@ class Live:
 
     Args:
         name: kernel and shapes.
-        total: trials to come; None where only a time budget ends the search.
-        budget_s: seconds after which the search ends; None without such a budget.
-        stream: where to; stderr by default, so that a pipe of stdout stays clean.
+        total: how many trials there will be; None if only a time budget ends the search.
+        budget_s: seconds after which the search ends; None if it has no time budget.
+        stream: the output; stderr by default, so that stdout carries only results.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say where it ended, on success and on failure alike."""
+        """Print the last state, after success and after failure."""
         self.close()
 
     def trial(self, trial: Trial) -> None:
-        """Count one more trial, new or from the cache."""
+        """Count one more trial, a new one or one from the cache."""
         self._done += 1
         self._failed += trial.status is not Status.OK
         reading = trial.best_reading
@@ -68,7 +68,7 @@ class Live:
             self._tell()
 
     def close(self) -> None:
-        """Say where it ended; once."""
+        """Print the last state, once."""
         if self._closed:
             return
         self._closed = True
@@ -111,7 +111,7 @@ class Live:
         return ", ".join(facts)
 
     def _left_s(self) -> float | None:
-        """Return the seconds left, by the trials so far or by the budget, whichever is less; None if over."""
+        """Return the seconds left by the trials so far or by the budget, the smaller; None if it is over."""
         spent = time.monotonic() - self._started
         ends = [] if self._budget_s is None else [self._budget_s - spent]
         if self._total and self._done:
@@ -123,5 +123,5 @@ class Live:
 
 
 def _is_window(stream: TextIO) -> bool:
-    """Say whether a line can be rewritten there: not on a terminal without a size (`ssh -tt` in a job)."""
+    """Return whether the stream can rewrite a line; a terminal without a size cannot (`ssh -tt` in a job)."""
     return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0

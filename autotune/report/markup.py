@@ -1,4 +1,4 @@
-"""Build HTML and SVG so that text cannot become markup: what is not `Markup` is escaped."""
+"""Build HTML and SVG: text that is not `Markup` is escaped, so it cannot become markup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VOID = frozenset({"meta", "br", "hr", "link"})
 
 
 class Markup(str):
-    """Text that is markup already; only `element` and literals in this package make it."""
+    """Text that is markup already; only `element`, `joined` and literals in this package make it."""
 
     __slots__ = ()
 
@@ -20,7 +20,7 @@ def element(tag: str, *children: str, **attributes: str | float) -> Markup:
 
     Args:
         tag: the element's name.
-        children: `Markup` as it is; any other text escaped, its control characters made visible.
+        children: `Markup` is kept as it is; other text is escaped, and control characters become visible.
         attributes: values are escaped; `class_` means `class`, and other underscores are dashes.
     """
     opening = "".join(f' {_attribute(name)}="{_escaped(str(value))}"' for name, value in attributes.items())
@@ -30,7 +30,7 @@ def element(tag: str, *children: str, **attributes: str | float) -> Markup:
 
 
 def joined(*parts: str) -> Markup:
-    """Return the parts one after the other, each as `element` would put it."""
+    """Return the parts one after the other, escaped as `element` does."""
     return Markup("".join(part if isinstance(part, Markup) else _escaped(part) for part in parts))
 
 

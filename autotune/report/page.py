@@ -17,9 +17,9 @@ from autotune.report.workload_charts import workload_charts
 from autotune.store.results import speedup
 
 TOP = 10
-"""Configs in a workload's table of the best."""
+"""Configs in a workload's table of best configs."""
 CASES = 3
-"""Failures of one status and one message that are shown with their logs; the others are counted."""
+"""Failures of one status and message that are shown with their logs; the others are only counted."""
 MESSAGES = 8
 """Different messages of one status that are shown."""
 
@@ -29,7 +29,7 @@ def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
 
     Args:
         workloads: sorted by kernel.
-        title: what the report is about: the cache's path.
+        title: the cache's path.
         made_at: when, as text.
     """
     body = (*_header(workloads, title, made_at), *_kernels(workloads), *_environments(workloads))
@@ -58,7 +58,7 @@ def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator
 
 
 def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
-    """Return a workload's figures, and below them its best config over the whole width."""
+    """Return a row of a workload's figures, and below it a row for its best config."""
     cells = []
     for column in columns:
         text = column.cell(workload)
@@ -165,7 +165,7 @@ def _log(workload: Workload, trial: Trial) -> Markup:
 
 
 def _environments(workloads: Sequence[Workload]) -> Iterator[Markup]:
-    """Yield one table for each set of hosts and versions that occurs, with the workloads it holds for."""
+    """Yield a table for each set of hosts and versions, with the workloads that it applies to."""
     yield element("h2", "Hosts and versions")
     groups: dict[tuple[tuple[str, str], ...], list[Workload]] = {}
     for workload in workloads:

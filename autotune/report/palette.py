@@ -1,8 +1,8 @@
-"""The colours by what they mean, on light and dark, chosen so that colour-blind readers tell them apart.
+"""The colours by their meaning, for light and dark pages; colour-blind readers can tell them apart.
 
 Blue against orange is the pair of Okabe and Ito's palette that every kind of colour vision separates
-(https://jfly.uni-koeln.de/color/); nearly all else is a grey. No chart relies on colour alone: the best is a
-circle, the reference a diamond or a dashed line, a failure a cross.
+(https://jfly.uni-koeln.de/color/). Nearly all other colours are greys. No chart relies on colour alone: the
+best is a circle, the reference a diamond or a dashed line, a failure a cross.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Colour(NamedTuple):
-    """One meaning's colour on a light and on a dark page, and how opaque it is painted."""
+    """A meaning's colour on a light and on a dark page, and its opacity."""
 
     light: str
     dark: str
@@ -33,7 +33,7 @@ ROLES = {
 
 
 def stylesheet() -> str:
-    """Return the CSS that gives each role's class its colour, dark where the reader asks so."""
+    """Return the CSS that gives each role's class its colour, dark if the reader prefers that."""
     light = "".join(f"--{name}:{colour.light};" for name, colour in ROLES.items())
     dark = "".join(f"--{name}:{colour.dark};" for name, colour in ROLES.items())
     classes = "".join(

@@ -1,4 +1,4 @@
-"""Draw a scene as a PNG; matplotlib is imported here and nowhere else, and only when a PNG is wanted."""
+"""Draw a scene as a PNG; only this module imports matplotlib, when it draws the first PNG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ALIGNED = {"start": "left", "middle": "center", "end": "right"}
 
 
 def png(scene: Scene) -> bytes:
-    """Return `scene`, drawn in the light colours, as a PNG file's bytes.
+    """Return the content of a PNG file of `scene`, drawn in the light colours.
 
     Raises:
         UnavailableError: matplotlib is not installed.
@@ -35,7 +35,7 @@ def png(scene: Scene) -> bytes:
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=DPI, facecolor=ROLES["card"].light)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
     axes.set_axis_off()
-    # Neighbours of one kind are drawn by one call: a point at a time takes matplotlib seconds.
+    # One call draws neighbours of one kind: one call for each point takes matplotlib seconds.
     for order, (_, marks) in enumerate(itertools.groupby(scene.marks, key=_kind)):
         _draw(axes, list(marks), order)
     image = io.BytesIO()
@@ -64,7 +64,7 @@ def _draw(axes: Axes, marks: list[Mark], order: int) -> None:
             [point.y for point in marks if isinstance(point, Point)],
             linestyle="",
             marker=_MARKERS[mark.shape],
-            # matplotlib gives a diamond's size along its side, a scene along its diagonal.
+            # matplotlib measures a diamond along its side, a scene measures it along its diagonal.
             markersize=2 * mark.radius * (0.71 if mark.shape == "diamond" else 1),
             markeredgewidth=1.2 if mark.shape == "cross" else 0,
             color=colour.light,

@@ -1,4 +1,4 @@
-"""From values to pixels, and the round numbers to write along the way."""
+"""Axes: they turn values into pixels, and choose the round numbers to print."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Scale:
         low: the value at `start`.
         high: the value at `end`; above `low`.
         start: pixels.
-        end: pixels; below `start` where the axis points upwards.
-        log: logarithmic; `low` is then above zero.
-        whole: only whole numbers are written, for counts.
+        end: pixels; smaller than `start` if the axis points upwards.
+        log: whether the axis is logarithmic; `low` must then be above zero.
+        whole: whether to print only whole numbers, for counts.
     """
 
     low: float
@@ -30,12 +30,12 @@ class Scale:
     whole: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the pixel of a value; of the nearer end where the value lies outside."""
+        """Return the pixel of a value; for a value outside the axis, the nearer end."""
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, max(value, self.low)))
         return self.start + (self.end - self.start) * min(1.0, (at - low) / (high - low))
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Return at most about `most` round values inside the axis, each with its text."""
+        """Return about `most` round values inside the axis, or fewer, each with its text."""
         if self.log and self.high / self.low > 4:
             values = _log_ticks(self.low, self.high, most)
         else:
@@ -46,7 +46,7 @@ class Scale:
 def spanning(
     values: Iterable[float], start: float, end: float, log: bool = False, margin: float = 0.05
 ) -> Scale:
-    """Return the scale that just holds `values`, with a margin (a fraction of the axis) at both ends."""
+    """Return the smallest scale for `values`, with a margin (a fraction of the axis) at both ends."""
     known = list(values)
     low, high = min(known), max(known)
     if log:

@@ -1,4 +1,4 @@
-"""A drawing as a list of marks in pixels: what SVG and PNG are both made from."""
+"""A drawing as a list of marks in pixels; SVG and PNG are both made from it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from autotune.report.markup import Markup, element
 from autotune.report.visible import visible
 
 FONT = 12.0
-"""Default text height in pixels; a scene's pixels are about those of a phone's page."""
+"""Default text height in pixels; a scene has about as many pixels as a phone's page."""
 WIDTH = 420.0
-"""Width of every chart in pixels, so that their text is the same size beside each other."""
+"""Width of every chart in pixels; charts of one width have text of one size on a page."""
 _CELL = 0.6
-"""Width of a character over the text's height: on the generous side for the usual sans-serif fonts."""
+"""Width of a character divided by the text's height: enough for the usual sans-serif fonts."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """Text; `y` is its baseline and `anchor` the side that stays at `x` (start, middle, end)."""
+    """Text; `y` is its baseline, and `anchor` the part that is at `x` (start, middle, end)."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Bar:
-    """A filled rectangle; `title` is what hovering shows."""
+    """A filled rectangle; `title` appears when the pointer is on it."""
 
     x: float
     y: float
@@ -70,7 +70,7 @@ Mark = Label | Bar | Path | Point
 
 @dataclass(frozen=True)
 class Scene:
-    """A chart: its marks, and one sentence for who cannot see it."""
+    """A chart: its marks, and a title, which screen readers read out."""
 
     width: float
     height: float
@@ -79,19 +79,19 @@ class Scene:
 
 
 def fit(text: str, width: float, size: float = FONT) -> str:
-    """Cut a text that is wider than `width` pixels, with an ellipsis."""
+    """Cut a text that is wider than `width` pixels, and end it with an ellipsis."""
     text = visible(text)
     cells = max(1, int(width / (_CELL * size)))
     return text if cell_len(text) <= cells else set_cell_size(text, cells - 1).rstrip() + "…"
 
 
 def text_width(text: str, size: float = FONT) -> float:
-    """Return about how many pixels wide a text is."""
+    """Return the approximate width of a text in pixels."""
     return cell_len(text) * _CELL * size
 
 
 def sheet(title: str, subtitle: str, scenes: list[Scene], columns: int = 2) -> Scene:
-    """Lay charts out on one sheet, each in the column that is shortest so far, under a title."""
+    """Put charts on one sheet under a title, each in the column that is shortest so far."""
     gap, top = 28.0, 64.0
     heights = [top] * columns
     marks: list[Mark] = []
@@ -114,7 +114,7 @@ def _shifted(mark: Mark, dx: float, dy: float) -> Mark:
 
 
 def to_svg(scene: Scene) -> Markup:
-    """Return the scene as an inline SVG whose colours are the page's classes."""
+    """Return the scene as an inline SVG; the page's classes give it its colours."""
     return element(
         "svg",
         *_svg_marks(scene),

@@ -1,4 +1,4 @@
-"""The order statistics behind the charts, in plain Python: a report is made where NumPy need not be."""
+"""The order statistics behind the charts, in plain Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autotune.model.trial import Trial
 
 @dataclass(frozen=True)
 class Spread:
-    """Where a set of values lies."""
+    """How a set of values is distributed."""
 
     count: int
     low: float
@@ -24,7 +24,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return the 5th, 25th, 50th, 75th and 95th percentile (nearest rank: values that occurred)."""
+    """Return the 5th, 25th, 50th, 75th and 95th percentile (by nearest rank: each is one of the values)."""
     ordered = sorted(values)
     at = [ordered[min(len(ordered) - 1, int(part * len(ordered)))] for part in (0.05, 0.25, 0.5, 0.75, 0.95)]
     return Spread(len(ordered), *at)
@@ -32,13 +32,13 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Effect:
-    """What one parameter does to the time.
+    """The effect of one parameter on the time.
 
     Attributes:
         name: the parameter.
         explained: the fraction of the variance of log time that it explains by itself (eta squared).
-        groups: value -> the first readings, in ms, of the trials that had it; fastest median first.
-        failures: value -> trials that failed with it.
+        groups: value -> the first readings, in ms, of the trials with this value; the fastest median first.
+        failures: value -> how many trials with this value failed.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Effect:
 
 
 def effects(trials: Sequence[Trial]) -> list[Effect]:
-    """Return the effect of each parameter that took more than one value, the one that matters most first."""
+    """Return the effect of each parameter with more than one value; the largest effect comes first."""
     names = dict.fromkeys(name for trial in trials for name in trial.config)
     found = (_effect(name, trials) for name in names)
     return sorted(
@@ -72,7 +72,7 @@ def _effect(name: str, trials: Sequence[Trial]) -> Effect:
 
 
 def _eta_squared(groups: list[list[float]]) -> float:
-    """Return the variance between groups over the whole variance, of log time: 0 to 1."""
+    """Return which fraction of the variance of log time lies between the groups, from 0 to 1."""
     logs = [[math.log(value) for value in group] for group in groups]
     everything = [value for group in logs for value in group]
     if len(everything) < 2:

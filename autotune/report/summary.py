@@ -1,4 +1,4 @@
-"""The table of best configs as text, the same in the terminal and on the page."""
+"""The text of the table of best configs; terminal and page show the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autotune.report.visible import visible
 
 NOTHING = "–"
 UNSTEADY = "unsteady"
-"""A speed-up that cannot be told: see `autotune.results.speedup`."""
+"""The speed-up if the readings are unsteady: see `autotune.store.results.speedup`."""
 
 
 class Column(NamedTuple):
@@ -40,7 +40,7 @@ def _throughput(workload: Workload) -> str:
     if workload.best_reading is None:
         return NOTHING
     value, unit = throughput(workload.best_reading)
-    return f"{figures(value)} {unit}" if value else NOTHING  # what an imported trial computes is not known
+    return f"{figures(value)} {unit}" if value else NOTHING  # the work of an imported trial is unknown
 
 
 def _roofline(workload: Workload) -> str:
@@ -53,7 +53,7 @@ def _roofline(workload: Workload) -> str:
 
 
 def best_config(workload: Workload) -> str:
-    """Write the best config, or that there is none; parameters that no trial varied tell nothing."""
+    """Return the best config as text, if any; parameters that all trials share are left out."""
     if workload.best is None:
         return "no config ended ok"
     config = workload.best.config
@@ -90,18 +90,18 @@ COLUMNS = (
 
 
 def telling(columns: Sequence[Column], workloads: Sequence[Workload]) -> list[Column]:
-    """Return the columns in which at least one workload has something to say."""
+    """Return the columns in which at least one workload has a value."""
     return [column for column in columns if any(column.cell(workload) != NOTHING for workload in workloads)]
 
 
 def endings(workload: Workload) -> str:
-    """Write how the trials ended and what that took: `478 ok, 5 crash; 1 min 12 s`."""
+    """Return how the trials ended and how long that took: `478 ok, 5 crash; 1 min 12 s`."""
     counts = ", ".join(f"{count} {status.value}" for status, count in statuses(workload.trials))
     return f"{counts or 'no trials'}; {elapsed(workload.elapsed_s)}"
 
 
 def against(workload: Workload) -> str:
-    """Write what the reference is; where a speed-up cannot be told, why; empty without a reference."""
+    """Return the reference's name and, if there is no speed-up, the reason; empty without a reference."""
     if workload.reference is None:
         return ""
     name = f"against {visible(workload.reference_name)}"
@@ -114,7 +114,7 @@ def against(workload: Workload) -> str:
 
 
 def headline(workload: Workload) -> str:
-    """Write the result as one line: `1.32× over numpy: 27.4 ms against 36.2 ms, 78.4 GFLOP/s, 1 tie`."""
+    """Return the result as one line: `1.32× over numpy: 27.4 ms against 36.2 ms, 78.4 GFLOP/s, 1 tie`."""
     if workload.best is None:
         return ""
     rate = _throughput(workload)

@@ -1,4 +1,4 @@
-"""The best configs in a terminal, a narrow terminal, or a pipe."""
+"""Print the best configs to a wide terminal, a narrow one, or a pipe."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from autotune.report.summary import COLUMNS, against, best_config, endings, head
 from autotune.report.visible import encodable, visible
 
 _UNBOUND = 10_000
-"""Columns of a pipe: a row is one line there, for grep and awk to find whole."""
+"""Columns of a pipe: a row is always one line, so that grep and awk get all of it."""
 _STYLES = {"kernel": "bold", "best config": "cyan", "reference": "dim"}
 _BELOW = {"ok trials", "spent"}
-"""What the lines below the table tell."""
+"""Columns that are printed below the table."""
 _WIDE = {"backend", "best config"}
-"""What they tell, too, where the terminal is not wide enough."""
+"""Columns that are printed there too if the terminal is not wide enough."""
 
 
 def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | None = None) -> None:
     """Print the best config of each workload, and how all its trials ended.
 
-    A terminal too narrow for the table gets a few lines a workload instead. Colours go to a terminal only;
-    what `stream` cannot encode is replaced.
+    A terminal that is too narrow for the table gets a few lines for each workload. Only a terminal gets
+    colours. Characters that `stream` cannot encode are replaced.
 
     Args:
-        workloads: in the order to print.
-        stream: stdout.
+        workloads: printed in this order.
+        stream: where to print.
         width: columns, instead of the terminal's.
     """
-    # A remote run writes into a pipe that ends in a terminal; its width comes along as $COLUMNS.
+    # The output of a remote run is a pipe that ends in a terminal; $COLUMNS has that terminal's width.
     known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
     columns = width or (None if known else _UNBOUND)
     console = Console(file=stream, width=columns, highlight=False, emoji=False)
@@ -82,12 +82,12 @@ def _table(workloads: Sequence[Workload], encoding: str, below: set[str]) -> Ren
 
 
 def _facts(workload: Workload, below: set[str]) -> list[str]:
-    """Return what of a workload's row stands below the table."""
+    """Return the part of a workload's row that is printed below the table."""
     return [column.cell(workload) for column in COLUMNS if column.heading in below & _WIDE]
 
 
 def _style(workload: Workload) -> str:
-    """Return the style of a speed-up: green is only what beats the reference."""
+    """Return the style of a speed-up: green if it beats the reference."""
     return "yellow" if workload.speedup is not None and workload.speedup < 1 else "bold green"
 
 

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: three figures, and the unit that fits."""
+"""Numbers for people: three significant figures, and the unit that fits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def duration(milliseconds: float) -> str:
 
 
 def interval(low_ms: float, high_ms: float) -> str:
-    """Write two times with their unit once, where it is the same: `27.1–27.6 ms`."""
+    """Write two times, with the unit only once if it is the same: `27.1–27.6 ms`."""
     low, unit = duration(low_ms).split(" ")
     high = duration(high_ms)
     return f"{low}–{high}" if high.endswith(f" {unit}") else f"{low} {unit}–{high}"
@@ -53,7 +53,7 @@ def ratio(value: float) -> str:
 
 
 def throughput(metrics: Metrics) -> tuple[float, str]:
-    """Return what a kernel achieves and its unit; bytes moved where it does no arithmetic (a transpose)."""
+    """Return a kernel's rate and its unit; bytes moved if the kernel does no arithmetic (a transpose)."""
     return (metrics.gflops, "GFLOP/s") if metrics.gflops > 0 else (metrics.gbytes_per_s, "GB/s")
 
 

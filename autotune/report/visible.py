@@ -1,4 +1,4 @@
-"""Make text from another machine safe to show: nothing in it can move a cursor, recolour a line or hide."""
+"""Make text from another machine safe to show: it cannot move the cursor, change colours or hide text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _ASCII_STAND_INS = str.maketrans(
 def visible(text: str, keep: str = "") -> str:
     r"""Replace every character that is not printable by its escape (`\x1b`, `\u202e`, `\ud800`).
 
-    `str.isprintable` refuses what drives terminals (C0 and C1 controls), what reorders text (bidirectional
-    overrides), what cannot be encoded (lone surrogates) and what cannot be seen (zero-width characters).
+    Among the characters that are not printable for `str.isprintable` are those that control terminals (C0 and
+    C1), reorder text (bidirectional overrides), cannot be encoded (lone surrogates) or have no width.
 
     Args:
         text: from a cache, a log or a compiler.
-        keep: characters to leave as they are, such as a log's newlines.
+        keep: characters to leave unchanged, such as a log's newlines.
     """
     if text.isprintable():
         return text
@@ -26,7 +26,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Replace what `encoding` has no character for: our own signs by look-alikes, the rest by escapes."""
+    """Replace characters that `encoding` lacks: our own signs by similar ones, all others by escapes."""
     if encoding.lower().replace("-", "").startswith("utf"):
         return text
     return text.translate(_ASCII_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)

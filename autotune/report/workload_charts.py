@@ -1,4 +1,4 @@
-"""The charts of one workload: distribution, progress, failures, and beside them the parameters' effects."""
+"""The charts of one workload: distribution, progress, failures, and the effects of the parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BINS = 36
 
 
 def workload_charts(workload: Workload) -> list[Scene]:
-    """Return the charts of one workload; those that have nothing to show are left out."""
+    """Return the charts of one workload; empty charts are left out."""
     charts = []
     best = workload.best
     if best and best.metrics and best.best_reading:
@@ -34,7 +34,7 @@ def workload_charts(workload: Workload) -> list[Scene]:
 
 
 def distribution(workload: Workload, best_ms: float) -> Scene:
-    """Draw a histogram of every config's first reading, and where reference and best (confirmed) stand."""
+    """Draw a histogram of all configs' first readings, with the reference and the confirmed best."""
     times = [trial.metrics.median_ms for trial in workload.measured if trial.metrics]
     reference = [workload.reference.median_ms] if workload.reference else []
     x = spanning([best_ms, *times, *reference], LEFT, WIDTH - 6, log=True, margin=0.03)
@@ -55,7 +55,7 @@ def distribution(workload: Workload, best_ms: float) -> Scene:
 
 
 def _uprights(workload: Workload, best_ms: float, x: Scale, y: Scale) -> Iterator[Mark]:
-    """Draw the best and the reference as lines whose labels neither crosses: the outer line is the taller."""
+    """Draw lines for the best and the reference; the outer is taller, so that no line crosses a label."""
     lines = [("best", best_ms, f"best {duration(best_ms)}")]
     if workload.reference:
         median = workload.reference.median_ms
@@ -69,7 +69,7 @@ def _uprights(workload: Workload, best_ms: float, x: Scale, y: Scale) -> Iterato
 
 
 def progress(workload: Workload) -> Scene:
-    """Draw each trial as it was measured, and the best so far: how fast the search got where it got."""
+    """Draw each trial in the order of measuring, and the best so far: it shows how fast the search was."""
     moments, unit = _moments(workload)
     times = [trial.metrics.median_ms for _, trial in moments if trial.metrics]
     reference = [workload.reference.median_ms] if workload.reference else []
@@ -91,10 +91,10 @@ def progress(workload: Workload) -> Scene:
 
 
 def _moments(workload: Workload) -> tuple[list[tuple[float, Trial]], str]:
-    """Return (when, trial) in the order of the search, and the unit of when.
+    """Return (when, trial) in the order of the search, and the unit of `when`.
 
-    Seconds since this search began, where its trials say when they started. Else, and for a search that found
-    everything in the cache, the trials' order: days may lie between results of several searches.
+    It is seconds since this search began, if its trials have a start time. If they have none, or if all
+    results came from the cache, it is the trials' order: results of several searches may be days apart.
     """
     here = sorted((trial for trial in workload.trials if trial.order >= 0), key=lambda trial: trial.order)
     if not any(trial.metrics for trial in here):
@@ -142,7 +142,7 @@ def _best_so_far(moments: list[tuple[float, Trial]], x: Scale, y: Scale) -> Iter
 
 
 def failures(workload: Workload) -> Scene:
-    """Draw how many trials ended in each status other than ok."""
+    """Draw how many trials ended in each status except ok."""
     counts = [(status, count) for status, count in statuses(workload.trials) if status is not Status.OK]
     left, pitch = 128.0, 24.0
     scale = Scale(0, max(count for _, count in counts), left, WIDTH - 90)

@@ -1,4 +1,4 @@
-"""Strategies: which configs to try next. `get` makes one by name; `DEFAULT` is the one that wins."""
+"""Strategies: which configs to try next. `get` makes one by name; `DEFAULT` finds good configs soonest."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STRATEGIES: dict[str, Callable[[int], Strategy]] = {
 
 
 def get(name: str = DEFAULT, seed: int = 0) -> Strategy:
-    """Make the strategy of a name, for one search.
+    """Make the named strategy, for one search.
 
     Args:
         name: `bayesian`, `exhaustive` or `random`.
-        seed: decides all that chance decides in it.
+        seed: of its random numbers.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no strategy has this name.
     """
     if name not in STRATEGIES:
         raise UsageError(f"search: no strategy {name!r}{nearest(name, STRATEGIES)}")

@@ -15,8 +15,8 @@ class Observation:
 
     Args:
         config: the config.
-        cost: what is minimized (median time in ms); None where the config failed or is still being measured.
-        pending: True while it is being compiled or measured.
+        cost: the median time in ms, to be minimized; None if the config failed or is still being measured.
+        pending: True while the config is being compiled or measured.
     """
 
     config: Config
@@ -25,12 +25,12 @@ class Observation:
 
 
 class Strategy(Protocol):
-    """(space, history) -> the next configs.
+    """Choose the next configs from a space and the history of a search.
 
-    A strategy is made anew for each search, is deterministic under its seed, never proposes a config that it
-    proposed before, that is in `history`, or that is outside `space`, and returns fewer than `count` configs
-    (at last none) only when the space is exhausted. From call to call the history only grows, and its pending
-    entries settle where they stand.
+    Each search makes a new strategy. With the same seed and history a strategy proposes the same configs. It
+    never proposes a config twice, one that is in `history`, or one outside `space`. It returns fewer than
+    `count` configs only when the space is exhausted. From call to call the history only grows, and a pending
+    entry is replaced by its outcome in the same place.
     """
 
     def propose(

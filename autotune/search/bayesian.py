@@ -1,9 +1,9 @@
-"""Bayesian search: model the cost of every config, and try the one that promises the largest improvement.
+"""Bayesian search: model the cost of every config, and try the one with the largest expected improvement.
 
-After a few random configs, a Gaussian process over the logarithm of the cost is asked for the expected
-improvement on the best so far (Jones, Schonlau and Welch, 1998), times the chance that a config does not
-fail. Logarithms above the median count for less: by how much a slow config is slow says little about the
-fast ones.
+The first few configs are random. Then a Gaussian process models the logarithm of the cost. It gives each
+config's expected improvement on the best so far (Jones, Schonlau and Welch, 1998), which is multiplied by the
+probability that the config works. Logarithms above the median are compressed: the exact cost of a slow config
+says little about fast ones.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from autotune.search._history import Settled
 from autotune.search.gaussian_process import Codes, Distance, Fit, Floats, Posterior
 from autotune.search.pool import Pool, Rows
 
-_FIRST = 8  # random configs before the model is asked
-_SUCCESSES = 3  # of them at least, so that there is a spread to model
-_SLOW_HALF = 0.3  # what a logarithm above the median counts
-_SHORTLIST = 512  # of the candidates, the best are followed until the next fit
-_LEARNED = 256  # costs fitted at once: the best half of them and a sample of the rest
-_WEIGHED = 96  # of these, those that decide the model's weights: the best half and some of the rest
-_GROWTH, _LEAST_STEP, _LARGEST_STEP = 0.2, 4, 48  # observations between two fits
-_STEPS_FIRST, _STEPS = 30, 6  # gradients for the first fit and for later ones, which start from the last
-_SUPPOSED = 256  # configs in flight that are reckoned with
-_WORKED, _FAILED = -1.0, 1.0  # what the model of faults is taught
+_FIRST = 8  # random configs before the model is used
+_SUCCESSES = 3  # that must have worked before the model is used: fewer have no spread to model
+_SLOW_HALF = 0.3  # weight of the part of a logarithm that is above the median
+_SHORTLIST = 512  # best candidates that are kept until the next fit
+_LEARNED = 256  # most costs in a fit: half of them the best, half a sample of the rest
+_WEIGHED = 96  # most costs that decide the model's weights: half of them the best
+_GROWTH, _LEAST_STEP, _LARGEST_STEP = 0.2, 4, 48  # observations between two fits: growth as a fraction of all
+_STEPS_FIRST, _STEPS = 30, 6  # gradient steps of the first fit, and of later fits, which start from the last
+_SUPPOSED = 256  # most pending configs that the model assumes to go as expected
+_WORKED, _FAILED = -1.0, 1.0  # the values that the model of failures learns
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Logarithms of costs -> the model's costs, of mean 0 and deviation 1."""
+    """Turn logarithms of costs into the model's costs, of mean 0 and standard deviation 1."""
 
     median: float
     mean: float
@@ -54,7 +54,7 @@ class _Scale:
 
 
 class _Outlook:
-    """What the next observations promise, for a shortlist of candidates, from one fit until the next."""
+    """The expected improvement of a shortlist of candidates, from one fit until the next."""
 
     def __init__(
         self, candidates: Rows, costs: Posterior, faults: Posterior | None, scale: _Scale, best: float
@@ -77,7 +77,7 @@ class _Outlook:
         self.places = {row: place for place, row in enumerate(self.rows.tolist())}
 
     def observe(self, row: int, code: Codes, log: float) -> None:
-        """Take in what became of a config on the shortlist; `log` is NaN where it failed."""
+        """Add the outcome of a config on the shortlist; `log` is NaN if it failed."""
         if self.faults:
             self.faults.observe(self.places[row], code, _FAILED if math.isnan(log) else _WORKED)
         if not math.isnan(log):
@@ -86,7 +86,7 @@ class _Outlook:
             self._best = min(self._best, cost)
 
     def promise(self, costs: Posterior) -> Floats:
-        """Return each candidate's expected improvement, times its chance to work."""
+        """Return each candidate's expected improvement, times the probability that it works."""
         improvement = costs.deviation * _expected_improvement((self._best - costs.mean) / costs.deviation)
         if self.faults is None:
             return np.asarray(improvement)
@@ -94,10 +94,10 @@ class _Outlook:
 
 
 class Bayesian:
-    """Propose the configs of largest expected improvement; made anew for each search.
+    """Propose the configs with the largest expected improvement; each search needs an instance of its own.
 
-    Each proposal follows from all that is known then; only the model's weights are fitted at intervals,
-    whenever the history has grown by a fifth.
+    Each proposal uses every outcome known by then. Only the model's weights are fitted at intervals, whenever
+    the history has grown by a fifth.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -114,7 +114,7 @@ class Bayesian:
     def propose(
         self, space: SearchSpace, history: Sequence[Observation], count: int
     ) -> list[dict[str, Value]]:
-        """Return up to `count` configs: the first ones drawn at random, then those that promise most."""
+        """Return up to `count` configs: random ones at first, then the most promising ones."""
         if self._pool is None:
             self._pool = Pool(space, self.seed)
             self._distance = Distance([len(values) for values in space.parameters.values()])
@@ -136,7 +136,7 @@ class Bayesian:
         return [pool.config(row) for row in rows]
 
     def _promising(self, pool: Pool, pending: list[int], count: int) -> list[int]:
-        """Return the free rows that promise most, each supposing that the ones before it go as expected."""
+        """Return the free rows with the largest expected improvement, if those before go as expected."""
         outlook = self._updated(pool, pending)
         posterior = outlook.costs.branch()
         for row in pending[: posterior.room]:
@@ -152,7 +152,7 @@ class Bayesian:
         return picked + pool.draw(count - len(picked))
 
     def _updated(self, pool: Pool, pending: list[int]) -> _Outlook:
-        """Return the outlook after all that settled, with the pending rows on its shortlist."""
+        """Return the outlook after all outcomes, with the pending rows on its shortlist."""
         outlook, new = self._outlook, range(self._absorbed, len(self._rows))
         self._absorbed = len(self._rows)
         if (
@@ -171,7 +171,7 @@ class Bayesian:
         return outlook
 
     def _refitted(self, pool: Pool, pending: list[int]) -> _Outlook:
-        """Fit the weights to what is known, and choose a shortlist."""
+        """Fit the weights to the known outcomes, and choose a shortlist."""
         rows, logs = np.array(self._rows, np.intp), np.array(self._logs)
         order = np.argsort(logs, kind="stable")  # failures last
         worked, failed = np.split(rows[order], [np.count_nonzero(~np.isnan(logs))])
@@ -193,7 +193,7 @@ class Bayesian:
         return outlook
 
     def _posterior(self, of: str, measured: Codes, costs: Floats, candidates: Codes) -> Posterior:
-        """Model costs or faults, with weights fitted from where the last fit of their kind ended."""
+        """Model costs or failures; the fit of the weights starts from the last fit of the same kind."""
         start, steps = self._distance.prior(), _STEPS_FIRST
         if of in self._fits:
             start, steps = self._fits[of], _STEPS
@@ -213,9 +213,10 @@ def _blas() -> ThreadpoolController:
 
 
 def _expected_improvement(lead: Floats) -> Floats:
-    """Return the expected improvement of a standard normal, by how far the best lies above the mean.
+    """Return the expected improvement of a standard normal; `lead` is how far the best lies above the mean.
 
-    With Sampford's bound on Mills' ratio (1953): exact at 0 and far out, within 4 % between, never 0/0.
+    It uses Sampford's bound on Mills' ratio (1953): exact at 0 and in the limit, within 4 % between, and
+    never 0/0.
     """
     x = np.abs(lead)
     root = np.sqrt(x * x + 8)
@@ -224,5 +225,5 @@ def _expected_improvement(lead: Floats) -> Floats:
 
 
 def _normal_below(x: Floats) -> Floats:
-    """Return the chance of a standard normal below x, by the logistic curve nearest to it (within 0.01)."""
+    """Return the probability that a standard normal is below x, by a logistic curve (error below 0.01)."""
     return np.asarray(1 / (1 + np.exp(-1.702 * np.clip(x, -50, 50))))

@@ -14,14 +14,14 @@ class Exhaustive:
     """Propose every config of the space, in its order; made anew for each search."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed  # decides nothing here: every strategy is made the same way
+        self.seed = seed  # unused; `get` passes a seed to every strategy
         self._tried = Tried()
         self._rest: Iterator[dict[str, Value]] | None = None
 
     def propose(
         self, space: SearchSpace, history: Sequence[Observation], count: int
     ) -> list[dict[str, Value]]:
-        """Return the next `count` configs that were not tried."""
+        """Return the next `count` untried configs."""
         self._rest = self._rest or iter(space)
         self._tried.read(space, history)
         new = (config for config in self._rest if self._tried.claim(space, config))

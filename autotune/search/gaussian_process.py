@@ -1,9 +1,9 @@
-"""A Gaussian process over configs: what a cost is likely to be where nothing was measured yet.
+"""A Gaussian process over configs: it predicts the cost of configs that were not measured yet.
 
-Configs correlate by a Matern 5/2 function of a distance that adds up over the parameters: how far apart two
-values stand in their order, and whether they differ at all, each with a weight of its own. The weights are
-those under which the costs seen so far are most likely (Rasmussen and Williams, "Gaussian Processes for
-Machine Learning", 2006, algorithm 2.1 and equation 5.9).
+The correlation of two configs is a Matern 5/2 function of their distance. The distance is a weighted sum
+over the parameters: how far apart two values are in their order, and whether they differ at all. The weights
+are those that make the known costs most likely (Rasmussen and Williams, "Gaussian Processes for Machine
+Learning", 2006, algorithm 2.1 and equation 5.9).
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ Floats = NDArray[np.floating]
 Singles = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
-_AT_ONCE = 512  # candidates correlated at once: as many as stay in the cache
-_JITTER = 1e-3  # noise that is always there: keeps near-twins apart, in single precision too
-_ORDER_WEIGHT, _DIFFERENCE_WEIGHT, _NOISE = 1.0, 0.1, 1e-3  # where the fit starts, and what it is drawn to
-_WEIGHT_SPREAD, _NOISE_SPREAD = 1.5, 2.0  # standard deviations, of logarithms, around these
+_AT_ONCE = 512  # candidates correlated at once: so many fit in the cache
+_JITTER = (
+    1e-3  # noise that is always added: without it similar configs make a matrix singular in single precision
+)
+_ORDER_WEIGHT, _DIFFERENCE_WEIGHT, _NOISE = 1.0, 0.1, 1e-3  # the start of the fit, and the means of its prior
+_WEIGHT_SPREAD, _NOISE_SPREAD = 1.5, 2.0  # the prior's standard deviations, of the logarithms
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights that explain some costs; `weights` has one for each feature of the `Distance`."""
+    """Weights fitted to some costs; `weights` has one for each feature of the `Distance`."""
 
     weights: Floats
     noise: float
@@ -37,8 +39,8 @@ class Distance:
     """The squared distance between configs given as value indices: a weighted sum over features.
 
     Args:
-        sizes: how many values each parameter has. One with two values has one feature, others have two: the
-            squared distance in order, from 0 to 1, and whether the values differ.
+        sizes: how many values each parameter has. A parameter with more than two values has two features: the
+            squared distance in order, from 0 to 1, and whether the values differ. Others have the latter.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -54,17 +56,17 @@ class Distance:
         self._prior = np.log(np.append(orders, differences[self._differing]))
 
     def prior(self) -> Fit:
-        """Return what to believe before any cost is known."""
+        """Return the weights to use before any cost is known."""
         return Fit(np.exp(self._prior), _NOISE)
 
     def one_hot(self, codes: Codes) -> Singles:
-        """Return the left factor of distances from these configs: `one_hot(codes) @ to(...)`."""
+        """Return the left factor of the distances from these configs: `one_hot(codes) @ to(...)`."""
         rows = np.zeros((len(codes), self._offsets[-1]), np.float32)
         rows[np.arange(len(codes))[:, None], codes + self._offsets[:-1]] = 1
         return rows
 
     def to(self, codes: Codes, weights: Floats) -> Singles:
-        """Return the right factor: how far each value of each parameter is from these configs' values."""
+        """Return the right factor: each value's distance from these configs' values."""
         order, difference = np.zeros((2, len(self._longest), 1), np.float32)
         order[self._ordered, 0] = weights[: len(self._ordered)]
         difference[self._differing, 0] = weights[len(self._ordered) :]
@@ -72,7 +74,7 @@ class Distance:
         return np.asarray(order[self._parameter] * apart**2 + difference[self._parameter] * (apart != 0))
 
     def _places(self, codes: Codes) -> Singles:
-        """Return where each value stands in its parameter's order, from 0 to 1."""
+        """Return the position of each value in its parameter's order, from 0 to 1."""
         return (codes / self._longest).astype(np.float32)
 
     def _pairs(self, codes: Codes) -> Singles:
@@ -83,16 +85,16 @@ class Distance:
         return np.asarray(features.reshape(len(features), -1), np.float32)
 
     def fit(self, codes: Codes, costs: Floats, start: Fit, steps: int) -> Fit:
-        """Climb towards the weights under which `costs` are most likely, their scale being free.
+        """Search for the weights that make `costs` most likely, whatever their scale.
 
-        Rprop (Riedmiller and Braun, 1993) on the logarithms: it needs signs of the gradient only, so a cliff
-        in the likelihood throws it nowhere.
+        The method is Rprop (Riedmiller and Braun, 1993) on the logarithms of the weights. It uses only the
+        gradient's signs, so a steep likelihood cannot make it overshoot.
 
         Args:
             codes: the configs measured.
             costs: their costs, of mean 0.
             start: weights to start from, such as the last fit's.
-            steps: gradients to take.
+            steps: how many gradient steps to take.
         """
         count, pairs = len(costs), self._pairs(codes)
         costs, identity = costs.astype(np.float32), np.eye(len(costs), dtype=np.float32)
@@ -125,7 +127,7 @@ def _matern(squared: Floats) -> tuple[Floats, Floats]:
 
 
 def correlate(squared: Singles) -> Singles:
-    """Return the correlation at a squared distance; mostly in place, for here a search spends its time."""
+    """Return the correlation at a squared distance; in place, since it takes most of a search."""
     root = np.asarray(np.sqrt(5 * squared), np.float32)
     correlation = np.asarray(root / 3, np.float32)
     correlation += 1
@@ -137,15 +139,15 @@ def correlate(squared: Singles) -> Singles:
 
 
 class Posterior:
-    """Mean and variance of the cost of many candidates, brought up to date one observation at a time.
+    """Mean and variance of the cost of many candidates, updated by one observation at a time.
 
-    The rows of `_basis` are the candidates' correlations with each observation, made independent of the rows
-    above (a growing Cholesky factor), so an observation costs one product of that matrix with a vector.
+    A row of `_basis` is the candidates' correlations with one observation, made independent of the rows above
+    (a growing Cholesky factor). So an observation costs one product of a matrix and a vector.
 
     Attributes:
         mean: the expected cost of each candidate.
-        variance: relative to the variance of costs overall; until candidates are chosen to `keep`, what the
-            nearest observation alone leaves of it.
+        variance: relative to the variance of all costs. Before `keep` is called it is an upper bound, from
+            the nearest observation alone.
     """
 
     def __init__(
@@ -169,11 +171,11 @@ class Posterior:
             self.variance[part] = 1 - correlations.max(axis=0) ** 2 / (1 + fit.noise + _JITTER)
 
     def _correlations(self, codes: Codes) -> Singles:
-        """Return how each config measured correlates with each of some configs."""
+        """Return the correlation of each measured config with each of these configs."""
         return correlate(self._columns.T @ self._distance.one_hot(codes).T)
 
     def keep(self, places: NDArray[np.intp], room: int) -> None:
-        """Forget all candidates but those at `places`, and make room for `room` more observations."""
+        """Drop all candidates except those at `places`, and make room for `room` more observations."""
         kept, rows = self._candidates[places], len(self._inverse)
         self._basis = np.empty((rows + room, len(places)), np.float32)
         known = np.matmul(self._inverse, self._correlations(kept), out=self._basis[:rows])
@@ -183,7 +185,7 @@ class Posterior:
 
     @property
     def room(self) -> int:
-        """How many more observations fit in."""
+        """How many more observations fit."""
         return len(self._basis) - self._rows
 
     @property
@@ -192,7 +194,7 @@ class Posterior:
         return np.asarray(np.sqrt(np.maximum(self.variance, _JITTER) * self._scale), float)
 
     def observe(self, place: int, code: Codes, cost: float | None) -> None:
-        """Take in a candidate's cost; None supposes the expected one, which narrows the variance only.
+        """Add a candidate's cost; None assumes the expected cost, which changes only the variance.
 
         Args:
             place: which candidate.
@@ -210,5 +212,5 @@ class Posterior:
         self._rows += 1
 
     def branch(self) -> Posterior:
-        """Return a copy on which to suppose observations; valid until this one observes again."""
+        """Return a copy for assumed observations; it is valid until the next observation of the original."""
         return copy.copy(self)

@@ -1,4 +1,4 @@
-"""The configs that a model chooses among: the whole space, or a sample of one too large to list."""
+"""The configs that a model chooses from: the whole space, or a sample if the space is too large to list."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from autotune.model.space import Config, Indices, SearchSpace, Value
 
 Rows = NDArray[np.intp]
 
-_LISTED = 1 << 22  # products up to this size are listed whole
-_SAMPLE = 20_000  # configs drawn from a larger one
-_AT_ONCE = 8_192  # candidates scored at once: of more, those near the best and a sample of the rest
-_NEAR = 2  # parameters in which a config near the best may differ
+_LISTED = 1 << 22  # spaces up to this size are listed whole
+_SAMPLE = 20_000  # configs drawn from a larger space
+_AT_ONCE = 8_192  # most candidates scored at once: those near the best, and a sample of the rest
+_NEAR = 2  # a config near the best differs from it in at most so many parameters
 
 
 class Pool:
-    """Configs by row, and which of them are free.
+    """Configs by row number, and which of them are free.
 
     Attributes:
-        codes: their value indices.
-        free: which were neither tried nor proposed.
+        codes: the value indices of each config.
+        free: whether each config is neither tried nor proposed.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -42,7 +42,7 @@ class Pool:
         return self._space.config(self.codes[row].tolist())
 
     def row(self, config: Config) -> int | None:
-        """Return the row of a config, added where the pool is a sample; None for one outside the space."""
+        """Return the row of a config, or None if it is outside the space; a pool that is a sample adds it."""
         try:
             indices = self._space.indices(config)
         except UsageError:
@@ -52,24 +52,24 @@ class Pool:
         return self._rows.get(indices)
 
     def draw(self, count: int) -> list[int]:
-        """Return up to `count` free rows, evenly drawn."""
+        """Return up to `count` free rows, drawn at random."""
         if count == 0:
             return []
         free = np.flatnonzero(self.free)
         return list(map(int, self._rng.choice(free, min(count, len(free)), replace=False)))
 
     def refill(self, count: int) -> None:
-        """See to `count` free rows, where the space has that many beyond the sample."""
+        """Add configs until `count` rows are free, if the space has that many."""
         if self._grows and np.count_nonzero(self.free) < count:
             rest = (new for new in map(self._space.indices, self._space) if new not in self._rows)
             self._add(islice(rest, max(count, _SAMPLE)))
 
     def sample(self, rows: Rows, count: int) -> Rows:
-        """Return up to `count` of some rows, evenly drawn."""
+        """Return up to `count` of these rows, drawn at random."""
         return rows if len(rows) <= count else self._rng.choice(rows, count, replace=False)
 
     def candidates(self, best: Sequence[int]) -> Rows:
-        """Return free rows to score: all, or those near the best and as many others."""
+        """Return the free rows to score: all, or those near the best and as many others."""
         if self._grows:
             near = (each for row in best for each in self._space.neighbours(self.config(row)))
             self._add(new for new in map(self._space.indices, near) if new not in self._rows)

@@ -1,4 +1,4 @@
-"""Random search: configs drawn evenly, none twice."""
+"""Random search: every config is equally likely, and none is drawn twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotune.model.space import SearchSpace, Value
 from autotune.search._base import Observation
 from autotune.search._history import Tried
 
-_DRAWN_AT_ONCE = 10_000  # where a space is too large to be put in random order whole
+_DRAWN_AT_ONCE = 10_000  # if the space is too large to be shuffled whole
 
 
 class Random:
@@ -24,7 +24,7 @@ class Random:
     def propose(
         self, space: SearchSpace, history: Sequence[Observation], count: int
     ) -> list[dict[str, Value]]:
-        """Return the next `count` configs that were not tried."""
+        """Return the next `count` untried configs."""
         if self._order is None:
             self._order = self._shuffled(space)
         self._tried.read(space, history)
@@ -32,6 +32,6 @@ class Random:
         return list(islice(new, count))
 
     def _shuffled(self, space: SearchSpace) -> Iterator[dict[str, Value]]:
-        """Yield samples, and at last what no sample held."""
+        """Yield random samples, then the configs that no sample contained."""
         drawn = space.sample(random.Random(self.seed), _DRAWN_AT_ONCE)
         return chain(drawn, space)

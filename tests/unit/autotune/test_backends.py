@@ -68,7 +68,7 @@ def test_flags_are_part_of_the_fingerprint_and_of_the_object(tmp_path: Path) -> 
 
 def test_more_tensors_than_the_runner_passes_are_refused(tmp_path: Path) -> None:
     many = tuple(TensorSpec(f"t{i}", (1,)) for i in range(9))
-    with pytest.raises(UsageError, match="at most 8 tensors, not 10"):
+    with pytest.raises(UsageError, match="at most 8 tensors, got 10"):
         CBackend().build(GOOD, "add", many, OUTPUTS, tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_show_prints_a_failure_with_its_log(tuned, capsys):
 
 
 def test_a_whole_cache_verifies(tuned, capsys):
-    assert "4 trials read: all whole, all good here\n" == said(capsys, "verify", "--cache-dir", tuned)
+    assert "4 trials read: no problems found\n" == said(capsys, "verify", "--cache-dir", tuned)
 
 
 def test_verify_finds_a_hostile_pickle_and_runs_nothing(tuned, tmp_path, capsys):
@@ -122,7 +122,7 @@ def test_verify_tells_what_a_killed_tuner_left_and_clean_removes_it(tuned, capsy
     assert f"incomplete: {path}: its last record is torn" in text
     assert "4 trials read: 2 incomplete\n" in text
     said(capsys, "clean", "--cache-dir", tuned)
-    assert "4 trials read: all whole, all good here\n" == said(capsys, "verify", "--cache-dir", tuned)
+    assert "4 trials read: no problems found\n" == said(capsys, "verify", "--cache-dir", tuned)
 
 
 def test_verify_says_what_would_be_measured_again_here_and_why(tuned, capsys, monkeypatch):
@@ -134,7 +134,7 @@ def test_verify_says_what_would_be_measured_again_here_and_why(tuned, capsys, mo
 def test_verify_says_that_a_kernel_of_ours_writes_another_source_now(tmp_path, capsys, monkeypatch):
     kernel, inputs = transpose.kernel, transpose.inputs(24, 40)
     run(tmp_path, first_of(kernel.space(inputs.specs)), kernel=kernel, inputs=inputs)
-    assert "1 trials read: all whole, all good here\n" == said(capsys, "verify", "--cache-dir", tmp_path)
+    assert "1 trials read: no problems found\n" == said(capsys, "verify", "--cache-dir", tmp_path)
     source = kernel.generators["c"]
     changed = {**kernel.generators, "c": lambda *words: source(*words) + "/* new */\n"}
     monkeypatch.setattr(transpose, "kernel", replace(kernel, generators=changed))
