@@ -87,7 +87,7 @@ class Backend(Protocol):
             entry: the symbol or function to call.
             inputs: specs of the inputs.
             outputs: specs of the outputs.
-            folder: where the objects go; it exists.
+            folder: for the objects; it exists.
 
         Raises:
             UnavailableError: this machine does not have the compiler.
@@ -106,7 +106,7 @@ class Backend(Protocol):
         """Load a candidate and bind it to its tensors; only `autotune/sites/runner.py` calls this.
 
         Args:
-            artifact: what was built.
+            artifact: the built candidate.
             addresses: of each input, then of each output, in this process.
         """
         ...

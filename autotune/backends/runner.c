@@ -1,11 +1,11 @@
-/* Loads candidates and calls them: a small process, of which each candidate gets a copy by fork.
+/* Loads candidates and calls them: a small process, which is forked for each candidate.
  *
  * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS OFFSET...  (OFFSET LENGTH PROTECTION)...
  *
- * SOCKET brings "object\0entry\0" with one descriptor: the candidate's own socket. The answer is its process id.
- * It is a child of our parent (CLONE_PARENT), who watches it, buries it, and commands it over its socket:
- * {calls, samples, sweep}. It answers {0, nanoseconds...}, or {1} and a text. autotune/runner.py is the same for
- * candidates in Python. */
+ * SOCKET delivers "object\0entry\0" with one descriptor: the candidate's own socket. We reply with its process id.
+ * The candidate is a child of our parent (CLONE_PARENT), which watches it, reaps it, and sends it commands over its
+ * socket: {calls, samples, sweep}. It replies {0, nanoseconds...}, or {1} and a text. autotune/sites/runner.py does
+ * the same for candidates in Python. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -30,7 +30,7 @@ static P tensor[MAX_TENSORS];
 static int tensors;
 static volatile int *errno_at_death; /* the segment's first word */
 
-/* ENOMEM tells a failed malloc from a plain wild pointer. */
+/* ENOMEM here means that a malloc failed; without it a crash is a wild pointer. */
 static void note_errno(int number) {
     *errno_at_death = errno;
     raise(number);
@@ -38,7 +38,7 @@ static void note_errno(int number) {
 
 static void watch_fatal_signals(void) {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-    static char own_stack[65536]; /* a stack overflow leaves no room on the other */
+    static char own_stack[65536]; /* after a stack overflow the other has no room */
     stack_t stack = {.ss_sp = own_stack, .ss_size = sizeof own_stack};
     struct sigaction action = {.sa_handler = note_errno, .sa_flags = SA_RESETHAND | SA_NODEFER | SA_ONSTACK};
     sigaltstack(&stack, 0);
@@ -50,7 +50,7 @@ static void limit(int resource, rlim_t value) {
     setrlimit(resource, &both);
 }
 
-/* The call is through a pointer into another object: the compiler can neither inline it nor hoist it out. */
+/* The call goes through a pointer into another object, so the compiler cannot inline it or move it out of the loop. */
 #define REPEAT(types, arguments) \
     for (int64_t i = 0; i < calls; i++) ((void(*) types)entry) arguments
 #define T(i) tensor[i]
@@ -77,20 +77,20 @@ static void sweep_caches(int64_t bytes) {
     static char *buffer;
     if (!buffer && !(buffer = malloc(bytes))) abort();
     memset(buffer, 1, bytes);
-    __asm__ volatile("" : : "r"(buffer) : "memory"); /* or the store, never read, is removed */
+    __asm__ volatile("" : : "r"(buffer) : "memory"); /* else the compiler removes the stores */
 }
 
 static void refuse(int sock) {
     struct { int64_t refused; char text[1000]; } reply = {.refused = 1};
-    recv(sock, reply.text, sizeof reply.text, 0); /* the command; unread, it would break the connection */
+    recv(sock, reply.text, sizeof reply.text, 0); /* the command: unread data would reset the connection */
     snprintf(reply.text, sizeof reply.text, "%s", dlerror());
     fprintf(stderr, "%s\n", reply.text);
     send(sock, &reply, sizeof reply.refused + strlen(reply.text), 0);
     _exit(0);
 }
 
-/* A fork begins on the idlest core, which is the one whose clock is lowest: it needs longer to rise than a short
- * kernel is timed. Begin where our parent is; where to go on is free. */
+/* A fork begins on the idlest core, whose clock is the lowest, and raising it takes longer than timing a short kernel.
+ * So begin on our parent's core; later the scheduler may move us. */
 static void begin_on(int cpu) {
     cpu_set_t all, one;
     if (cpu < 0 || sched_getaffinity(0, sizeof all, &all)) return;
@@ -150,8 +150,8 @@ int main(int argc, char **argv) {
     limit(RLIMIT_AS, size + strtoull(argv[4], 0, 10));
     limit(RLIMIT_FSIZE, strtoull(argv[5], 0, 10));
     limit(RLIMIT_CORE, 0);
-    prctl(PR_SET_DUMPABLE, 0); /* no core where cores go to a pipe either: RLIMIT_CORE is not asked there */
-    setvbuf(stdout, 0, _IOLBF, 0); /* what was printed before a crash is kept */
+    prctl(PR_SET_DUMPABLE, 0); /* prevents core dumps into a pipe, too: RLIMIT_CORE does not */
+    setvbuf(stdout, 0, _IOLBF, 0); /* so that lines printed before a crash are kept */
     watch_fatal_signals();
     while (receive(sock, text, sizeof text, &own) > 0) {
         int cpu = sched_getcpu();

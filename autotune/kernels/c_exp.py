@@ -13,7 +13,7 @@ class _Format:
     Args:
         integer: C's integer type of the same width.
         fraction_bits: bits of the fraction.
-        exponent_bias: what is added to an exponent.
+        exponent_bias: the number that the format adds to an exponent.
         ln2_high: ln 2, truncated so that n * ln2_high is exact for every n that occurs.
         ln2_low: ln 2 - ln2_high.
         floor: for smaller arguments the result is 0; the exact result would be subnormal.

@@ -142,7 +142,7 @@ class Operand:
         )
 
     def pointer(self, at: str) -> str:
-        """Return the expression for where the tile at index `at` and block `k` reads."""
+        """Return the address at which the tile at index `at` and block `k` reads, as C."""
         if not self.packed:
             return f"{self.name} + {offset((at, self.stride), ('k', self.k_stride))}"
         origin = self.base if self._inside(self.axis) else f"{self.base}_low"

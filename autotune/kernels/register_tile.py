@@ -86,7 +86,7 @@ class RegisterTile:
         return "\n".join([*lines, self._store(), "}", ""])
 
     def _step(self, u: int) -> str:
-        """Return one step of K, `u` steps after where `a` and `b` point."""
+        """Return one step of K, `u` steps after the pointers `a` and `b`."""
         row_stride, k_stride = self.lhs_strides
         at = u * self.rhs_stride
         loads = [f"b{j} = *(const uvec *)(b + {at + j * self.lanes})" for j in range(self.vectors)]

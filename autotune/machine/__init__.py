@@ -1,1 +1,1 @@
-"""What machine this is, and what it can do at best."""
+"""This machine: its CPU and compiler, and its measured limits."""

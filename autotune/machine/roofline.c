@@ -1,7 +1,7 @@
-/* What one core of this machine does at best, beside others that do the same: prints GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
+/* Measure the limits of one core while other cores do the same: print GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
  *
- * The peak is that of chains of fused multiply-adds, enough of them side by side to hide their latency. The bandwidth
- * is the better of reading an array and of STREAM's triad, each far larger than the caches. */
+ * The peak is that of chains of fused multiply-adds, with enough independent chains to hide their latency. The
+ * bandwidth is the higher one of reading an array and of STREAM's triad; the arrays are far larger than the caches. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #endif
 enum { CHAINS = 12, ROUNDS = 200000, ATTEMPTS = 12, LENGTH = 16 << 20 };
 
-static volatile double sink; /* results that nobody uses are never computed */
+static volatile double sink; /* the compiler would not compute results that nobody uses */
 
 static double now(void) {
     struct timespec time;

@@ -1,4 +1,4 @@
-"""The page of a comparison: who compares sends the figures as JSON, and gets the page back."""
+"""The page of a comparison, made from the figures as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOTE = (
 
 
 class Side(TypedDict):
-    """One of those that are compared: its name, and where its figures are from."""
+    """One side of the comparison: its name, and the source of its figures."""
 
     name: str
     about: str
@@ -57,7 +57,7 @@ class Row(TypedDict):
 
 
 class Comparison(TypedDict):
-    """What a page shows; `lines` is the comparison in words."""
+    """The content of a page; `lines` is the comparison in words."""
 
     made_at: str
     sides: list[Side]
@@ -72,7 +72,7 @@ def comparison_page(text: str) -> str:
         text: a `Comparison` as JSON.
 
     Raises:
-        DataError: it is something else.
+        DataError: the text is not a comparison.
     """
     try:
         return _page(json.loads(text))

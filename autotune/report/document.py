@@ -1,4 +1,4 @@
-"""What every page of ours is made of: one HTML file with its CSS inside, no scripts, nothing loaded."""
+"""The frame of every page: one HTML file that contains its CSS, runs no scripts and loads nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def document(title: str, *body: str) -> str:
-    """Return an HTML document; `body` is escaped where it is not `Markup`."""
+    """Return an HTML document; text in `body` that is not `Markup` is escaped."""
     css = files("autotune.report").joinpath("page.css").read_text(encoding="utf-8")
     head = element(
         "head",
@@ -31,5 +31,5 @@ def heading(text: str, numeric: bool) -> Markup:
 
 
 def cell(heading: str, content: str, kind: str) -> Markup:
-    """Return a cell that a narrow page can show beside its heading."""
+    """Return a cell; a narrow page shows its heading beside it."""
     return element("td", element("span", content), class_=kind, data_heading=heading)

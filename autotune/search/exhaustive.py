@@ -11,7 +11,7 @@ from autotune.search._history import Tried
 
 
 class Exhaustive:
-    """Propose every config of the space, in its order; made anew for each search."""
+    """Propose every config of the space, in its order; each search needs an instance of its own."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed  # unused; `get` passes a seed to every strategy

@@ -14,7 +14,7 @@ _DRAWN_AT_ONCE = 10_000  # if the space is too large to be shuffled whole
 
 
 class Random:
-    """Propose configs in an order that the seed decides; made anew for each search."""
+    """Propose configs in an order that depends on the seed; each search needs an instance of its own."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
