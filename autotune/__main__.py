@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("list", "Print the best config of every workload.")
-    made = commands.add_parser("report", help=_REPORT, description=_REPORT)
-    made.add_argument("cache_dir", type=Path, nargs="?", metavar="CACHE", help=where)
+    made = command("report", _REPORT)
+    made.add_argument("cache", type=Path, nargs="?", metavar="CACHE", help=where)
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="where the files go (default: plots/ in the cache)"
     )
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "comparison":
         sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
         return 0
-    root = cache.root(options.cache_dir)
+    root = cache.root(getattr(options, "cache", None) or options.cache_dir)
     if options.command == "list":
         return _report(root)
     if options.command == "report":
@@ -238,7 +238,8 @@ def _complain(fault: AutotuneError) -> None:
     print(encodable(f"autotune: {visible(str(fault))}", sys.stderr.encoding or "ascii"), file=sys.stderr)
 
 
-if __name__ == "__main__":
+def program() -> NoReturn:
+    """Run as a program: `autotune`, or `python -m autotune`."""
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()  # here, so that a reader that is gone is handled below
@@ -249,3 +250,7 @@ if __name__ == "__main__":
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+if __name__ == "__main__":
+    program()

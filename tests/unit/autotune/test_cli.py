@@ -231,3 +231,15 @@ def test_the_version_is_the_projects():
     from autotune import __version__
 
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_report_takes_the_cache_as_every_command_does(tuned, capsys):
+    assert "add" in said(capsys, "report", "--cache-dir", tuned, "--no-html")
+    assert "add" in said(capsys, "report", tuned, "--no-html")
+
+
+def test_the_command_is_installed_by_the_name_that_its_help_says(tuned):
+    command = [str(Path(sys.executable).with_name("autotune")), "list", "--cache-dir", str(tuned)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "kind=good" in done.stdout
