@@ -83,7 +83,7 @@ def confirm(
                 ledger.record_trial(fallen, job.source, compiled.log, turns[-1].log)
         ledger.record_confirmation(readings)
         reference = dict(zip(ways, outcomes[len(built) :], strict=True))
-        if faster := faster_reference(reference, gauge):
+        if faster := faster_reference(work.kernel.reference_name, reference, gauge):
             ledger.record_reference(faster)
         notes = [
             f"the reference ended with {turns[-1].status.value}: {turns[-1].message}"
@@ -101,7 +101,7 @@ def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
     return (1, cores) if cores > 1 and ThreadpoolController().lib_controllers else (0,)
 
 
-def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
+def faster_reference(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
     """Return the reference at its best; where its threads make no difference its name is silent about them.
 
     A user who wants a fast product sets the threads that serve it: small products lose time on more than
@@ -115,7 +115,7 @@ def faster_reference(ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> 
     count = min(readings, key=lambda count: readings[count].median_ms)
     best = readings.pop(count)
     told = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
-    return Reference(f"NumPy, {count} thread{'s' if count > 1 else ''}" if told else "NumPy", best)
+    return Reference(f"{name}, {count} thread{'s' if count > 1 else ''}" if told else name, best)
 
 
 def take_turns(

@@ -170,6 +170,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
         reference=partial(_product, lhs_transposed=lhs_transposed),
+        reference_name="NumPy",
         flops=partial(_flops, lhs_transposed=lhs_transposed),
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,

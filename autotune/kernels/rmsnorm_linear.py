@@ -251,6 +251,7 @@ kernel = Kernel(
     outputs=_outputs,
     golden=golden,
     reference=golden,
+    reference_name="NumPy",
     flops=_flops,
     bytes_moved=_bytes_moved,
     reduction_length=lambda specs: specs[0].shape[1],

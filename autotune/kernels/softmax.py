@@ -213,6 +213,7 @@ kernel = Kernel(
     outputs=_outputs,
     golden=golden,
     reference=golden,
+    reference_name="NumPy",
     flops=lambda specs: 5 * _elements(specs),  # maximum, difference, exp, sum, quotient: one each
     bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * _elements(specs),
     reduction_length=lambda specs: specs[0].shape[1],

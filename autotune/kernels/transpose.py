@@ -308,6 +308,7 @@ kernel = Kernel(
     outputs=_outputs,
     golden=golden,
     reference=golden,
+    reference_name="NumPy",
     flops=lambda _specs: 0,
     bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * specs[0].shape[0] * specs[0].shape[1],
     space=space,

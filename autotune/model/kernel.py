@@ -84,6 +84,7 @@ class Kernel:
         outputs: input specs -> output specs.
         golden: float64 inputs -> the exact outputs in float64; decides what is correct.
         reference: inputs as given -> outputs; what one writes without a tuner, timed as the row to beat.
+        reference_name: what the reference is, for people (`NumPy`).
         flops: input specs -> floating-point operations of one call.
         bytes_moved: input specs -> bytes that one call must read and write at the least.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.
@@ -100,3 +101,4 @@ class Kernel:
     space: Callable[[Specs], SearchSpace]
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
     reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
+    reference_name: str = "reference"

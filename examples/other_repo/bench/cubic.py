@@ -49,6 +49,7 @@ KERNEL = Kernel(
     bytes_moved=lambda specs: 2 * 4 * specs[0].shape[0],
     space=space,
     reference=golden,
+    reference_name="NumPy",
 )
 
 

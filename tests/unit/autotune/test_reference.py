@@ -34,8 +34,8 @@ def turns(*medians_ms: float) -> list[RunOutcome]:
 
 
 def test_the_reference_is_the_faster_of_one_thread_and_all() -> None:
-    small = faster_reference({1: turns(*[0.18] * TURNS), 2: turns(20, 59, 31, 40, 22, 25)}, gauge)
-    large = faster_reference({1: turns(*[9.0] * TURNS), 2: turns(*[5.0] * TURNS)}, gauge)
+    small = faster_reference("NumPy", {1: turns(*[0.18] * TURNS), 2: turns(20, 59, 31, 40, 22, 25)}, gauge)
+    large = faster_reference("NumPy", {1: turns(*[9.0] * TURNS), 2: turns(*[5.0] * TURNS)}, gauge)
     assert small and large
     assert ("NumPy, 1 thread", 0.18) == (small.name, small.metrics.median_ms)
     assert ("NumPy, 2 threads", 5.0) == (large.name, large.metrics.median_ms)
@@ -43,15 +43,15 @@ def test_the_reference_is_the_faster_of_one_thread_and_all() -> None:
 
 def test_threads_that_make_no_difference_are_not_named() -> None:
     alike = {1: turns(*range(10, 16)), 2: turns(*range(9, 15))}
-    best = faster_reference(alike, gauge)
+    best = faster_reference("NumPy", alike, gauge)
     assert best and ("NumPy", 11.5) == (best.name, best.metrics.median_ms)
 
 
 def test_a_way_that_fails_leaves_the_other() -> None:
     failed = [RunOutcome(Status.TIMEOUT, "did not return within 30 s")]
-    best = faster_reference({1: turns(*[2.0] * TURNS), 2: failed}, gauge)
+    best = faster_reference("NumPy", {1: turns(*[2.0] * TURNS), 2: failed}, gauge)
     assert best and 2.0 == best.metrics.median_ms
-    assert None is faster_reference({1: failed, 2: failed}, gauge)
+    assert None is faster_reference("NumPy", {1: failed, 2: failed}, gauge)
 
 
 @pytest.mark.skipif(ways_of_reference(KERNEL) == (0,), reason="one core, or no BLAS whose threads can be set")

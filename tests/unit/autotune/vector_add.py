@@ -36,6 +36,7 @@ KERNEL = Kernel(
     outputs=_outputs,
     golden=_add,
     reference=_add,
+    reference_name="NumPy",
     flops=lambda specs: int(np.prod(specs[0].shape)),
     bytes_moved=lambda specs: 12 * int(np.prod(specs[0].shape)),
     space=lambda _specs: SearchSpace({"x": (1,)}),
