@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from autotune.model.kernel import Inputs, Kernel, Specs
 from autotune.model.space import Config, SearchSpace, Value
 from autotune.model.trial import Status, Trial
-from autotune.model.workload import spec_dict, workload_label
+from autotune.model.workload import spec_dict
 from autotune.search.gaussian_process import Distance, Posterior
 from autotune.store import cache
-from autotune.store.results import median_ms, read_trials, tuned_config
+from autotune.store.results import backend_of, best_of_backend, median_ms, read_trials
 
 Origin = Literal["exact", "nearest", "model"]
 
@@ -39,11 +39,13 @@ class Choice:
         origin: `exact` where exactly these inputs were tuned; `nearest` where it is the best of the nearest
             tuned shape; `model` where a model of all tuned shapes chose it.
         shapes: the workloads that it comes from, nearest first.
+        backend: the backend that it is for.
     """
 
     config: dict[str, Value]
     origin: Origin
     shapes: tuple[str, ...]
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -51,67 +53,71 @@ class _Tuned:
     """A tuned workload as far as it bears on another."""
 
     shapes: str
+    tensors: Sequence[Mapping[str, Any]]
     doublings: NDArray[np.float64]
     best: Trial
     trials: tuple[Trial, ...]
 
 
 def best_config(
-    kernel: Kernel, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
+    kernel: Kernel,
+    inputs: Inputs,
+    cache_dir: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
 ) -> Choice | None:
-    """Return the best config known for inputs, or the one likely to be best where they were never tuned.
+    """Return the best config known for inputs, or the one likely to be best if they were never tuned.
 
     Args:
         kernel: the kernel.
         inputs: the tensors; shapes may be new, dtypes and ranks are those that were tuned.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
+        backend: the backend that will run it, the kernel's first by default; no other's configs are used.
 
     Returns:
-        The config and where it comes from; None where the cache tells nothing of this kernel.
+        The config and where it comes from; None if the cache knows nothing of this kernel and backend.
 
     Raises:
         DataError: a summary in the cache cannot be trusted.
     """
-    exact = tuned_config(kernel.name, inputs, cache_dir)
-    if exact is not None:
-        return Choice(exact, "exact", (workload_label(inputs.specs),))
+    backend = backend or next(iter(kernel.generators))
+    first = next(iter(kernel.generators))
     space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
-    tuned = sorted(
-        _tuned(cache.root(cache_dir) / kernel.name, inputs.specs, next(iter(kernel.generators))),
-        key=lambda each: (_apart(each, at), each.shapes),
-    )
+    found = list(_tuned(cache.root(cache_dir) / kernel.name, inputs.specs, backend, first))
+    ours = [spec_dict(spec) for spec in inputs.specs]
+    exact = next((each for each in found if each.tensors == ours), None)
+    if exact is not None:
+        return Choice(exact.best.config, "exact", (exact.shapes,), backend)
+    tuned = sorted(found, key=lambda each: (_apart(each, at), each.shapes))
     for each in tuned:
         if _apart(each, at) <= _NEAR and each.best.config in space:
-            return Choice(each.best.config, "nearest", (each.shapes,))
+            return Choice(each.best.config, "nearest", (each.shapes,), backend)
     alike = [each for each in tuned if each.best.config.keys() == space.parameters.keys()]
     if alike and space:
-        return Choice(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike))
+        return Choice(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike), backend)
     return None
 
 
-def _tuned(folder: Path, specs: Specs, backend: str) -> Iterator[_Tuned]:
+def _tuned(folder: Path, specs: Specs, backend: str, first: str) -> Iterator[_Tuned]:
     """Yield the workloads of a kernel that differ from `specs` in nothing but extents."""
     for path in sorted(folder.glob(f"*/{cache.METRICS}")):
         document = cache.read_metrics(path)
-        if document.get("backend") != backend or not _alike(document.get("inputs"), specs):
+        if not _alike(document.get("inputs"), specs):
             continue
-        trials = tuple(trial for trial in read_trials(document, path) if not _of_other_backend(trial))
-        best = next((trial for trial in trials if trial.path == document.get("best")), None)
+        trials = read_trials(document, path)
+        best = best_of_backend(trials, document.get("best"), backend, first)
         if best is not None:
-            yield _Tuned(path.parent.name, _doublings_of(document["inputs"]), best, trials)
-
-
-def _of_other_backend(trial: Trial) -> bool:
-    return trial.path.startswith("backend=")
+            of_backend = tuple(trial for trial in trials if backend_of(trial, first) == backend)
+            tensors = document["inputs"]
+            yield _Tuned(path.parent.name, tensors, _doublings_of(tensors), best, of_backend)
 
 
 def _alike(tensors: Any, specs: Specs) -> bool:
-    """Whether a summary's tensors are these but for their extents; strided ones are never alike."""
+    """Whether a summary's tensors are these but for their extents; strided ones must be the same."""
     ours = [spec_dict(spec) for spec in specs]
     return (
         isinstance(tensors, list)
         and [_form(each) for each in tensors] == [_form(each) for each in ours]
-        and all(each["strides"] is None for each in ours)
+        and (tensors == ours or all(each["strides"] is None for each in ours))
     )
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autotune.model.errors import DataError
-from autotune.model.kernel import Inputs
-from autotune.model.space import Value
 from autotune.model.trial import Metrics, Reference, Status, Trial
-from autotune.model.workload import spec_dict, workload_label
-from autotune.store import cache
 
 
 @dataclass(frozen=True)
@@ -134,27 +129,21 @@ def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:
         raise DataError(f"{where}: a trial that is not one of this program: {fault!r}") from None
 
 
-def tuned_config(
-    kernel: str, inputs: Inputs, cache_dir: str | os.PathLike[str] | None = None
-) -> dict[str, Value] | None:
-    """Return the best config that tuning exactly these inputs found.
+def backend_of(trial: Trial, first: str) -> str:
+    """Return a trial's backend: its folder's name says it, except for the kernel's first backend."""
+    label = trial.path.partition(",")[0]
+    named = label.startswith("backend=") and "backend" not in trial.config
+    return label.partition("=")[2] if named else first
+
+
+def best_of_backend(trials: Sequence[Trial], chosen: str | None, backend: str, first: str) -> Trial | None:
+    """Return the trial to use among those of one backend.
 
     Args:
-        kernel: the kernel's name.
-        inputs: the tensors; shapes, dtypes and strides must be the ones that were tuned.
-        cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
-
-    Returns:
-        The config, or None where these inputs were never tuned, or no config ended ok.
-
-    Raises:
-        DataError: the summary cannot be trusted.
+        trials: of a summary, in its order: best first.
+        chosen: the path of the summary's best, which may be another backend's.
+        backend: the backend that is asked for.
+        first: the kernel's first backend.
     """
-    path = cache.root(cache_dir) / kernel / workload_label(inputs.specs) / cache.METRICS
-    if not path.exists():
-        return None
-    document = cache.read_metrics(path)
-    if document.get("inputs") != [spec_dict(spec) for spec in inputs.specs]:
-        return None
-    chosen = document.get("best")
-    return next((trial.config for trial in read_trials(document, path) if trial.path == chosen), None)
+    ours = [trial for trial in trials if backend_of(trial, first) == backend and trial.status is Status.OK]
+    return next((trial for trial in ours if trial.path == chosen), ours[0] if ours else None)

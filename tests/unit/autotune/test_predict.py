@@ -81,14 +81,14 @@ def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
 
 def test_shapes_that_were_tuned_get_their_own_best(tmp_path: Path) -> None:
     tuned(tmp_path, 256)
-    expected = Choice({"block": 64, "order": "MN"}, "exact", ("256x64",))
+    expected = Choice({"block": 64, "order": "MN"}, "exact", ("256x64",), "c")
     assert expected == best_config(KERNEL, inputs(256), tmp_path)
 
 
 def test_shapes_close_to_tuned_ones_get_the_best_of_the_nearest(tmp_path: Path) -> None:
     for extent in (128, 256, 512):
         tuned(tmp_path, extent)
-    expected = Choice({"block": 128, "order": "MN"}, "nearest", ("512x64",))
+    expected = Choice({"block": 128, "order": "MN"}, "nearest", ("512x64",), "c")
     assert expected == best_config(KERNEL, inputs(500), tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_best_that_is_not_valid_here_is_passed_over(tmp_path: Path) -> None:
     chosen = best_config(KERNEL, inputs(15), tmp_path)
     assert chosen is None
     small = best_config(KERNEL, inputs(16), tmp_path)
-    assert small == Choice({"block": 16, "order": "MN"}, "model", ("64x64",))
+    assert small == Choice({"block": 16, "order": "MN"}, "model", ("64x64",), "c")
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,17 @@ def test_a_summary_that_is_damaged_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-9])
     with pytest.raises(DataError, match=r"copy/128x64/perf_metrics\.json: not JSON"):
         best_config(KERNEL, inputs(256), tmp_path)
+
+
+def test_only_configs_of_the_backend_that_is_asked_for_are_chosen(tmp_path: Path) -> None:
+    tuned(tmp_path, 256)
+    (path,) = tmp_path.glob(f"*/*/{cache.METRICS}")
+    document = json.loads(path.read_text())
+    theirs = document["trials"][1]
+    theirs["path"] = document["best"] = f"backend=numpy,{theirs['path']}"
+    path.write_text(json.dumps(document))
+    ours = best_config(KERNEL, inputs(256), tmp_path)
+    assert Choice({"block": 64, "order": "MN"}, "exact", ("256x64",), "c") == ours
+    other = best_config(KERNEL, inputs(256), tmp_path, backend="numpy")
+    assert Choice(theirs["config"], "exact", ("256x64",), "numpy") == other
+    assert None is best_config(KERNEL, inputs(256), tmp_path, backend="another")

@@ -72,14 +72,14 @@ def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_reference_with_
     written = document(tmp_path)
     assert results.best.path == written["best"] == written["trials"][0]["path"]
     assert results.reference.to_dict() == written["reference"]
-    expected = Choice({"kind": "good", "variant": 0}, "exact", ("1000_1000",))
+    expected = Choice({"kind": "good", "variant": 0}, "exact", ("1000_1000",), "c")
     assert expected == best_config(kernel(), INPUTS, tmp_path)
 
 
 def test_best_config_says_so_where_inputs_were_never_tuned(tmp_path):
     run(tmp_path, space("good"))
     close, far = (Inputs((TensorSpec("a", (n,)), TensorSpec("b", (n,)))) for n in (1100, 7))
-    expected = Choice({"kind": "good", "variant": 0}, "nearest", ("1000_1000",))
+    expected = Choice({"kind": "good", "variant": 0}, "nearest", ("1000_1000",), "c")
     assert expected == best_config(kernel(), close, tmp_path)
     assert "model" == best_config(kernel(), far, tmp_path).origin
     assert None is best_config(kernel(name="another"), INPUTS, tmp_path)
