@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, TypedDict
 
 from remote_tools.errors import UsageError
 from remote_tools.host.messages import RunRecord
+from remote_tools.whole_file import write_whole
 
 
 class Record(TypedDict, total=False):
@@ -68,9 +68,7 @@ class Records:
         """Write a record, whole or not at all."""
         folder = self.folder(record["id"])
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"run.json.{os.getpid()}.part"
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")
-        part.replace(folder / "run.json")
+        write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
 
     def read(self, run_id: str) -> Record:
         """Read a record; empty where there is none: another machine may have started the run."""

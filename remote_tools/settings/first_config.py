@@ -9,6 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from remote_tools.errors import TransferError, UsageError
+from remote_tools.whole_file import write_whole
 
 NAMES = {"host": "REMOTE_HOST", "code_path": "REMOTE_CODE_PATH", "venv_path": "REMOTE_VENV_PATH"}
 Ask = Callable[[str], str]
@@ -81,7 +82,7 @@ def write(path: Path, answers: dict[str, str]) -> str:
             beside = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
             path.rename(beside)
             kept = f"; the one before is {beside.name}"
-        path.write_text(text)
+        write_whole(path, text.encode())
     except OSError as error:
         raise TransferError("init", f"cannot write {path}: {error.strerror}") from error
     return f"wrote {path}{kept}"

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from remote_tools.errors import SoftwareError, UnavailableError
 from remote_tools.setup import processes
+from remote_tools.whole_file import write_whole
 
 ALIAS = "sandbox"
 MARK = "REMOTE_SANDBOX"
@@ -179,7 +180,7 @@ def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> San
         pid = _spawn([sshd, "-D", "-f", str(config), "-E", str(root / "sshd.log")])
         if _listens(pid, pid_file):
             record = {"pid": pid, "port": chosen, "started": processes.started(pid)}
-            (root / "running.json").write_text(json.dumps(record))
+            write_whole(root / "running.json", json.dumps(record).encode("ascii"))
             return Sandbox(root, chosen, pid)
         _reap(pid)
     log = root / "sshd.log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from remote_tools.errors import TransferError
 from remote_tools.host.listing import join, path_of, split
 from remote_tools.sync.workspace import Workspace
+from remote_tools.whole_file import write_whole
 
 
 def client_id(root: Path) -> str:
@@ -61,8 +61,6 @@ class LastPush:
         """Remember the workspace as pushed."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}.part")
-            part.write_bytes(workspace.stamp.encode("ascii") + b"\n" + join(workspace.files.values()))
-            part.replace(self.path)
+            write_whole(self.path, workspace.stamp.encode("ascii") + b"\n" + join(workspace.files.values()))
         except OSError as error:
             raise TransferError("sync", f"cannot write {self.path}: {error.strerror}") from error
