@@ -7,7 +7,6 @@ is `inv bench.gemm`, `inv bench.gemm --mode lhs_rhs --hosts trn1,trn2`, `fab -H 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,16 @@ from invoke import Collection, Context, Exit
 from remote_tools.errors import UsageError
 from remote_tools.tasks._context import HOST, LOCAL_DIR, display, words
 from remote_tools.tasks._fleet import HOSTS, HostsTask, on_hosts
+from remote_tools.tasks.made_task import Flag, MadeTask
 
-OWN_FLAGS = {"host": HOST, "hosts": HOSTS, "local_dir": LOCAL_DIR}
+OWN_FLAGS = (Flag("host", HOST), Flag("hosts", HOSTS), Flag("local_dir", LOCAL_DIR))
 
 
-def bench_task(name: str, script: str, args: Sequence[str] = ()) -> HostsTask:
+class BenchTask(MadeTask, HostsTask):
+    """A made task that runs on one host or on several."""
+
+
+def bench_task(name: str, script: str, args: Sequence[str] = ()) -> BenchTask:
     """Make a task that runs a script on the host as `dev --auto-fetch` does.
 
     Args:
@@ -39,7 +43,7 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> HostsTask:
     def body(c: Context, **given: Any) -> None:
         from remote_tools.loop import steps
 
-        own = {flag: given.pop(flag, None) for flag in OWN_FLAGS}
+        own = {flag.name: given.pop(flag.name, None) for flag in OWN_FLAGS}
         typed = [
             word
             for flag, value in {**defaults, **given}.items()
@@ -48,36 +52,27 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> HostsTask:
         target, how = [script, *typed, *words()], steps.How(auto_fetch=True)
         on_hosts(c, lambda settings, shown: steps.dev(settings, target, how, shown), **own)
 
-    parameters = {**dict.fromkeys(OWN_FLAGS), **defaults}
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter("c", kind)]
-        + [inspect.Parameter(flag, kind, default=value) for flag, value in parameters.items()]
-    )
-    body.__doc__ = f"Run {script} on the host, bring its results, write the report."
-    help_texts = dict.fromkeys(defaults, f"passed on to {script}")
-    named = {flag.replace("_", "-"): text for flag, text in {**OWN_FLAGS, **help_texts}.items()}
-    return HostsTask(body, name=name, help=named)
+    about = f"Run {script} on the host, bring its results, write the report."
+    flags = [*OWN_FLAGS, *(Flag(flag, f"passed on to {script}", value) for flag, value in defaults.items())]
+    return BenchTask(body, name, about, lambda: flags)
 
 
-def bench_collection(*tasks: HostsTask) -> Collection:
+def bench_collection(*tasks: BenchTask) -> Collection:
     """Make the collection `bench` of bench tasks, with `bench.all` and `bench.compare` beside them."""
     from remote_tools.tasks.compare import compare
 
     return Collection("bench", *tasks, _all_of(tasks), compare)
 
 
-def _all_of(tasks: Sequence[HostsTask]) -> HostsTask:
+def _all_of(tasks: Sequence[BenchTask]) -> BenchTask:
     """Make the task that runs the others, one after the other."""
 
-    def all_(
-        c: Context, host: str | None = None, hosts: str | None = None, local_dir: str | None = None
-    ) -> None:
+    def all_(c: Context, **own: str | None) -> None:
         failed = []
         for task in tasks:
             display().say(f"bench.{task.name}")
             try:
-                task.body(c, host=host, hosts=hosts, local_dir=local_dir)
+                task.body(c, **own)
             except Exit as ended:
                 if ended.message:
                     display().say(ended.message)
@@ -86,9 +81,8 @@ def _all_of(tasks: Sequence[HostsTask]) -> HostsTask:
             display().say("failed: " + ", ".join(f"bench.{name} ({code})" for name, code in failed))
             raise Exit(code=failed[0][1])
 
-    all_.__doc__ = "Run every benchmark, one after the other; one that fails does not stop the others."
-    named = {flag.replace("_", "-"): text for flag, text in OWN_FLAGS.items()}
-    return HostsTask(all_, name="all", help=named)
+    about = "Run every benchmark, one after the other; one that fails does not stop the others."
+    return BenchTask(all_, "all", about, lambda: OWN_FLAGS)
 
 
 def _pairs(name: str, args: Sequence[str]) -> dict[str, str]:
@@ -97,7 +91,7 @@ def _pairs(name: str, args: Sequence[str]) -> dict[str, str]:
     if len(flags) != len(values) or any(not flag.startswith("--") for flag in flags):
         raise UsageError("bench", f"bench_task({name!r}): args are not --flag value pairs: {list(args)}")
     found = {flag[2:].replace("-", "_"): value for flag, value in zip(flags, values, strict=True)}
-    taken = sorted(set(found) & set(OWN_FLAGS))
+    taken = sorted(set(found) & {flag.name for flag in OWN_FLAGS})
     if taken:
         raise UsageError("bench", f"bench_task({name!r}): {taken[0]} is a flag of every bench task")
     return found

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from itertools import takewhile
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from invoke import Context, Task
+from invoke import Context
 
 from remote_tools.tasks._context import JSON, LOCAL_DIR, display, print_json, print_table, settings_for
+from remote_tools.tasks.made_task import REQUIRED, Flag, MadeTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,26 +98,12 @@ def _figures(best: Best | None) -> str:
     return f"{best.median_ms:.4g} ms" if best else "none"
 
 
-def _make() -> Task[Any]:
-    """Make the task, with as many sides as were typed."""
-
-    def body(context: Context, /, **given: Any) -> None:
-        _compare(context, **given)
-
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    sides = ascii_lowercase[: _sides_typed()]
-    options = {"local_dir": None, "out": None, "json": False}
-    body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, kind) for name in ("context", *sides)]
-        + [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
-    )
-    body.__doc__ = "Compare hosts, runs or days, best config by best config: inv bench.compare A B ..."
+def _flags() -> list[Flag]:
+    """Return the parameters: as many sides as were typed, and the options."""
     out = f"where the page goes, instead of {PAGE} in the folder of results"
-    return Task(
-        body,
-        name=NAME,
-        help={**dict.fromkeys(sides, SIDE), "local-dir": LOCAL_DIR, "out": out, "json": JSON},
-    )
+    sides = [Flag(name, SIDE, REQUIRED) for name in ascii_lowercase[: _sides_typed()]]
+    return [*sides, Flag("local_dir", LOCAL_DIR), Flag("out", out), Flag("json", JSON, False)]
 
 
-compare = _make()
+ABOUT = "Compare hosts, runs or days, best config by best config: inv bench.compare A B ..."
+compare = MadeTask(_compare, NAME, ABOUT, _flags)

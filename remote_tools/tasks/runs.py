@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from invoke import Context
+from invoke import Argument, Context, Task
 from invoke.tasks import task
 
 from remote_tools.tasks._context import (
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 ID = "the run: its id, a part of it that fits no other, or last (the default)"
 
 
-def _id_after(name: str) -> list[str]:
-    """Return the positional parameters of a task: its id, where one was typed right after its name.
+class RunTask(Task[Any]):
+    """A task on a run, whose id may be typed as a bare word right after the task's name.
 
     Invoke knows no optional positional parameter: one with a default never takes a bare word (parser.py:
     missing_positional_args), and one without must be given.
     """
-    ends = (name, name.removeprefix("runs"))
-    for word, following in itertools.pairwise([*sys.argv, "-"]):
-        if word.endswith(ends) and not following.startswith("-"):
-            return ["id"]
-    return []
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """Return the parameters as Invoke's parser takes them: the id first, if one was typed."""
+        words = itertools.pairwise([*sys.argv, "-"])
+        typed = any(word.endswith(f".{self.name}") and not after.startswith("-") for word, after in words)
+        self.positional = ["id"] if typed else []
+        return super().get_arguments(ignore_unknown_help)
 
 
 def _resolve(opened: OpenHost, wanted: str | None) -> str:
@@ -93,7 +95,7 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
     print_table("run", "state", "exit", "started", "took", "command", rows=rows)
 
 
-@task(positional=_id_after("runs.show"), help={"id": ID, "host": HOST, "json": JSON})
+@task(klass=RunTask, help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
     """Show all that is known of a run: what, where, from which sources, how it ended."""
     from remote_tools.runs import client
@@ -122,7 +124,7 @@ def _plain(name: str, value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-@task(positional=_id_after("runs.log"), help={"id": ID, "follow": "go on until the run ends", "host": HOST})
+@task(klass=RunTask, help={"id": ID, "follow": "go on until the run ends", "host": HOST})
 def log(c: Context, id: str | None = None, follow: bool = False, host: str | None = None) -> None:
     """Print what a run has printed so far."""
     from remote_tools.runs import client
@@ -134,7 +136,7 @@ def log(c: Context, id: str | None = None, follow: bool = False, host: str | Non
 
 
 @task(
-    positional=_id_after("runs.attach"),
+    klass=RunTask,
     help={"id": ID, "host": HOST, "pty": "the run has a terminal: give it this one"},
 )
 def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool = False) -> None:
@@ -148,7 +150,7 @@ def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool
 
 
 @task(
-    positional=_id_after("runs.kill"),
+    klass=RunTask,
     help={"id": ID, "signal": "a name or number: TERM, INT, KILL, 9", "host": HOST},
 )
 def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | None = None) -> None:
@@ -176,7 +178,7 @@ def _signal_number(name: str) -> int:
         raise UsageError("runs", f"no signal {name}", "TERM, INT, KILL, HUP, USR1, or a number") from None
 
 
-@task(positional=_id_after("runs.fetch"), help={"id": ID, "local-dir": LOCAL_DIR, "host": HOST})
+@task(klass=RunTask, help={"id": ID, "local-dir": LOCAL_DIR, "host": HOST})
 def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host: str | None = None) -> None:
     """Bring what a run wrote below the cache root, whatever its exit code."""
     from remote_tools.loop import steps
@@ -187,7 +189,7 @@ def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host:
         steps.fetch_run(opened, _resolve(opened, id))
 
 
-@task(positional=_id_after("runs.rerun"), help={"id": ID, "host": HOST})
+@task(klass=RunTask, help={"id": ID, "host": HOST})
 def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     """Push the workspace as it is now and run the same command again."""
     from remote_tools.errors import UsageError

@@ -46,6 +46,26 @@ def test_every_flag_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("bench.compare", ["a", "b"]),
+        ("bench.compare x y z --json", ["a", "b", "c"]),
+        ("runs.show", []),
+        ("runs.show --json", []),
+        ("runs.show 20261122", ["id"]),
+        ("bench.gemm", []),
+    ],
+)
+def test_bare_words_are_taken_as_typed_now_and_not_at_import(
+    words: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["inv", *words.split()])
+    arguments = NS[words.split()[0]].get_arguments(ignore_unknown_help=True)
+
+    assert expected == [argument.name for argument in arguments if argument.positional]
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"on_disconnect": "maybe"}, "--on-disconnect maybe: it is keep or kill"),
