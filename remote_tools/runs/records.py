@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from remote_tools.errors import UsageError
 from remote_tools.host.messages import RunRecord
-from remote_tools.whole_file import write_whole
+from remote_tools.settings.whole_file import write_whole
 
 
 class Record(TypedDict, total=False):

@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from remote_tools.errors import TransferError, UsageError
-from remote_tools.whole_file import write_whole
+from remote_tools.settings.whole_file import write_whole
 
 NAMES = {"host": "REMOTE_HOST", "code_path": "REMOTE_CODE_PATH", "venv_path": "REMOTE_VENV_PATH"}
 Ask = Callable[[str], str]

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_tools.errors import SoftwareError, UnavailableError
+from remote_tools.settings.whole_file import write_whole
 from remote_tools.setup import processes
-from remote_tools.whole_file import write_whole
 
 ALIAS = "sandbox"
 MARK = "REMOTE_SANDBOX"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from remote_tools.errors import TransferError
 from remote_tools.host.listing import join, path_of, split
+from remote_tools.settings.whole_file import write_whole
 from remote_tools.sync.workspace import Workspace
-from remote_tools.whole_file import write_whole
 
 
 def client_id(root: Path) -> str:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up; a folder, or a file beside the folders, imports only what stands before it.
 ORDER = {
     "remote_tools": [
-        "errors", "whole_file", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
+        "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
         "model", "machine", "search", "backends", "sites", "store", "kernels", "confirm", "tuner", "predict",

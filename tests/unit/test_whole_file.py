@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.whole_file import write_whole
+from remote_tools.settings.whole_file import write_whole
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
