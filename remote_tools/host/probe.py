@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping, TypeVar
 
 from .run_folder import Place
+from .software import install
 
 if TYPE_CHECKING:
     from . import messages
@@ -46,14 +47,6 @@ RSYNC_FLAGS = (
     "--no-implied-dirs",
 )
 """The flags that transfers use where both sides have them."""
-INSTALLERS = {
-    "apt-get": "sudo apt-get install",
-    "dnf": "sudo dnf install",
-    "zypper": "sudo zypper install",
-    "apk": "sudo apk add",
-    "pacman": "sudo pacman -S",
-    "brew": "brew install",
-}
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FEW_INODES = 10_000
 LITTLE_BYTES = 1 << 30
@@ -103,12 +96,6 @@ def said(*command: str, env: dict[str, str] | None = None) -> str:
 def expanded(path: str) -> str:
     """Return a path with its ~ resolved."""
     return os.path.abspath(os.path.expanduser(path))
-
-
-def install(package: str) -> str:
-    """Return the command that installs a package here."""
-    found = next((words for name, words in INSTALLERS.items() if shutil.which(name)), "install")
-    return f"{found} {package}"
 
 
 def nearest_folder(path: str) -> str:

@@ -6,12 +6,36 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from .accounts import replace
 
 if TYPE_CHECKING:
     from .messages import RsyncHere, RsyncKept
+
+INSTALLERS = (
+    ("apt-get", "sudo apt-get install", "debian ubuntu"),
+    ("dnf", "sudo dnf install", "fedora rhel centos amzn rocky almalinux"),
+    ("zypper", "sudo zypper install", "suse opensuse sles"),
+    ("apk", "sudo apk add", "alpine"),
+    ("pacman", "sudo pacman -S", "arch"),
+    ("brew", "brew install", "macos"),
+)
+"""Package managers: the program, the words that install, and the systems whose own it is."""
+
+
+def install(package: str) -> str:
+    """Return what installs a package here: by the package manager that is here."""
+    found = next((words for program, words, _ in INSTALLERS if shutil.which(program)), "install")
+    return f"{found} {package}"
+
+
+def install_on(system: str, package: str) -> str:
+    """Return what installs a package on a system, named as by `system_here`."""
+    here = set(system.split())
+    found = next((words for _, words, systems in INSTALLERS if here & set(systems.split())), "install")
+    return f"{found} {package}"
 
 
 def rsync_here(state: str, name: str) -> RsyncHere:
@@ -38,7 +62,9 @@ def rsync_here(state: str, name: str) -> RsyncHere:
 
 
 def system_here() -> str:
-    """Return the words of ID and ID_LIKE in os-release(5)."""
+    """Return the words of ID and ID_LIKE in os-release(5); `macos` there."""
+    if sys.platform == "darwin":
+        return "macos"
     try:
         with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
             lines = dict(line.strip().partition("=")[::2] for line in file if "=" in line)

@@ -57,7 +57,7 @@ supervisor.serve(early)
 
 
 def host_program() -> dict[str, str]:
-    """Return the sources that run on the host, by file name; `messages` holds types, which only mypy reads."""
+    """Return the sources that run on the host, by file name; `messages` holds types for mypy alone."""
     paths = sorted((Path(__file__).parents[1] / "host").glob("*.py"))
     return {path.name: path.read_text(encoding="utf-8") for path in paths if path.stem != "messages"}
 

@@ -11,7 +11,6 @@ import functools
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from remote_tools.errors import (
 )
 from remote_tools.host.listing import join
 from remote_tools.host.messages import RsyncHere
-from remote_tools.host.software import system_here
+from remote_tools.host.software import install_on, system_here
 from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
 from remote_tools.ssh.master import quote
@@ -67,15 +66,6 @@ STALLED = frozenset((10, 12, 30, 35, 255))
 
 VANISHED = 24
 PARTIAL = 23
-
-_INSTALLERS = (
-    ("debian ubuntu", "sudo apt-get install rsync"),
-    ("fedora rhel centos amzn rocky almalinux", "sudo dnf install rsync"),
-    ("alpine", "sudo apk add rsync"),
-    ("arch", "sudo pacman -S rsync"),
-    ("suse opensuse sles", "sudo zypper install rsync"),
-    ("macos", "brew install rsync"),
-)
 
 
 @dataclass(frozen=True)
@@ -136,20 +126,15 @@ def pair_with(alias: str, there: RsyncHere, stage: str) -> Pair:
         UnavailableError: one is missing; says how to install it.
     """
     if there["path"] is None:
-        raise UnavailableError(stage, f"no rsync on {alias}", f"on {alias}: {_install_hint(there['system'])}")
+        raise UnavailableError(
+            stage, f"no rsync on {alias}", f"on {alias}: {install_on(there['system'], 'rsync')}"
+        )
     try:
         here = local_version()
     except FileNotFoundError as error:
-        system = "macos" if sys.platform == "darwin" else system_here()
-        raise UnavailableError(stage, "no rsync on this machine", _install_hint(system)) from error
+        hint = install_on(system_here(), "rsync")
+        raise UnavailableError(stage, "no rsync on this machine", hint) from error
     return Pair(here, parse_version(there["says"]))
-
-
-def _install_hint(system: str) -> str:
-    for names, command in _INSTALLERS:
-        if set(names.split()) & set(system.split()):
-            return command
-    return "install rsync with the system's package manager"
 
 
 # Its command line -------------------------------------------------------------------------------------------

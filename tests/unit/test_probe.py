@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_tools.host import probe
+from remote_tools.host.software import install, install_on
 from remote_tools.setup.doctor import Finding, exit_code
 
 OK, WARNING = Finding("a", "ok", ""), Finding("b", "warning", "", "do it")
@@ -79,9 +80,23 @@ def test_a_command_that_does_not_end_is_not_waited_for(monkeypatch: pytest.Monke
 def test_a_package_is_installed_by_what_the_host_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert "install rsync" == probe.install("rsync")
+    assert "install rsync" == install("rsync")
     (tmp_path / "apk").touch(0o700)
-    assert "sudo apk add rsync" == probe.install("rsync")
+    assert "sudo apk add rsync" == install("rsync")
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("ubuntu debian", "sudo apt-get install rsync"),
+        ("rocky rhel centos fedora", "sudo dnf install rsync"),
+        ("macos", "brew install rsync"),
+        ("plan9", "install rsync"),
+        ("", "install rsync"),
+    ],
+)
+def test_a_package_is_installed_by_what_a_system_has(system: str, expected: str) -> None:
+    assert expected == install_on(system, "rsync")
 
 
 @pytest.mark.parametrize(
