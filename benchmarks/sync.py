@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -116,7 +117,7 @@ class Peaks:
     def __init__(self, host: Sandbox, but: set[int]) -> None:
         """Begin with none."""
         self._but = but
-        self._mark = f"{sandbox.MARK}={host.root}"
+        self._root = str(host.root)
         self._peaks: dict[tuple[str, int], float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -138,9 +139,8 @@ class Peaks:
 
     def _watch(self) -> None:
         while not self._over.wait(0.05):
-            table = processes.table()
-            there = {each.pid for each in table if self._mark in each.environment}
-            here = {each.pid for each in processes.family(table, {os.getpid()})}
+            there = {each.pid for each in processes.marked(sandbox.MARK, self._root)}
+            here = {each.pid for each in processes.family([psutil.Process()])}
             for end, pids in (("here", here - there - self._but), ("there", there)):
                 for pid in pids:
                     with suppress(OSError, StopIteration):

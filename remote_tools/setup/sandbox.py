@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from remote_tools.errors import SoftwareError, UnavailableError
 from remote_tools.settings.whole_file import write_whole
 from remote_tools.setup import processes
@@ -118,7 +120,7 @@ def status(root: Path) -> Sandbox | None:
         record = json.loads((root / "running.json").read_text())
     except FileNotFoundError:
         return None
-    if processes.started(record["pid"]) != record["started"]:  # the number may be another process's by now
+    if not processes.started_at(record["pid"], record.get("started_s", 0.0)):
         return None
     return Sandbox(root.absolute(), record["port"], record["pid"])
 
@@ -179,7 +181,7 @@ def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> San
         pid_file.unlink(missing_ok=True)
         pid = _spawn([sshd, "-D", "-f", str(config), "-E", str(root / "sshd.log")])
         if _listens(pid, pid_file):
-            record = {"pid": pid, "port": chosen, "started": processes.started(pid)}
+            record = {"pid": pid, "port": chosen, "started_s": processes.started(pid)}
             write_whole(root / "running.json", json.dumps(record).encode("ascii"))
             return Sandbox(root, chosen, pid)
         _reap(pid)
@@ -290,12 +292,13 @@ def _stop_masters(root: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _inhabitants(root: Path, running: Sandbox | None) -> Iterable[processes.Process]:
+def _inhabitants(root: Path, running: Sandbox | None) -> Iterable[psutil.Process]:
     """Find the listener, its sessions, and what they left behind: it all carries our mark."""
-    mark = f"{MARK}={root}"
-    table = processes.table()
-    seeds = {each.pid for each in table if mark in each.environment} | ({running.pid} if running else set())
-    return processes.family(table, seeds - {os.getpid()})
+    seeds = set(processes.marked(MARK, str(root)))
+    if running:
+        with suppress(psutil.NoSuchProcess):
+            seeds.add(psutil.Process(running.pid))
+    return processes.family(seeds - {psutil.Process()})
 
 
 def _user() -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from remote_tools.errors import SoftwareError
@@ -99,10 +100,16 @@ def test_a_server_that_died_is_replaced_and_its_key_kept(make_sandbox: SandboxMa
 def test_another_process_with_the_old_number_is_not_taken_for_it(make_sandbox: SandboxMaker) -> None:
     server = make_sandbox()
     assert servers.down(server.root)
-    record = {"pid": os.getpid(), "port": server.port, "started": "long ago"}
+    record = {"pid": os.getpid(), "port": server.port, "started_s": 1.0}
     (server.root / "running.json").write_text(json.dumps(record))
     assert servers.status(server.root) is None
     assert not servers.down(server.root)
+
+
+def test_a_zombie_does_not_run() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert (None, []) == (processes.started(child.pid), processes.stop([psutil.Process(child.pid)], 1))
 
 
 def test_down_leaves_nothing_running_and_keeps_the_log(make_sandbox: SandboxMaker) -> None:
@@ -115,8 +122,7 @@ def test_down_leaves_nothing_running_and_keeps_the_log(make_sandbox: SandboxMake
     assert servers.down(server.root)
 
     session.wait()
-    mark = f"{servers.MARK}={server.root}"
-    left = [each for each in processes.table() if mark in each.environment]
+    left = processes.marked(servers.MARK, str(server.root))
     assert ([], None, None) == (left, processes.started(orphan), servers.status(server.root))
     assert not (server.root / "master").exists()
     assert "Server listening" in server.log.read_text()
