@@ -117,12 +117,12 @@ def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
 def status(root: Path) -> Sandbox | None:
     """Find the server that `up` started in this folder, if it still runs."""
     try:
-        record = json.loads((root / "running.json").read_text())
+        running = json.loads((root / "running.json").read_text())
     except FileNotFoundError:
         return None
-    if not processes.started_at(record["pid"], record.get("started_s", 0.0)):
+    if not processes.started_at(running["pid"], running.get("started_s", 0.0)):
         return None
-    return Sandbox(root.absolute(), record["port"], record["pid"])
+    return Sandbox(root.absolute(), running["port"], running["pid"])
 
 
 def down(root: Path) -> bool:
@@ -181,8 +181,8 @@ def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> San
         pid_file.unlink(missing_ok=True)
         pid = _spawn([sshd, "-D", "-f", str(config), "-E", str(root / "sshd.log")])
         if _listens(pid, pid_file):
-            record = {"pid": pid, "port": chosen, "started_s": processes.started(pid)}
-            write_whole(root / "running.json", json.dumps(record).encode("ascii"))
+            running = {"pid": pid, "port": chosen, "started_s": processes.started(pid)}
+            write_whole(root / "running.json", json.dumps(running).encode("ascii"))
             return Sandbox(root, chosen, pid)
         _reap(pid)
     log = root / "sshd.log"
