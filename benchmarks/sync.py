@@ -35,8 +35,8 @@ from remote_tools.host import messages
 from remote_tools.settings.settings import Settings
 from remote_tools.setup import processes, sandbox
 from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import Destination
-from remote_tools.ssh.session import Link
 from remote_tools.sync import push
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost

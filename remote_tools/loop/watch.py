@@ -14,7 +14,7 @@ from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.loop import steps
 from remote_tools.runs import client
 from remote_tools.settings.settings import Settings
-from remote_tools.ssh.session import Link
+from remote_tools.ssh.link import Link
 from remote_tools.sync.open_host import OpenHost, open_host
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import Workspace

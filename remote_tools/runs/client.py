@@ -25,7 +25,8 @@ from remote_tools.host.messages import (
 )
 from remote_tools.runs.records import Record
 from remote_tools.runs.terminal import controls
-from remote_tools.ssh.session import Controls, Link
+from remote_tools.ssh.link import Link
+from remote_tools.ssh.session import Controls
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Small results up to this size, all together, come back in the run's own session; the others by rsync."""

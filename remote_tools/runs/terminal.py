@@ -15,7 +15,8 @@ from types import FrameType
 
 from remote_tools.errors import SIGNALLED, RemoteError
 from remote_tools.host import frames
-from remote_tools.ssh.session import Controls, Link
+from remote_tools.ssh.link import Link
+from remote_tools.ssh.session import Controls
 
 
 class LetGo(RemoteError):

@@ -19,8 +19,8 @@ from remote_tools.host.messages import ProbeSettings, Row
 from remote_tools.host.probe import Trouble
 from remote_tools.runs import client
 from remote_tools.settings.settings import Settings
+from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
-from remote_tools.ssh.session import Link
 from remote_tools.sync.plan import host_rsync
 
 SLOW_SHELL_S = 2.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from remote_tools.errors import SIGNALLED, RemoteError
 from remote_tools.settings.settings import Settings
+from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import Destination
-from remote_tools.ssh.session import Link
 from remote_tools.sync.progress import Display
 
 

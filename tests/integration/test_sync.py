@@ -24,8 +24,8 @@ from remote_tools.errors import (
 )
 from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import Destination
-from remote_tools.ssh.session import Link
 from remote_tools.sync import pull as pulling
 from remote_tools.sync import push, rsync
 from remote_tools.sync.open_host import OpenHost

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from remote_tools.settings.settings import Settings
 from remote_tools.setup.sandbox import Sandbox
+from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import Destination
-from remote_tools.ssh.session import Link
 from remote_tools.sync import push
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.plan import PushMode

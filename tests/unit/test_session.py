@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from remote_tools.ssh import bootstrap, session
+from remote_tools.ssh import bootstrap, link
 from remote_tools.ssh.bootstrap import host_program
-from remote_tools.ssh.session import Outage
+from remote_tools.ssh.link import Outage
 
 
 @pytest.mark.parametrize("name", host_program())
@@ -38,7 +38,7 @@ def test_the_loader_reads_the_same_to_every_shell() -> None:
 def test_a_host_that_never_answered_is_given_up_soon() -> None:
     outage = Outage()
     outage.hopeless(known=False, greeted=False)
-    outage._since -= session.FIRST_PATIENCE_S
+    outage._since -= link.FIRST_PATIENCE_S
 
     assert (True, False) == (
         outage.hopeless(known=False, greeted=False),
