@@ -51,7 +51,6 @@ def _tiles(blocking: Blocking, lhs: Operand, rhs: Operand) -> tuple[str, str]:
             out_strides=product.out,
             lanes=blocking.lanes,
             unroll_k=schedule.unroll_k,
-            prefetch=schedule.prefetch,
             padded=rhs.packed,
         )
     fits = (f"i + {blocking.tile_m} <= {product.m}", f"j + {blocking.tile_n} <= {product.n}")

@@ -62,7 +62,6 @@ class Schedule:
         vector_bytes: width of a vector.
         register_tile: rows x vectors per row; if `vector_axis` is K, rows x columns.
         unroll_k: steps of K that the innermost loop is unrolled by.
-        prefetch: how many steps of K ahead B is fetched.
         threads: how many threads share C, which is divided along its longer side.
     """
 
@@ -78,7 +77,6 @@ class Schedule:
     vector_bytes: int = 32
     register_tile: str = "6x2"
     unroll_k: int = 4
-    prefetch: int = 0
     threads: int = 1
 
     @classmethod

@@ -20,7 +20,6 @@ class RegisterTile:
         out_strides: (row, column) of C.
         lanes: elements in a vector.
         unroll_k: steps of K written out in the loop's body.
-        prefetch: how many steps of K ahead B is fetched; 0 leaves that to the hardware.
         row_scale: whether each row is multiplied by `scale[row]` before it is stored.
         padded: whether whole vectors may be read in every row of B. If not, the last row is copied first at
             the right edge. In other rows reading past the end is harmless, since another row follows.
@@ -34,7 +33,6 @@ class RegisterTile:
     out_strides: tuple[int, int]
     lanes: int
     unroll_k: int
-    prefetch: int = 0
     row_scale: bool = False
     padded: bool = True
     name: str = "tile"
@@ -91,9 +89,6 @@ class RegisterTile:
         at = u * self.rhs_stride
         loads = [f"b{j} = *(const uvec *)(b + {at + j * self.lanes})" for j in range(self.vectors)]
         lines = [f"const vec {', '.join(loads)};"]
-        if self.prefetch:
-            ahead = at + self.prefetch * self.rhs_stride
-            lines += [f"__builtin_prefetch(b + {ahead + j * self.lanes});" for j in range(self.vectors)]
         for i in range(self.rows):
             products = " ".join(f"c{i}_{j} += x * b{j};" for j in range(self.vectors))
             lines.append(f"{{ const T x = a[{i * row_stride + u * k_stride}]; {products} }}")

@@ -137,17 +137,16 @@ class SearchSpace:
                 f"search space: {wrong}={config.get(wrong)!r} is none of {list(self.parameters[wrong])}"
             ) from None
 
-    def neighbours(self, config: Config, reach: int | None = None) -> Iterator[dict[str, Value]]:
+    def neighbours(self, config: Config) -> Iterator[dict[str, Value]]:
         """Yield the valid configs that differ from `config` in one parameter, nearest values first.
 
         Args:
             config: where to look from; need not be valid itself.
-            reach: steps in the values' order that count as near; None for any.
         """
         for name, at in zip(self.parameters, self.indices(config), strict=True):
             values = self.parameters[name]
             for i in sorted(range(len(values)), key=lambda i, at=at: abs(i - at)):  # type: ignore[misc]
-                if i != at and (reach is None or abs(i - at) <= reach):
+                if i != at:
                     near = {**config, name: values[i]}
                     if all(self._verdict(allows, near) for allows in self.constraints):
                         yield near
