@@ -144,8 +144,8 @@ def sync(settings: Settings, mode: PushMode, display: Display) -> pushing.PushRe
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run of ours while it lasts: its id, what is asked for, and its local record."""
+class RunRequest:
+    """A run that this machine asks a host for: its id, its spec, and its local record."""
 
     settings: Settings
     spec: Spec
@@ -162,7 +162,7 @@ class Run:
         shell: str | None = None,
         words: Sequence[str] = (),
         device_lock: bool = False,
-    ) -> Run:
+    ) -> RunRequest:
         """Describe a run; nothing is started or written."""
         spec: Spec = {
             "argv": list(argv) if argv is not None else None,
@@ -183,7 +183,7 @@ class Run:
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 
     @classmethod
-    def target(cls, settings: Settings, words: Sequence[str], how: How) -> Run:
+    def target(cls, settings: Settings, words: Sequence[str], how: How) -> RunRequest:
         """Describe a run of TARGET and its arguments.
 
         Raises:
@@ -257,11 +257,11 @@ def execute(
     settings: Settings, argv: Sequence[str] | None, how: How, display: Display, shell: str | None = None
 ) -> Outcome:
     """Run a command in the code path as it is there now."""
-    run = Run.of(settings, how, argv, shell)
-    with open_host(settings, display) as host, run.recorded() as record:
+    request = RunRequest.of(settings, how, argv, shell)
+    with open_host(settings, display) as host, request.recorded() as record:
         results = Results(settings.local_dir) if how.auto_fetch else None
-        reply = _not_stale(run.execute(host, results=results))
-        return _ended(host, run, record, reply, results)
+        reply = _not_stale(request.execute(host, results=results))
+        return _ended(host, request, record, reply, results)
 
 
 def dev(settings: Settings, words: Sequence[str], how: How, display: Display) -> Outcome:
@@ -270,31 +270,31 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
     Raises:
         RemoteError: a stage of ours failed; the command's own failure is the outcome's exit code.
     """
-    run = Run.target(settings, words, how)
+    request = RunRequest.target(settings, words, how)
     with open_host(settings, display) as host:
-        return travel(host, run)
+        return travel(host, request)
 
 
-def travel(host: OpenHost, run: Run, tree: Workspace | None = None) -> Outcome:
+def travel(host: OpenHost, request: RunRequest, tree: Workspace | None = None) -> Outcome:
     """Take a run the whole way: push the tree, run the command, bring its results.
 
     Args:
         host: the host.
-        run: what is run.
+        request: the run.
         tree: a fresh scan, if there is one.
     """
     settings = host.settings
-    with run.recorded() as record:
+    with request.recorded() as record:
         tree = tree or workspace_of(settings)
-        results = Results(settings.local_dir) if run.how.auto_fetch else None
+        results = Results(settings.local_dir) if request.how.auto_fetch else None
         reply: RunAnswer = {"stale": True}
         last = LastPush(tree.root, host.link.alias, settings.code_path)
-        if not run.how.verify and last.stamp == tree.stamp:
-            reply = run.execute(host, stamp=tree.stamp, results=results)
+        if not request.how.verify and last.stamp == tree.stamp:
+            reply = request.execute(host, stamp=tree.stamp, results=results)
         if "stale" in reply:
-            pushed = push(host, tree, PushMode(ride=not run.how.verify))
-            reply = _not_stale(run.execute(host, ending=pushed.ending, results=results))
-        return _ended(host, run, record, reply, results)
+            pushed = push(host, tree, PushMode(ride=not request.how.verify))
+            reply = _not_stale(request.execute(host, ending=pushed.ending, results=results))
+        return _ended(host, request, record, reply, results)
 
 
 def _not_stale(reply: RunAnswer) -> RunReply:
@@ -303,11 +303,15 @@ def _not_stale(reply: RunAnswer) -> RunReply:
     return reply
 
 
-def _ended(host: OpenHost, run: Run, record: Record, reply: RunReply, results: Results | None) -> Outcome:
+def _ended(
+    host: OpenHost, request: RunRequest, record: Record, reply: RunReply, results: Results | None
+) -> Outcome:
     """Fetch what the run wrote, whatever its exit code, and record how it ended."""
-    if run.how.detach:
-        host.display.say(f"{run.run_id} runs on {host.link.alias}; inv runs.attach {run.run_id} shows it")
-        return Outcome(run.run_id, 0)
+    if request.how.detach:
+        host.display.say(
+            f"{request.run_id} runs on {host.link.alias}; inv runs.attach {request.run_id} shows it"
+        )
+        return Outcome(request.run_id, 0)
     return _conclude(host, record, reply, results)
 
 

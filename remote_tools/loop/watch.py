@@ -120,7 +120,7 @@ def watch(
     saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
     with saves.listening(), open_host(settings, display) as host:
         tree = steps.workspace_of(settings)
-        describe = partial(steps.Run.target, settings, words, how)
+        describe = partial(steps.RunRequest.target, settings, words, how)
         while True:
             saves.heard.clear()
             _run_once(host, describe, tree, saves if restart else None)
@@ -140,17 +140,17 @@ def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Di
 
 
 def _run_once(
-    host: OpenHost, describe: Callable[[], steps.Run], tree: Workspace, restarted_by: Saves | None
+    host: OpenHost, describe: Callable[[], steps.RunRequest], tree: Workspace, restarted_by: Saves | None
 ) -> None:
     """Run once and say how it ended; a failure of ours ends this run, not the watch."""
     try:
-        run = describe()
+        request = describe()
         if restarted_by is None:
-            outcome = steps.travel(host, run, tree)
+            outcome = steps.travel(host, request, tree)
         else:
-            with _stopped_by(restarted_by, host.link, run.run_id):
-                outcome = steps.travel(host, run, tree)
+            with _stopped_by(restarted_by, host.link, request.run_id):
+                outcome = steps.travel(host, request, tree)
     except RemoteError as error:
         host.display.say(str(error.message))
     else:
-        host.display.say(f"{run.run_id} ended with {outcome.exit_code}")
+        host.display.say(f"{request.run_id} ended with {outcome.exit_code}")
