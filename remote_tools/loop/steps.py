@@ -258,8 +258,14 @@ def execute(
 ) -> Outcome:
     """Run a command in the code path as it is there now."""
     request = RunRequest.of(settings, how, argv, shell)
-    with open_host(settings, display) as host, request.recorded() as record:
-        results = Results(settings.local_dir) if how.auto_fetch else None
+    with open_host(settings, display) as host:
+        return run_without_push(host, request)
+
+
+def run_without_push(host: OpenHost, request: RunRequest) -> Outcome:
+    """Run the command in the code path as it is there now, and bring its results."""
+    with request.recorded() as record:
+        results = Results(host.settings.local_dir) if request.how.auto_fetch else None
         reply = _not_stale(request.execute(host, results=results))
         return _ended(host, request, record, reply, results)
 
@@ -272,11 +278,11 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
     """
     request = RunRequest.target(settings, words, how)
     with open_host(settings, display) as host:
-        return travel(host, request)
+        return push_and_run(host, request)
 
 
-def travel(host: OpenHost, request: RunRequest, tree: Workspace | None = None) -> Outcome:
-    """Take a run the whole way: push the tree, run the command, bring its results.
+def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = None) -> Outcome:
+    """Push the tree, run the command, and bring its results.
 
     Args:
         host: the host.

@@ -146,10 +146,10 @@ def _run_once(
     try:
         request = describe()
         if restarted_by is None:
-            outcome = steps.travel(host, request, tree)
+            outcome = steps.push_and_run(host, request, tree)
         else:
             with _stopped_by(restarted_by, host.link, request.run_id):
-                outcome = steps.travel(host, request, tree)
+                outcome = steps.push_and_run(host, request, tree)
     except RemoteError as error:
         host.display.say(str(error.message))
     else:

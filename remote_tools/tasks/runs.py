@@ -200,11 +200,13 @@ def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     settings = settings_for(c, host=host)
     with open_host(settings, display()) as opened:
         run_id = _resolve(opened, id)
-    record = Records(settings.root).read(run_id)
-    if not record:
-        raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")
-    how = steps.How(auto_fetch=record["auto_fetch"], pty=record["pty"])
-    if record["shell"] is not None:
-        end(steps.execute(settings, None, how, display(), shell=record["shell"]))
-    else:
-        end(steps.dev(settings, record["words"], how, display()))
+        record = Records(settings.root).read(run_id)
+        if not record:
+            raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")
+        how = steps.How(auto_fetch=record["auto_fetch"], pty=record["pty"])
+        if record["shell"] is not None:
+            request = steps.RunRequest.of(settings, how, None, record["shell"])
+            outcome = steps.run_without_push(opened, request)
+        else:
+            outcome = steps.push_and_run(opened, steps.RunRequest.target(settings, record["words"], how))
+    end(outcome)
