@@ -13,9 +13,9 @@ from remote_tools.host.messages import RsyncHere
 from remote_tools.sync import rsync
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import Bar
-from remote_tools.sync.push import LARGE_BYTES, again
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import run
+from remote_tools.sync.transfer import LARGE_BYTES, retry
 from remote_tools.sync.workspace import look, shown
 
 CONTROLS = bytes([*range(32), 127])
@@ -69,7 +69,7 @@ def pull(
         _receive(host, pair, remote_root, wanted, bar)
 
     with host.display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
-        again(host, "fetch", attempt)
+        retry(host, "fetch", attempt)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
     sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from remote_tools.errors import TemporaryError, UnavailableError
+from remote_tools.errors import UnavailableError
 from remote_tools.host import messages
 from remote_tools.host.listing import pack, size_of, unpack
 from remote_tools.host.messages import ClearParams, PushEnded, PushEnding
@@ -44,21 +44,16 @@ from remote_tools.sync.plan import Plan, PushMode, check_deletes, make_plan
 from remote_tools.sync.progress import Bar, count_text
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import Processes
+from remote_tools.sync.transfer import LARGE_BYTES, retry
 from remote_tools.sync.workspace import Workspace, look, shown
 
-ATTEMPTS = 5
-"""How often a transfer is begun, or gone on with, before the network counts as unusable."""
 SENDINGS = 3
 """How often a file is sent that changes while it is sent, before it is left at that."""
 RIDE_BYTES = 128 * 1024
 """Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
-LARGE_BYTES = 1_000_000
-"""Size of a file from which progress inside of it is worth reporting, and half of it worth keeping."""
 MANY_FILES = 1_000
 """From so many files on two rsyncs share a push: each reads its list byte by byte, in two system calls each
 (rsync's io.c, read_line), which takes longer than sending small files does."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
         TemporaryError: the connection gave out again and again.
         RemoteError: anything else that went wrong; says what.
     """
-    return again(host, "sync", lambda: _push(host, workspace, mode))
+    return retry(host, "sync", lambda: _push(host, workspace, mode))
 
 
 def finish(host: OpenHost, result: PushResult) -> list[str]:
@@ -112,26 +107,6 @@ def ended_lines(reply: PushEnded) -> list[str]:
     ]
     lines += [f"{shown(os.fsencode(path))} on the host is not as it was sent" for path in reply["differs"]]
     return lines
-
-
-def again(host: OpenHost, stage: str, attempt: Callable[[], T]) -> T:
-    """Try, and try again over a new connection if one gives out.
-
-    Raises:
-        TemporaryError: every attempt failed; names the stage.
-    """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return attempt()
-        except rsync.Stalled as stall:
-            host.display.say(f"{stall}; connecting again")
-        # A new session must not wait for a master whose network is dead.
-        host.link.reopen()
-    try:
-        return attempt()
-    except rsync.Stalled as stall:
-        hint = "the same command goes on where it stopped"
-        raise TemporaryError(stage, f"{stall}, {ATTEMPTS} times", hint) from stall
 
 
 def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:

@@ -27,7 +27,7 @@ from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.link import Link
 from remote_tools.ssh.master import Destination
 from remote_tools.sync import pull as pulling
-from remote_tools.sync import push, rsync
+from remote_tools.sync import push, rsync, transfer
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
@@ -331,7 +331,7 @@ def test_a_stalled_push_goes_on_by_itself(place: Place, sandbox: Sandbox) -> Non
 
 def test_a_push_that_stalls_each_time_ends_with_75(place: Place, sandbox: Sandbox) -> None:
     place.write(a="1")
-    option = broken_rsync(sandbox, *["exec sleep 60"] * push.ATTEMPTS)
+    option = broken_rsync(sandbox, *["exec sleep 60"] * transfer.ATTEMPTS)
     with pytest.raises(TemporaryError, match="nothing was heard for 1 s, ") as error:
         place.push(rsync_options=(option,), timeout_s=1)
     assert 75 == error.value.code
@@ -470,7 +470,7 @@ def test_a_cut_fetch_resumes_and_never_leaves_half_a_file(
 def test_a_fetch_that_is_cut_each_time_says_fetch(place: Place, sandbox: Sandbox, tmp_path: Path) -> None:
     place.write(a="1")
     place.push()
-    option = broken_rsync(sandbox, *["exit 12"] * push.ATTEMPTS)
+    option = broken_rsync(sandbox, *["exit 12"] * transfer.ATTEMPTS)
     with pytest.raises(TemporaryError) as error:
         pull(place, tmp_path / "results", "a", options=(option,))
     assert "fetch" == error.value.stage

@@ -1,0 +1,37 @@
+"""Retry a transfer whose connection is lost: what a push and a pull share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from remote_tools.errors import TemporaryError
+from remote_tools.sync import rsync
+from remote_tools.sync.open_host import OpenHost
+
+ATTEMPTS = 5
+"""How often a transfer is begun, or gone on with, before the network counts as unusable."""
+LARGE_BYTES = 1_000_000
+"""Size of a file from which progress inside of it is worth reporting, and half of it worth keeping."""
+
+T = TypeVar("T")
+
+
+def retry(host: OpenHost, stage: str, attempt: Callable[[], T]) -> T:
+    """Try, and try again over a new connection if one gives out.
+
+    Raises:
+        TemporaryError: every attempt failed; names the stage.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except rsync.Stalled as stall:
+            host.display.say(f"{stall}; connecting again")
+        # A new session must not wait for a master whose network is dead.
+        host.link.reopen()
+    try:
+        return attempt()
+    except rsync.Stalled as stall:
+        hint = "the same command goes on where it stopped"
+        raise TemporaryError(stage, f"{stall}, {ATTEMPTS} times", hint) from stall
