@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from remote_tools.errors import TransferError
-from remote_tools.host.messages import Files
+from remote_tools.host.messages import CacheReply, RunReply
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import count_text, size_text
 from remote_tools.sync.pull import Fence, pull
+from remote_tools.sync.transfer import SAME_COMMAND
 from remote_tools.sync.workspace import shown
 
 
@@ -67,13 +69,13 @@ class Results:
             self._parts[below] = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
         return self._parts[below]
 
-    def complete(self, host: OpenHost, reply: Files, root: str) -> None:
+    def complete(self, host: OpenHost, reply: RunReply | CacheReply, root: str) -> None:
         """Bring by rsync what did not come along with the reply, and say what is here now."""
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
             assert reply["rsync"] is not None  # the host names it whenever files are left
-            pulled = pull(host, root, left, reply["rsync"])
+            pulled = pull(host, root, left, reply["rsync"], _hint(host, reply))
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}
             self.arrived.update((path, size) for path, size in left if path not in gone)
@@ -89,6 +91,14 @@ class Results:
         of = f" of {', '.join(kernels[:4])}{', ...' if len(kernels) > 4 else ''}" if kernels else ""
         amount = f"{count_text(len(self.arrived), 'file')} ({size_text(sum(self.arrived.values()))})"
         return f"Fetched {amount}{of} into {display_path(self.local_dir)}"
+
+
+def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:
+    """Return what to type after a cut fetch; `inv dev` typed again would run the program again."""
+    if "run" not in reply:
+        return SAME_COMMAND
+    words = [reply["run"]["id"], "--host", host.settings.host, "--local-dir", str(host.settings.local_dir)]
+    return f"inv runs.fetch {shlex.join(words)}"
 
 
 def _write(path: bytes, mtime_ns: int, data: bytes) -> None:

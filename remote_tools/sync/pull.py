@@ -15,7 +15,7 @@ from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import Bar
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import run
-from remote_tools.sync.transfer import LARGE_BYTES, retry
+from remote_tools.sync.transfer import LARGE_BYTES, SAME_COMMAND, retry
 from remote_tools.sync.workspace import look, shown
 
 CONTROLS = bytes([*range(32), 127])
@@ -43,6 +43,7 @@ def pull(
     remote_root: str,
     entries: Sequence[tuple[bytes, int]],
     host_rsync: RsyncHere,
+    hint: str = SAME_COMMAND,
 ) -> PullResult:
     """Bring exactly these files; each appears whole or not at all.
 
@@ -51,6 +52,7 @@ def pull(
         remote_root: the folder there, absolute.
         entries: (path below it, size in bytes), as the host told them.
         host_rsync: which rsync the host has.
+        hint: the command to type next if the connection is lost too often.
 
     Raises:
         TemporaryError: the connection gave out again and again.
@@ -69,7 +71,7 @@ def pull(
         _receive(host, pair, remote_root, wanted, bar)
 
     with host.display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
-        retry(host, "fetch", attempt)
+        retry(host, "fetch", attempt, hint)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
     sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]

@@ -17,11 +17,14 @@ LARGE_BYTES = 1_000_000
 T = TypeVar("T")
 
 
-def retry(host: OpenHost, stage: str, attempt: Callable[[], T]) -> T:
-    """Try, and try again over a new connection if one gives out.
+SAME_COMMAND = "the same command goes on where it stopped"
+
+
+def retry(host: OpenHost, stage: str, attempt: Callable[[], T], hint: str = SAME_COMMAND) -> T:
+    """Call `attempt`, and call it again over a new connection each time that it raises `Stalled`.
 
     Raises:
-        TemporaryError: every attempt failed; names the stage.
+        TemporaryError: every attempt failed; names the stage, and the hint as the next command.
     """
     for _ in range(ATTEMPTS - 1):
         try:
@@ -33,5 +36,4 @@ def retry(host: OpenHost, stage: str, attempt: Callable[[], T]) -> T:
     try:
         return attempt()
     except rsync.Stalled as stall:
-        hint = "the same command goes on where it stopped"
         raise TemporaryError(stage, f"{stall}, {ATTEMPTS} times", hint) from stall

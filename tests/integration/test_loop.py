@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -303,6 +304,22 @@ def test_large_results_come_by_the_rsync_that_rsync_path_names(laptop: Laptop) -
 
     assert 0 == done.returncode, done.stderr
     assert INLINE_BYTES + 1 == (laptop.root / "cache/gemm/8x8_8x8/result").stat().st_size
+
+
+def test_a_cut_fetch_of_dev_names_the_command_that_fetches_without_another_run(laptop: Laptop) -> None:
+    cut = laptop.write("cut_fetch", '#!/bin/sh\ncase "$*" in *--sender*) exit 12 ;; esac\nexec rsync "$@"\n')
+    cut.chmod(0o755)
+    laptop.write("write.py", WRITE.replace('"it"', '"x" * 300_000') + "print('ran')\n")
+
+    done = laptop.inv(
+        "dev", "--auto-fetch", "--", "write.py", INVOKE_REMOTE_RSYNC_OPTIONS=f"--rsync-path={cut}"
+    )
+    assert (75, "ran\n") == (done.returncode, done.stdout)
+    words = shlex.split(done.stderr.partition("next: ")[2])
+    fetched = laptop.inv(*words[1:])
+
+    assert (["inv", "runs.fetch"], 0, "") == (words[:2], fetched.returncode, fetched.stdout)
+    assert 300_000 == (laptop.root / "cache/gemm/8x8_8x8/result").stat().st_size
 
 
 def test_a_host_without_rsync_is_told_how_to_get_it(laptop: Laptop) -> None:
