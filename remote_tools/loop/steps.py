@@ -35,12 +35,12 @@ from remote_tools.runs.records import Record, Records, Source, new_id
 from remote_tools.runs.reporting import write_report
 from remote_tools.runs.target import target_argv
 from remote_tools.settings.settings import Settings
-from remote_tools.sync import push as pushing
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost, open_host
 from remote_tools.sync.patterns import literal
 from remote_tools.sync.plan import PushMode, host_rsync
 from remote_tools.sync.progress import Display, count_text, size_text
+from remote_tools.sync.push import PushResult, ended_lines, finish, push
 from remote_tools.sync.workspace import Workspace, scan
 
 
@@ -112,9 +112,9 @@ def _wanted(host: OpenHost) -> ResultsWanted:
 # Sync -------------------------------------------------------------------------------------------------------
 
 
-def push(host: OpenHost, tree: Workspace, mode: PushMode) -> pushing.PushResult:
+def push_and_report(host: OpenHost, tree: Workspace, mode: PushMode) -> PushResult:
     """Push the workspace up to `sync.finish`, and say what was sent."""
-    result = pushing.push(host, tree, mode)
+    result = push(host, tree, mode)
     for warning in result.warnings:
         host.display.say(f"sync: {warning}")
     if not mode.dry_run:
@@ -129,11 +129,11 @@ def _place(host: OpenHost) -> str:
     return f"{host.link.alias}:{host.settings.code_path}"
 
 
-def sync(settings: Settings, mode: PushMode, display: Display) -> pushing.PushResult:
+def sync(settings: Settings, mode: PushMode, display: Display) -> PushResult:
     """Make the host's code path hold the workspace, comparing both sides in full."""
     with open_host(settings, display) as host:
-        result = push(host, workspace_of(settings), mode)
-        for line in pushing.finish(host, result):
+        result = push_and_report(host, workspace_of(settings), mode)
+        for line in finish(host, result):
             display.say(f"sync: {line}")
     if not mode.dry_run and not (result.sent or result.plan.delete):
         display.say(f"{_place(host)} is up to date", "✅")
@@ -228,7 +228,7 @@ class RunRequest:
         """Start the run and follow it to its end; see `runs.start`."""
 
         def pushed(reply: PushEnded) -> None:
-            for line in pushing.ended_lines(reply):
+            for line in ended_lines(reply):
                 host.display.say(f"sync: {line}")
 
         console = client.Console(results.take if results else None, pushed)
@@ -298,7 +298,7 @@ def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = N
         if not request.how.verify and last.stamp == tree.stamp:
             reply = request.execute(host, stamp=tree.stamp, results=results)
         if "stale" in reply:
-            pushed = push(host, tree, PushMode(ride=not request.how.verify))
+            pushed = push_and_report(host, tree, PushMode(ride=not request.how.verify))
             reply = _not_stale(request.execute(host, ending=pushed.ending, results=results))
         return _ended(host, request, record, reply, results)
 

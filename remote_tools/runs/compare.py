@@ -61,7 +61,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Row:
+class WorkloadRow:
     """One workload.
 
     Args:
@@ -153,18 +153,18 @@ def ratio(base: Best, other: Best) -> Ratio:
     return Ratio(value, value * math.exp(-down), value * math.exp(up))
 
 
-def compare(sides: Sequence[Side]) -> list[Row]:
+def compare(sides: Sequence[Side]) -> list[WorkloadRow]:
     """Compare every side with the first, workload by workload."""
     rows = []
     for workload in sorted({workload for each in sides for workload in each.found}):
         best = tuple(each.found.get(workload) for each in sides)
         first = best[0]
         ratios = tuple(ratio(first, other) if first and other else None for other in best[1:])
-        rows.append(Row(*workload, best, ratios))
+        rows.append(WorkloadRow(*workload, best, ratios))
     return rows
 
 
-def closing(sides: Sequence[Side], rows: Sequence[Row]) -> list[str]:
+def closing(sides: Sequence[Side], rows: Sequence[WorkloadRow]) -> list[str]:
     """Return a line for each side but the first: how often it is faster, the same or slower."""
     lines = []
     for number, each in enumerate(sides[1:]):

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from remote_tools.errors import SoftwareError, UnavailableError
-from remote_tools.runs.compare import Row, Side, closing
+from remote_tools.runs.compare import Side, WorkloadRow, closing
 from remote_tools.runs.reporting import INSTALL, not_installed
 
 
-def page(sides: Sequence[Side], rows: Sequence[Row], made_at: str) -> str:
+def page(sides: Sequence[Side], rows: Sequence[WorkloadRow], made_at: str) -> str:
     """Return the page.
 
     Args:

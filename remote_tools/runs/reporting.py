@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
+from remote_tools.runs.summaries import SUMMARY
 from remote_tools.sync.progress import Display
 
-SUMMARY = "perf_metrics.json"
 INSTALL = "pip install 'remote-autotune[autotune]'"
 NEEDED = ("autotune", "numpy", "matplotlib", "threadpoolctl")
 

@@ -14,7 +14,7 @@ from remote_tools.sync import rsync
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import Bar
 from remote_tools.sync.rsync_output import RsyncOutput
-from remote_tools.sync.rsync_processes import run
+from remote_tools.sync.rsync_processes import run_rsync
 from remote_tools.sync.transfer import LARGE_BYTES, SAME_COMMAND, retry
 from remote_tools.sync.workspace import look, shown
 
@@ -93,7 +93,7 @@ def _receive(
         command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
         path = rsync.remote_path(pair, remote_root + "/")
         command += [rsync.address(link.alias, path), f"{settings.local_dir}/"]
-        outcome = run(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, settings.timeout_s))
+        outcome = run_rsync(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, settings.timeout_s))
     rsync.check(outcome, link.alias, "fetch", settings.timeout_s)
 
 

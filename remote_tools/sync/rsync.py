@@ -30,7 +30,7 @@ from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
 from remote_tools.ssh.master import quote
 from remote_tools.sync.rsync_output import OUT_FORMAT
-from remote_tools.sync.rsync_processes import TIMED_OUT, RsyncExit, run
+from remote_tools.sync.rsync_processes import TIMED_OUT, RsyncExit, run_rsync
 
 # fmt: off
 FILTERS = frozenset((
@@ -277,7 +277,7 @@ def differing(
         own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
         command = ["rsync", *_common(pair, timeout_s, False), *words, *own, f"--rsh={rsh(ssh_words)}"]
         command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
-        check(run(command, said.extend, None), alias, "sync", timeout_s)
+        check(run_rsync(command, said.extend, None), alias, "sync", timeout_s)
     sent = (line.split(b" ", 1)[1] for line in said.splitlines() if line.startswith(b"::<f"))
     return [unescape(bytes(name)) for name in sent]
 

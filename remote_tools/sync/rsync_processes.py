@@ -121,7 +121,9 @@ def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
         selector.unregister(key.fileobj)
 
 
-def run(command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None) -> RsyncExit:
+def run_rsync(
+    command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None
+) -> RsyncExit:
     """Run one rsync to its end; see `Processes`."""
     with Processes(patience_s) as processes:
         processes.start(command, take)

@@ -31,7 +31,7 @@ RUN_HELP = {
 }
 
 
-def display() -> Display:
+def new_display() -> Display:
     """Return where messages and bars go."""
     from remote_tools.sync.progress import Display
 

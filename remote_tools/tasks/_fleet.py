@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task
 
-from remote_tools.tasks._context import display, end, print_table, settings_for
+from remote_tools.tasks._context import end, new_display, print_table, settings_for
 
 if TYPE_CHECKING:
     from remote_tools.loop.fleet import Ended, Work
@@ -54,7 +54,7 @@ def on_hosts(
     settings = settings_for(c, required=(), host=host, local_dir=local_dir)
     if hosts is None and settings.hosts.get(settings.host, (settings.host,)) == (settings.host,):
         require(settings, ("host", "code_path"))
-        return end(work(settings, display()))
+        return end(work(settings, new_display()))
     each = [
         replace(found, local_dir=found.local_dir / found.host)
         for found in (at_host(settings, name) for name in expand(settings, [hosts or settings.host]))
@@ -65,7 +65,7 @@ def on_hosts(
         raise UsageError("hosts", f"{alone} takes one host", f"leave {alone} away, or name one with --host")
     for one in each:
         require(one, ("host", "code_path"))
-    ended = run_all(each, work, display())
+    ended = run_all(each, work, new_display())
     show(ended)
     code = next((one.code for one in ended if one.code), 0)
     if code:

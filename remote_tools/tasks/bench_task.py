@@ -13,7 +13,7 @@ from typing import Any
 from invoke import Collection, Context, Exit
 
 from remote_tools.errors import UsageError
-from remote_tools.tasks._context import HOST, LOCAL_DIR, display, words
+from remote_tools.tasks._context import HOST, LOCAL_DIR, new_display, words
 from remote_tools.tasks._fleet import HOSTS, HostsTask, on_hosts
 from remote_tools.tasks.made_task import Flag, MadeTask
 
@@ -50,7 +50,7 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> BenchTask:
             for word in (f"--{flag.replace('_', '-')}", value)
         ]
         target, how = [script, *typed, *words()], steps.How(auto_fetch=True)
-        on_hosts(c, lambda settings, shown: steps.dev(settings, target, how, shown), **own)
+        on_hosts(c, lambda settings, display: steps.dev(settings, target, how, display), **own)
 
     about = f"Run {script} on the host, bring its results, write the report."
     flags = [*OWN_FLAGS, *(Flag(flag, f"passed on to {script}", value) for flag, value in defaults.items())]
@@ -70,15 +70,15 @@ def _all_of(tasks: Sequence[BenchTask]) -> BenchTask:
     def all_(c: Context, **own: str | None) -> None:
         failed = []
         for task in tasks:
-            display().say(f"bench.{task.name}")
+            new_display().say(f"bench.{task.name}")
             try:
                 task.body(c, **own)
             except Exit as ended:
                 if ended.message:
-                    display().say(ended.message)
+                    new_display().say(ended.message)
                 failed.append((task.name, ended.code))
         if failed:
-            display().say("failed: " + ", ".join(f"bench.{name} ({code})" for name, code in failed))
+            new_display().say("failed: " + ", ".join(f"bench.{name} ({code})" for name, code in failed))
             raise Exit(code=failed[0][1])
 
     about = "Run every benchmark, one after the other; one that fails does not stop the others."

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from invoke import Context
 
-from remote_tools.tasks._context import JSON, LOCAL_DIR, display, print_json, print_table, settings_for
+from remote_tools.tasks._context import JSON, LOCAL_DIR, new_display, print_json, print_table, settings_for
 from remote_tools.tasks.made_task import REQUIRED, Flag, MadeTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from remote_tools.runs.compare import Row, Side
+    from remote_tools.runs.compare import Side, WorkloadRow
     from remote_tools.runs.summaries import Best
 
 NAME = "compare"
@@ -49,7 +49,7 @@ def _compare(
     sides = [side(given[name], settings) for name in sorted(given)]
     rows = compare(sides)
     for fault in (fault for each in sides for fault in each.faults):
-        display().say(fault)
+        new_display().say(fault)
     if json:
         print_json([row.to_json() for row in rows])
         return
@@ -62,7 +62,7 @@ def _compare(
     except UnavailableError as error:
         if out:
             raise
-        display().say(str(error.message))  # the table has all figures
+        new_display().say(str(error.message))  # the table has all figures
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +71,10 @@ def _compare(
         raise TransferError(
             "compare", f"cannot write {path}: {error.strerror}", "--out FILE names another place"
         ) from error
-    display().say(f"Wrote {path}")
+    new_display().say(f"Wrote {path}")
 
 
-def show(sides: Sequence[Side], rows: Sequence[Row]) -> None:
+def show(sides: Sequence[Side], rows: Sequence[WorkloadRow]) -> None:
     """Print the comparison as a table."""
     columns = ["workload", *(each.name for each in sides)]
     for each in sides[1:]:

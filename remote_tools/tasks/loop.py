@@ -10,7 +10,7 @@ from remote_tools.tasks._context import (
     JSON,
     LOCAL_DIR,
     RUN_HELP,
-    display,
+    new_display,
     print_json,
     print_table,
     settings_for,
@@ -60,10 +60,10 @@ def dev(
     if watch and hosts is None:
         from remote_tools.loop.watch import watch as watch_
 
-        watch_(settings_for(c, host=host, local_dir=local_dir), target, how, display(), restart=restart)
+        watch_(settings_for(c, host=host, local_dir=local_dir), target, how, new_display(), restart=restart)
     on_hosts(
         c,
-        lambda settings, shown: steps.dev(settings, target, how, shown),
+        lambda settings, display: steps.dev(settings, target, how, display),
         host=host,
         hosts=hosts,
         local_dir=local_dir,
@@ -93,7 +93,7 @@ def sync(
     from remote_tools.sync.plan import PushMode
 
     settings = settings_for(c, host=host, delete=False if no_delete else None)
-    result = steps.sync(settings, PushMode(force=force, dry_run=dry_run), display())
+    result = steps.sync(settings, PushMode(force=force, dry_run=dry_run), new_display())
     if json:
         print_json(result.plan.to_json())
     elif dry_run:
@@ -132,7 +132,7 @@ def exec_(
     how = steps.How(detach=detach, pty=pty, on_disconnect=on_disconnect, lease_s=lease_s)
     on_hosts(
         c,
-        lambda settings, shown: steps.execute(settings, typed or None, how, shown, shell=command),
+        lambda settings, display: steps.execute(settings, typed or None, how, display, shell=command),
         host=host,
         hosts=hosts,
         alone="--pty" if pty else "",
@@ -161,7 +161,7 @@ def fetch(
 
     settings = settings_for(c, host=host, local_dir=local_dir)
     last = None if kernel or all else Records(settings.root).last(settings.host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         if last is None:
             steps.fetch_cache(opened, kernel)
         else:
@@ -181,4 +181,4 @@ def config(c: Context, host: str | None = None, json: bool = False) -> None:
         return
     print_table("setting", "value", "from", rows=rows(settings), dim="default")
     for note in settings.layers.notes:
-        display().say(note)
+        new_display().say(note)

@@ -15,8 +15,8 @@ from remote_tools.tasks._context import (
     HOST,
     JSON,
     LOCAL_DIR,
-    display,
     end,
+    new_display,
     print_json,
     print_table,
     settings_for,
@@ -76,7 +76,7 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
     from remote_tools.runs import client
     from remote_tools.sync.open_host import open_host
 
-    with open_host(settings_for(c, host=host), display()) as opened:
+    with open_host(settings_for(c, host=host), new_display()) as opened:
         found = client.list_all(opened.link)
     if json:
         print_json(found)
@@ -103,7 +103,7 @@ def show(c: Context, id: str | None = None, host: str | None = None, json: bool 
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
         there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), None)
     record: dict[str, object] = {**Records(settings.root).read(run_id), "there": there or {}}
@@ -131,7 +131,7 @@ def log(c: Context, id: str | None = None, follow: bool = False, host: str | Non
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         client.attach(opened.link, _resolve(opened, id), client.Console(), follow=follow)
 
 
@@ -145,7 +145,7 @@ def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         end(steps.attach(opened, _resolve(opened, id), pty=pty))
 
 
@@ -160,10 +160,10 @@ def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | No
 
     number = _signal_number(signal)
     settings = settings_for(c, host=host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
         sent = client.send_signal(opened.link, run_id, number)
-    display().say(
+    new_display().say(
         f"{signals.Signals(number).name} sent to {run_id}" if sent else f"nothing of {run_id} runs any more"
     )
 
@@ -185,7 +185,7 @@ def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host:
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host, local_dir=local_dir)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         steps.fetch_run(opened, _resolve(opened, id))
 
 
@@ -198,7 +198,7 @@ def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
-    with open_host(settings, display()) as opened:
+    with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
         record = Records(settings.root).read(run_id)
         if not record:

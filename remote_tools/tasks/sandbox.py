@@ -9,7 +9,7 @@ from pathlib import Path
 from invoke import Context, Exit
 from invoke.tasks import task
 
-from remote_tools.tasks._context import display, end, root, settings_for
+from remote_tools.tasks._context import end, new_display, root, settings_for
 
 
 def _folder() -> Path:
@@ -62,8 +62,8 @@ def demo(c: Context, budget: int | None = None) -> None:
         cache_dir="~/.cache/autotune",
     )
     words = ["examples/gemm.py", "--mode", "both", *(["--budget", str(budget)] if budget else [])]
-    shown = display()
-    shown.say(f"inv dev --auto-fetch -- {shlex.join(words)}    (host: sshd on 127.0.0.1:{found.port})")
-    outcome = steps.dev(settings, words, steps.How(auto_fetch=True), shown)
-    shown.say("The sandbox keeps running; inv sandbox.down stops it")
+    display = new_display()
+    display.say(f"inv dev --auto-fetch -- {shlex.join(words)}    (host: sshd on 127.0.0.1:{found.port})")
+    outcome = steps.dev(settings, words, steps.How(auto_fetch=True), display)
+    display.say("The sandbox keeps running; inv sandbox.down stops it")
     end(outcome)

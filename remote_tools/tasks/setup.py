@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invoke import Context, Exit
 from invoke.tasks import task
 
-from remote_tools.tasks._context import HOST, JSON, display, end, print_json, root, settings_for
+from remote_tools.tasks._context import HOST, JSON, end, new_display, print_json, root, settings_for
 
 if TYPE_CHECKING:
     from remote_tools.setup.doctor import Finding
@@ -55,7 +55,7 @@ def provision(c: Context, host: str | None = None) -> None:
     """Make the host ready: code path, virtual environment, the project with its extras."""
     from remote_tools.setup.provision import provision as provision_
 
-    end(provision_(settings_for(c, host=host), display()))
+    end(provision_(settings_for(c, host=host), new_display()))
 
 
 @task(help={"host": HOST, "json": JSON, "strict": "exit code 1 for warnings"})
@@ -63,9 +63,9 @@ def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool
     """Try every capability that the loop needs, and say what mends those that are missing."""
     from remote_tools.setup import doctor as doctor_
 
-    shown = display()
+    display = new_display()
     findings = []
-    for finding in doctor_.examine(settings_for(c, host=host), shown.say):
+    for finding in doctor_.examine(settings_for(c, host=host), display.say):
         findings.append(finding)
         if not json:
             _print_finding(finding)
