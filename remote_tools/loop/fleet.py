@@ -38,7 +38,7 @@ Work = Callable[[Settings, Display], Outcome]
 
 
 @dataclass(frozen=True)
-class Ended:
+class HostOutcome:
     """How it went on one host.
 
     Args:
@@ -56,7 +56,7 @@ class Ended:
     fetched: tuple[str, ...]
 
 
-def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[Ended]:
+def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[HostOutcome]:
     """Do some work on every host at once, and show what it prints as it comes.
 
     Args:
@@ -75,25 +75,25 @@ def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[Ende
         for number, settings in enumerate(each):
             forks.append(_fork(number, settings, work, display.emoji, forks))
         _listen(forks, screen)
-    return [fork.ended() for fork in forks]
+    return [fork.outcome() for fork in forks]
 
 
 # The forked half --------------------------------------------------------------------------------------------
 
 
-def _live(settings: Settings, work: Work, relay: Relay) -> int:
+def _run_work(settings: Settings, work: Work, relay: Relay) -> int:
     """Do the work; return the exit code."""
     try:
         outcome = work(settings, relay)
     except RemoteError as error:
-        relay.tell(stage=error.stage)
+        relay.send(stage=error.stage)
         if error.message:
             print(error.message, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        relay.tell(stage="interrupted")
+        relay.send(stage="interrupted")
         return INTERRUPTED
-    relay.tell(stage="done", fetched=outcome.fetched)
+    relay.send(stage="done", fetched=outcome.fetched)
     return outcome.exit_code
 
 
@@ -106,7 +106,7 @@ class Fork:
 
     Args:
         number: its place in the order of hosts.
-        pipes: what comes from it: `out`, `err`, `news`.
+        pipes: what comes from it: `out`, `err`, `events`.
     """
 
     number: int
@@ -126,15 +126,15 @@ class Fork:
         self.stage = self.stage or ("killed" if os.WIFSIGNALED(status) else "crashed")
         self.took_s = time.monotonic() - self.began
 
-    def ended(self) -> Ended:
+    def outcome(self) -> HostOutcome:
         """Return how it went."""
         assert self.code is not None
-        return Ended(self.settings, self.stage, self.code, self.took_s, self.fetched)
+        return HostOutcome(self.settings, self.stage, self.code, self.took_s, self.fetched)
 
 
 def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequence[Fork]) -> Fork:
     """Start a host's process."""
-    ends = {kind: os.pipe() for kind in ("out", "err", "news")}
+    ends = {kind: os.pipe() for kind in ("out", "err", "events")}
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -151,8 +151,8 @@ def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequ
             os.close(fd)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with os.fdopen(ends["news"][1], "wb") as news:
-            code = _live(settings, work, Relay(news, emoji))
+        with os.fdopen(ends["events"][1], "wb") as events:
+            code = _run_work(settings, work, Relay(events, emoji))
             sys.stdout.flush()
     except BaseException:  # noqa: BLE001  # a bug of ours: above us stands the stack of whom we were forked from
         traceback.print_exc()
@@ -206,15 +206,15 @@ def _listen(forks: Sequence[Fork], screen: Screen) -> None:
                 fork, kind = key.data
                 if kind not in fork.pipes or _copy(fork, kind, screen):
                     continue
-                # Only the fork itself has the writing end of `news`: it has ended. What it started may
+                # Only the fork itself has the writing end of `events`: it has ended. What it started may
                 # hold the others open for as long as it likes.
-                for ended in list(fork.pipes) if kind == "news" else [kind]:
+                for ended in list(fork.pipes) if kind == "events" else [kind]:
                     while _copy(fork, ended, screen):
                         pass
                     screen.rest(fork, ended)
                     selector.unregister(fork.pipes[ended])
                     os.close(fork.pipes.pop(ended))
-                if kind == "news":
+                if kind == "events":
                     fork.reap()
 
 
@@ -257,8 +257,8 @@ class Screen:
             lines, rest = [*lines, rest], b""
         self._partial[fork.number, kind] = rest
         for line in lines:
-            if kind == "news":
-                self._hear(fork, json.loads(line))
+            if kind == "events":
+                self._apply_event(fork, json.loads(line))
             elif not self._show(fork, kind, line):
                 return False
         return True
@@ -266,9 +266,9 @@ class Screen:
     def rest(self, fork: Fork, kind: str) -> None:
         """Show a last line that has no end, and put away a bar that nobody moves any more."""
         partial = self._partial.pop((fork.number, kind), b"")
-        if partial and kind != "news":
+        if partial and kind != "events":
             self._show(fork, kind, partial)
-        if kind == "news":
+        if kind == "events":
             self._close_bar(fork)
 
     def _show(self, fork: Fork, kind: str, line: bytes) -> bool:
@@ -297,12 +297,12 @@ class Screen:
         with tqdm.external_write_mode(file=self._display.stream):
             yield
 
-    def _hear(self, fork: Fork, news: dict[str, Any]) -> None:
+    def _apply_event(self, fork: Fork, event: dict[str, Any]) -> None:
         """Note how far a fork came, or move its bar."""
-        fork.stage = news.get("stage", fork.stage)
-        fork.fetched = tuple(news.get("fetched", fork.fetched))
-        if "bar" in news:
-            verb, files, size_bytes = news["bar"]
+        fork.stage = event.get("stage", fork.stage)
+        fork.fetched = tuple(event.get("fetched", fork.fetched))
+        if "bar" in event:
+            verb, files, size_bytes = event["bar"]
             self._close_bar(fork)
             if self._display.terminal:
                 _without_monitor()
@@ -310,11 +310,11 @@ class Screen:
             self._bars[fork.number] = bar.__enter__()
         elif fork.number in self._bars:
             bar = self._bars[fork.number]
-            if "advance" in news:
-                bar.advance(*news["advance"])
-            elif "grow" in news:
-                bar.grow(*news["grow"])
-            elif "close" in news:
+            if "advance" in event:
+                bar.advance(*event["advance"])
+            elif "grow" in event:
+                bar.grow(*event["grow"])
+            elif "close" in event:
                 self._close_bar(fork)
 
     def _close_bar(self, fork: Fork) -> None:

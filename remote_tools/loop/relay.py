@@ -12,16 +12,16 @@ from remote_tools.sync.progress import Bar, Display
 class Relay(Display):
     """The display of a fork: lines go to its standard error, everything else to whom it was forked from."""
 
-    def __init__(self, news: BinaryIO, emoji: bool) -> None:
+    def __init__(self, events: BinaryIO, emoji: bool) -> None:
         """Write news to a pipe."""
         super().__init__()
         self.emoji = emoji
-        self._news = news
+        self._events = events
 
-    def tell(self, **news: Any) -> None:
-        """Send one piece of news."""
-        self._news.write(json.dumps(news).encode() + b"\n")
-        self._news.flush()
+    def send(self, **event: Any) -> None:
+        """Send one piece of event."""
+        self._events.write(json.dumps(event).encode() + b"\n")
+        self._events.flush()
 
     def bar(self, verb: str, files: int, size_bytes: int, icon: str = "") -> Bar:
         """Return a bar that is shown by whom we were forked from."""
@@ -38,23 +38,23 @@ class RelayedBar(Bar):
 
     def __enter__(self) -> Bar:
         """Have it shown."""
-        self._relay.tell(bar=[self._verb, self.files, self.size_bytes])
+        self._relay.send(bar=[self._verb, self.files, self.size_bytes])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Have it left as it stands."""
-        self._relay.tell(close=True)
+        self._relay.send(close=True)
 
     def advance(self, files_done: int, bytes_done: int) -> None:
         """Set how much is done."""
         self.files_done = max(self.files_done, min(files_done, self.files))
         self.bytes_done = max(self.bytes_done, min(bytes_done, self.size_bytes))
-        self._relay.tell(advance=[self.files_done, self.bytes_done])
+        self._relay.send(advance=[self.files_done, self.bytes_done])
 
     def grow(self, files: int, size_bytes: int) -> None:
         """Add to what there is to do."""
         self.files += files
         self.size_bytes += size_bytes
-        self._relay.tell(grow=[files, size_bytes])
+        self._relay.send(grow=[files, size_bytes])

@@ -90,7 +90,7 @@ class Outcome:
     fetched: tuple[str, ...] = ()
 
 
-def _who() -> str:
+def _user_here() -> str:
     """Name the person here, for those who wait for the accelerator."""
     return os.environ.get("USER") or user()
 
@@ -176,7 +176,7 @@ class RunRequest:
             "on_disconnect": how.on_disconnect,
             "lease_s": how.lease_s,
             "keep_runs": settings.keep_runs,
-            "device_for": f"{_who()}@{socket.gethostname()}" if device_lock else None,
+            "device_for": f"{_user_here()}@{socket.gethostname()}" if device_lock else None,
             # Its output is a pipe there and a terminal here: tables should fit.
             "env": {"COLUMNS": str(terminal.terminal_size()[1])} if sys.stdout.isatty() else {},
         }
@@ -243,7 +243,7 @@ class RunRequest:
                 detach=self.how.detach,
                 wanted=_wanted(host) if results else client.NO_RESULTS,
             )
-        except (terminal.LetGo, client.LetGoOfPipe):
+        except (terminal.Detached, client.PipeClosed):
             raise
         except RemoteError:
             if console.run_id:
@@ -267,7 +267,7 @@ def run_without_push(host: OpenHost, request: RunRequest) -> Outcome:
     with request.recorded() as record:
         results = Results(host.settings.local_dir) if request.how.auto_fetch else None
         reply = _not_stale(request.execute(host, results=results))
-        return _ended(host, request, record, reply, results)
+        return _outcome(host, request, record, reply, results)
 
 
 def dev(settings: Settings, words: Sequence[str], how: How, display: Display) -> Outcome:
@@ -298,9 +298,9 @@ def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = N
         if not request.how.verify and last.stamp == tree.stamp:
             reply = request.execute(host, stamp=tree.stamp, results=results)
         if "stale" in reply:
-            pushed = push_and_report(host, tree, PushMode(ride=not request.how.verify))
+            pushed = push_and_report(host, tree, PushMode(inline=not request.how.verify))
             reply = _not_stale(request.execute(host, ending=pushed.ending, results=results))
-        return _ended(host, request, record, reply, results)
+        return _outcome(host, request, record, reply, results)
 
 
 def _not_stale(reply: RunAnswer) -> RunReply:
@@ -309,7 +309,7 @@ def _not_stale(reply: RunAnswer) -> RunReply:
     return reply
 
 
-def _ended(
+def _outcome(
     host: OpenHost, request: RunRequest, record: Record, reply: RunReply, results: Results | None
 ) -> Outcome:
     """Fetch what the run wrote, whatever its exit code, and record how it ended."""
@@ -318,10 +318,10 @@ def _ended(
             f"{request.run_id} runs on {host.link.alias}; inv runs.attach {request.run_id} shows it"
         )
         return Outcome(request.run_id, 0)
-    return _conclude(host, record, reply, results)
+    return _fetch_and_record(host, record, reply, results)
 
 
-def _conclude(host: OpenHost, record: Record, reply: RunReply, results: Results | None) -> Outcome:
+def _fetch_and_record(host: OpenHost, record: Record, reply: RunReply, results: Results | None) -> Outcome:
     there, settings = reply["run"], host.settings
     came: Record = {
         "state": there["state"],
@@ -350,7 +350,7 @@ def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
     pty = pty or bool(record.get("pty"))
     reply = client.attach(host.link, run_id, console, pty=pty, wanted=wanted)
     try:
-        return _conclude(host, record, reply, results)
+        return _fetch_and_record(host, record, reply, results)
     finally:
         if "id" in record:  # a run that was started from here
             records.write(record)

@@ -32,11 +32,11 @@ class Saves:
         """Name the folder, and folders below it whose changes are not the user's."""
         self.root = root
         self.ignored = tuple(f"{path}/" for path in ignored)
-        self.heard = threading.Event()
+        self.changed = threading.Event()
         self._stop = threading.Event()
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Listen in a thread.
 
         Raises:
@@ -48,7 +48,7 @@ class Saves:
             hint = "pip install 'remote-autotune[watch]'"
             raise UnavailableError("watch", "watchfiles is not installed", hint) from error
 
-        def listen() -> None:
+        def watch_files() -> None:
             changes = watchfiles.watch(
                 self.root,
                 watch_filter=lambda _change, path: not f"{path}/".startswith(self.ignored),
@@ -58,9 +58,9 @@ class Saves:
                 rust_timeout=500,
             )
             for _ in changes:
-                self.heard.set()
+                self.changed.set()
 
-        thread = threading.Thread(target=listen, daemon=True)
+        thread = threading.Thread(target=watch_files, daemon=True)
         thread.start()
         try:
             yield
@@ -78,7 +78,7 @@ def _stopped_by(saves: Saves, link: Link, run_id: str) -> Iterator[None]:
     over = threading.Event()
 
     def stop() -> None:
-        while not saves.heard.wait(0.1):
+        while not saves.changed.wait(0.1):
             if over.is_set():
                 return
         own = Link(link.master.destination, link.code_path, link.say)
@@ -118,11 +118,11 @@ def watch(
         UnavailableError: watchfiles is not installed.
     """
     saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
-    with saves.listening(), open_host(settings, display) as host:
+    with saves.watching(), open_host(settings, display) as host:
         tree = steps.workspace_of(settings)
         describe = partial(steps.RunRequest.target, settings, words, how)
         while True:
-            saves.heard.clear()
+            saves.changed.clear()
             _run_once(host, describe, tree, saves if restart else None)
             tree = _changed_tree(settings, tree, saves, display)
 
@@ -133,8 +133,8 @@ def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Di
     if now.stamp == tree.stamp:
         display.say("Waiting for a save; Ctrl-C ends", "👀")
     while now.stamp == tree.stamp:
-        saves.heard.wait()
-        saves.heard.clear()
+        saves.changed.wait()
+        saves.changed.clear()
         now = steps.workspace_of(settings)
     return now
 

@@ -138,10 +138,10 @@ def _followed(link: Link, run_id: str, pty: bool) -> Iterator[Controls]:
         link.close()
         send_signal(link, run_id, signal.SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise LetGoOfPipe("exec", "", "") from None
+        raise PipeClosed("exec", "", "") from None
 
 
-class LetGoOfPipe(RemoteError):
+class PipeClosed(RemoteError):
     """Nobody reads our output any more; ends as SIGPIPE does, without a word."""
 
     exit_code = SIGNALLED + signal.SIGPIPE

@@ -19,7 +19,7 @@ from remote_tools.ssh.link import Link
 from remote_tools.ssh.session import Controls
 
 
-class LetGo(RemoteError):
+class Detached(RemoteError):
     """The user let go of a run, which goes on as `--on-disconnect` says; ends as Ctrl-C does."""
 
     exit_code = SIGNALLED + signal.SIGINT
@@ -29,7 +29,7 @@ class LetGo(RemoteError):
         super().__init__("exec", f"let go of {run_id}", f"inv runs.attach {run_id}; inv runs.kill {run_id}")
 
 
-class Bell:
+class SignalPipe:
     """A pipe by which a signal handler wakes the one who waits, and a count of how often it rang."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Bell:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
 
-    def ring(self, _number: int, _frame: FrameType | None) -> None:
+    def notify(self, _number: int, _frame: FrameType | None) -> None:
         """Ring once; a signal handler."""
         with suppress(BlockingIOError):
             os.write(self._write, b"!")
@@ -47,7 +47,7 @@ class Bell:
         """Return what becomes readable when it rings."""
         return self._read
 
-    def rung(self) -> int:
+    def drain(self) -> int:
         """Return how often it rang since it was asked last."""
         try:
             return len(os.read(self._read, 4096))
@@ -64,31 +64,31 @@ class Interrupts:
     """Ctrl-C for a run: first SIGINT, then SIGTERM, then let go of it.
 
     Args:
-        bell: rings at every Ctrl-C.
+        signals: rings at every Ctrl-C.
         run_id: the run, for saying how to come back.
         say: prints one line.
     """
 
-    def __init__(self, bell: Bell, run_id: str, say: Callable[[str], None]) -> None:
+    def __init__(self, signals: SignalPipe, run_id: str, say: Callable[[str], None]) -> None:
         """Start at none."""
-        self._bell, self._run_id, self._say = bell, run_id, say
+        self._signals, self._run_id, self._say = signals, run_id, say
         self._count = 0
 
     def descriptors(self) -> list[int]:
         """Return what a Ctrl-C makes readable."""
-        return [self._bell.fileno()]
+        return [self._signals.fileno()]
 
     def frames(self) -> list[tuple[bytes, bytes]]:
         """Return the signals to send.
 
         Raises:
-            LetGo: at the third Ctrl-C.
+            Detached: at the third Ctrl-C.
         """
         found = []
-        for _ in range(self._bell.rung()):
+        for _ in range(self._signals.drain()):
             self._count += 1
             if self._count > 2:
-                raise LetGo(self._run_id)
+                raise Detached(self._run_id)
             number = (signal.SIGINT, signal.SIGTERM)[self._count - 1]
             then = ("for SIGTERM", "to leave it running")[self._count - 1]
             self._say(f"{number.name} to {self._run_id}; once more {then}")
@@ -100,33 +100,33 @@ class Keys:
     """The local terminal for a run with one of its own: every key goes there, Ctrl-C too, but `LEAVE`.
 
     Args:
-        bell: rings when the window changes.
+        signals: rings when the window changes.
         run_id: the run, for saying how to come back.
     """
 
     LEAVE = b"\x1d"
     """Ctrl-], as in telnet(1): no other key is left to let go of the run with."""
 
-    def __init__(self, bell: Bell, run_id: str) -> None:
+    def __init__(self, signals: SignalPipe, run_id: str) -> None:
         """Note that the window may have changed since the run was asked for."""
-        self._bell, self._run_id = bell, run_id
-        bell.ring(signal.SIGWINCH, None)
+        self._signals, self._run_id = signals, run_id
+        signals.notify(signal.SIGWINCH, None)
 
     def descriptors(self) -> list[int]:
         """Return the terminal, and what a resize makes readable."""
-        return [0, self._bell.fileno()]
+        return [0, self._signals.fileno()]
 
     def frames(self) -> list[tuple[bytes, bytes]]:
         """Return what was typed, and the window's size where it changed.
 
         Raises:
-            LetGo: at Ctrl-].
+            Detached: at Ctrl-].
         """
-        found = [(frames.WINDOW, b"%d %d" % terminal_size())] if self._bell.rung() else []
+        found = [(frames.WINDOW, b"%d %d" % terminal_size())] if self._signals.drain() else []
         if select.select([0], [], [], 0)[0]:
             typed = os.read(0, 4096)
             if not typed or self.LEAVE in typed:
-                raise LetGo(self._run_id)
+                raise Detached(self._run_id)
             found.append((frames.INPUT, typed))
         return found
 
@@ -140,34 +140,34 @@ def terminal_size() -> tuple[int, int]:
 @contextmanager
 def controls(pty: bool, run_id: str, link: Link) -> Iterator[Controls]:
     """Take over Ctrl-C, or the whole terminal where the run has one, and give it back."""
-    bell = Bell()
+    signals = SignalPipe()
     if pty and sys.stdin.isatty():
         link.say(f"Ctrl-] leaves {run_id}; every other key goes there")
-        restore = _take_signal(signal.SIGWINCH, bell)
+        restore = _take_signal(signal.SIGWINCH, signals)
         before, say = termios.tcgetattr(0), link.say
         tty.setraw(0)
         # A raw terminal starts a new line where the last one ended.
         link.say = lambda text: say(text.replace("\n", "\r\n") + "\r")
         try:
-            yield Keys(bell, run_id)
+            yield Keys(signals, run_id)
         finally:
             link.say = say
             termios.tcsetattr(0, termios.TCSADRAIN, before)
             restore()
         return
-    restore = _take_signal(signal.SIGINT, bell)
+    restore = _take_signal(signal.SIGINT, signals)
     try:
-        yield Interrupts(bell, run_id, link.say)
+        yield Interrupts(signals, run_id, link.say)
     finally:
         restore()
 
 
-def _take_signal(number: signal.Signals, bell: Bell) -> Callable[[], None]:
+def _take_signal(number: signal.Signals, signals: SignalPipe) -> Callable[[], None]:
     """Let a signal ring the bell; return what undoes that."""
-    previous = signal.signal(number, bell.ring)
+    previous = signal.signal(number, signals.notify)
 
     def restore() -> None:
         signal.signal(number, previous)
-        bell.close()
+        signals.close()
 
     return restore

@@ -38,12 +38,12 @@ class PushMode:
     Args:
         force: delete even if that is much at once.
         dry_run: only plan.
-        ride: a small change may travel inside `sync.finish` instead of by an rsync of its own.
+        inline: a small change may travel inside `sync.finish` instead of by an rsync of its own.
     """
 
     force: bool = False
     dry_run: bool = False
-    ride: bool = False
+    inline: bool = False
 
 
 @dataclass(frozen=True)

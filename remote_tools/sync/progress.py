@@ -70,7 +70,7 @@ class Bar:
         self.files_done = self.bytes_done = 0
         self._display, self._verb, self._icon = display, verb, icon
         self._tqdm: Any = None
-        self._said_at = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> Bar:
         """Show the empty bar, or say how much there is to do."""
@@ -109,8 +109,8 @@ class Bar:
         self.bytes_done = max(self.bytes_done, min(bytes_done, self.size_bytes))
         if self._tqdm is not None:
             self._show()
-        elif time.monotonic() - self._said_at > LINE_EVERY_S:
-            self._said_at = time.monotonic()
+        elif time.monotonic() - self._printed_at > LINE_EVERY_S:
+            self._printed_at = time.monotonic()
             self._display.say(f"{self._verb}: {self._counts()}")
 
     def grow(self, files: int, size_bytes: int) -> None:

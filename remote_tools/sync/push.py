@@ -11,8 +11,9 @@ A host that knows nothing of that last push asks for the whole listing.
 Phase two is rsync, through patchwork, with exactly the paths of phase one, and -I since what to send is
 decided; two rsyncs at once where there are many (`MANY_FILES`). Where phase one names nothing there is no
 phase two, for `inv sync` and `--verify` neither: a dry run of rsync over the whole list would look at the
-same sizes and times once more, and by itself takes longer than all of phase one. What is small (`RIDE_BYTES`)
-may ride in `sync.finish` instead, though not for these two: rsync takes about six round trips, that none.
+same sizes and times once more, and by itself takes longer than all of phase one. A small change
+(`INLINE_PUSH_BYTES`) may travel in `sync.finish` instead, though not for these two: rsync takes about six
+round trips, that none.
 What is overwritten is put aside (--backup-dir) until `sync.finish` has seen that it was nobody's work; that
 closes the gap between looking and overwriting. Deleting comes last, there, and only of files that are still
 as they were pushed. `sync.finish` also writes the stamp; its parameters may ride along with the next request.
@@ -49,7 +50,7 @@ from remote_tools.sync.workspace import Workspace, look, shown
 
 SENDINGS = 3
 """How often a file is sent that changes while it is sent, before it is left at that."""
-RIDE_BYTES = 128 * 1024
+INLINE_PUSH_BYTES = 128 * 1024
 """Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
 MANY_FILES = 1_000
 """From so many files on two rsyncs share a push: each reads its list byte by byte, in two system calls each
@@ -118,10 +119,12 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     parts = _parts(plan, host.settings.rsync_options)
     _make_way(sent, parts)
     if plan.send and not (
-        mode.ride and _may_ride(plan, host.settings.rsync_options) and sent.load(os.fsencode(workspace.root))
+        mode.inline
+        and _fits_inline(plan, host.settings.rsync_options)
+        and sent.load(os.fsencode(workspace.root))
     ):
         with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
-            _send_until_still(sent, parts, bar)
+            _send_until_unchanged(sent, parts, bar)
     arrived = workspace.with_files(sent.files)
     LastPush(workspace.root, host.link.alias, host.settings.code_path).save(arrived)
     return PushResult(
@@ -134,9 +137,9 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     )
 
 
-def _may_ride(plan: Plan, rsync_options: Sequence[str]) -> bool:
+def _fits_inline(plan: Plan, rsync_options: Sequence[str]) -> bool:
     """Tell whether a change is small, and rsync was not told to send it in a way of its own."""
-    return not rsync_options and plan.size_bytes <= RIDE_BYTES
+    return not rsync_options and plan.size_bytes <= INLINE_PUSH_BYTES
 
 
 def _parts(plan: Plan, rsync_options: Sequence[str]) -> list[Sequence[bytes]]:
@@ -190,7 +193,7 @@ class _Sent:
         self.contents = found
         return True
 
-    def note(self, top: bytes, paths: Iterable[bytes]) -> list[bytes]:
+    def recheck(self, top: bytes, paths: Iterable[bytes]) -> list[bytes]:
         """Look at what was sent once more; return what changed meanwhile."""
         changed = []
         for path in paths:
@@ -221,12 +224,12 @@ class _Sent:
         }
 
 
-def _send_until_still(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
+def _send_until_unchanged(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send what the plan names, and again what changes while it is sent."""
     top = os.fsencode(sent.host.settings.root)
     for _ in range(SENDINGS):
         _send(sent, parts, bar)
-        paths = sent.note(top, chain.from_iterable(parts))
+        paths = sent.recheck(top, chain.from_iterable(parts))
         if not paths:
             return
         parts = [paths]

@@ -241,7 +241,7 @@ def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[by
         command = ["rsync", *words, *own, "--no-recursive", "--no-implied-dirs", f"{root}/", nowhere]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode not in (0, PARTIAL, VANISHED):
-        raise refused(done.stderr.decode(errors="replace").splitlines(), "sync")
+        raise options_error(done.stderr.decode(errors="replace").splitlines(), "sync")
     lines = (line[2:] for line in done.stdout.splitlines() if line.startswith(b"::"))
     sent = {unescape(line).rstrip(b"/") for line in lines}
     return {path for path in paths if path not in sent or not above[path] <= sent}
@@ -271,14 +271,14 @@ def differing(
         Stalled: the connection gave out.
         RemoteError: rsync failed otherwise.
     """
-    said = bytearray()
+    output = bytearray()
     with listed(paths) as listing:
         own = ["--dry-run", "-t", f"--files-from={listing}", "--from0", "--out-format=::%i %n"]
         own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
         command = ["rsync", *_common(pair, timeout_s, False), *words, *own, f"--rsh={rsh(ssh_words)}"]
         command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
-        check(run_rsync(command, said.extend, None), alias, "sync", timeout_s)
-    sent = (line.split(b" ", 1)[1] for line in said.splitlines() if line.startswith(b"::<f"))
+        check(run_rsync(command, output.extend, None), alias, "sync", timeout_s)
+    sent = (line.split(b" ", 1)[1] for line in output.splitlines() if line.startswith(b"::<f"))
     return [unescape(bytes(name)) for name in sent]
 
 
@@ -305,20 +305,20 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
     """
     if outcome.code in (0, VANISHED):
         return
-    lines = [line for line in outcome.said if line.strip() and not line.startswith("rsync error:")]
+    lines = [line for line in outcome.stderr if line.strip() and not line.startswith("rsync error:")]
     first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
     if outcome.code == TIMED_OUT:
         raise Stalled(f"{alias}: nothing was heard for {timeout_s:g} s")
     if outcome.code in STALLED or outcome.code < 0:
         raise Stalled(f"{alias}: {first}")
     if outcome.code in (1, 2, 4):
-        raise refused(outcome.said, stage)
+        raise options_error(outcome.stderr, stage)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
     raise kind(stage, f"{alias}: {first}{more}", f"ssh {alias} df -h, or correct the file that it names")
 
 
-def refused(said: Sequence[str], stage: str) -> ConfigError:
+def options_error(stderr: Sequence[str], stage: str) -> ConfigError:
     """Return the error of a command line that rsync did not take."""
-    reason = said[0].strip() if said else "no reason given"
+    reason = stderr[0].strip() if stderr else "no reason given"
     return ConfigError(stage, f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")

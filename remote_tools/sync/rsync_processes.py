@@ -21,20 +21,20 @@ class RsyncExit:
     """How rsync ended: its exit code and the lines of its standard error."""
 
     code: int
-    said: tuple[str, ...]
+    stderr: tuple[str, ...]
 
 
 @dataclass
 class _Process:
     process: subprocess.Popen[bytes]
     take: Callable[[bytes], None]
-    said: bytearray = field(default_factory=bytearray)
-    heard: bool = False
+    stderr: bytearray = field(default_factory=bytearray)
+    responded: bool = False
     timed_out: bool = False
 
     def outcome(self) -> RsyncExit:
         code = TIMED_OUT if self.timed_out else self.process.wait()
-        return RsyncExit(code, tuple(self.said.decode(errors="replace").splitlines()))
+        return RsyncExit(code, tuple(self.stderr.decode(errors="replace").splitlines()))
 
 
 class Processes:
@@ -89,9 +89,9 @@ class Processes:
                 assert each.process.stdout is not None
                 assert each.process.stderr is not None
                 selector.register(each.process.stdout, selectors.EVENT_READ, (each, each.take))
-                selector.register(each.process.stderr, selectors.EVENT_READ, (each, each.said.extend))
+                selector.register(each.process.stderr, selectors.EVENT_READ, (each, each.stderr.extend))
             while selector.get_map():
-                waiting = until is not None and not all(each.heard for each in self._all)
+                waiting = until is not None and not all(each.responded for each in self._all)
                 ready = selector.select(max(0.0, until - time.monotonic()) if waiting and until else None)
                 for key, _ in ready:
                     _read(selector, key)
@@ -104,8 +104,8 @@ class Processes:
     def _give_up(self, selector: selectors.BaseSelector) -> None:
         """End those that never said a word; their ssh may keep the pipes open."""
         for each in self._all:
-            if not each.heard:
-                each.heard = each.timed_out = True
+            if not each.responded:
+                each.responded = each.timed_out = True
                 each.process.terminate()
                 for key in [key for key in selector.get_map().values() if key.data[0] is each]:
                     selector.unregister(key.fileobj)
@@ -114,7 +114,7 @@ class Processes:
 def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     each, take = key.data
     data = os.read(key.fd, 1 << 16)
-    each.heard = True
+    each.responded = True
     if data:
         take(data)
     else:

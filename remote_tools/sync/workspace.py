@@ -130,9 +130,9 @@ def _start(top: bytes, *words: bytes) -> subprocess.Popen[bytes]:
 
 
 def _read(process: subprocess.Popen[bytes], top: bytes) -> list[bytes]:
-    out, said = process.communicate()
+    out, errors = process.communicate()
     if process.returncode != 0:
-        reason = said.decode(errors="replace").strip().splitlines()[:1]
+        reason = errors.decode(errors="replace").strip().splitlines()[:1]
         message = f"git cannot list {os.fsdecode(top)}: {''.join(reason)}"
         raise ConfigError("sync", message, f"git -C {os.fsdecode(top)} status")
     return out.split(b"\0")[:-1]

@@ -11,7 +11,7 @@ from invoke import Context, Exit, Task
 from remote_tools.tasks._context import end, new_display, print_table, settings_for
 
 if TYPE_CHECKING:
-    from remote_tools.loop.fleet import Ended, Work
+    from remote_tools.loop.fleet import HostOutcome, Work
     from remote_tools.settings.settings import Settings
 
 HOSTS = "several hosts at once: names with commas between them, or a group of the settings"
@@ -73,7 +73,7 @@ def on_hosts(
     return None
 
 
-def show(ended: Sequence[Ended]) -> None:
+def show(ended: Sequence[HostOutcome]) -> None:
     """Print the closing table."""
     rows = [
         (

@@ -53,11 +53,11 @@ class Place:
         return OpenHost(chosen, self.link, Display(stream or io.StringIO()))
 
     def push(
-        self, *, force: bool = False, dry_run: bool = False, ride: bool = False, **settings: Any
+        self, *, force: bool = False, dry_run: bool = False, inline: bool = False, **settings: Any
     ) -> PushResult:
         """Do what `inv sync` does."""
         host = self.host(**settings)
-        result = push.push(host, scan(self.here), PushMode(force, dry_run, ride))
+        result = push.push(host, scan(self.here), PushMode(force, dry_run, inline))
         self.said = push.finish(host, result)
         return result
 
@@ -532,13 +532,13 @@ def test_a_small_change_arrives_without_rsync_as_it_would_with_it(place: Place) 
     (place.here / "script").chmod(0o755)
     (place.here / "link").symlink_to("no/such\nfile")
     os.utime(place.here / "empty", ns=(1, 1_234_567_890_123_456_789))
-    rode = place.push(ride=True)
+    rode = place.push(inline=True)
     (place.here / "gone").unlink()
     (place.here / "link").unlink()
     (place.here / "link").write_text("a file now")
     (place.here / "empty").unlink()
     (place.here / "empty").symlink_to("script")
-    again = place.push(ride=True)
+    again = place.push(inline=True)
     assert (5, 2, (b"gone",)) == (rode.sent, again.sent, again.plan.delete)
     assert scan(place.here).files == scan(place.there).files
     assert 0 == place.push().sent
@@ -546,7 +546,7 @@ def test_a_small_change_arrives_without_rsync_as_it_would_with_it(place: Place) 
 
 def rides(place: Place, **options: Any) -> bool:
     """Push, and tell whether the change went without rsync."""
-    result = place.push(ride=True, **options)
+    result = place.push(inline=True, **options)
     assert scan(place.here).files == scan(place.there).files
     assert result.ending is not None
     return bool(result.ending["contents"])
@@ -555,9 +555,9 @@ def rides(place: Place, **options: Any) -> bool:
 def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None:
     place.write(a="1")
     assert rides(place)
-    place.write(a="x" * push.RIDE_BYTES)
+    place.write(a="x" * push.INLINE_PUSH_BYTES)
     assert rides(place)
-    place.write(a="x" * push.RIDE_BYTES, b="y")
+    place.write(a="x" * push.INLINE_PUSH_BYTES, b="y")
     assert not rides(place)
     place.write(b="z")
     assert rides(place)
@@ -567,18 +567,18 @@ def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None
 
 def test_a_conflict_is_kept_beside_without_rsync_too(place: Place) -> None:
     place.write(a="1", d__b="1")
-    place.push(ride=True)
+    place.push(inline=True)
     (place.there / "a").write_text("by the host")
     place.write(a="by me")
-    result = place.push(ride=True)
+    result = place.push(inline=True)
     assert {"a": "by me", "d/b": "1", place.kept_as(result, "a"): "by the host"} == place.held()
 
 
 def test_what_the_host_edits_after_the_comparison_is_kept_beside(place: Place) -> None:
     place.write(a="1")
-    place.push(ride=True)
+    place.push(inline=True)
     place.write(a="2")
-    result = push.push(place.host(), scan(place.here), PushMode(ride=True))
+    result = push.push(place.host(), scan(place.here), PushMode(inline=True))
     (place.there / "a").write_text("by the host, just now")
     name = place.kept_as(result, "a")
     assert [f"a on the host is kept as {name}"] == push.finish(place.host(), result)
@@ -587,9 +587,9 @@ def test_what_the_host_edits_after_the_comparison_is_kept_beside(place: Place) -
 
 def test_a_request_that_was_lost_on_its_way_is_asked_again(place: Place) -> None:
     place.write(a="1", b="2")
-    place.push(ride=True)
+    place.push(inline=True)
     place.write(a="3")
-    result = push.push(place.host(), scan(place.here), PushMode(ride=True))
+    result = push.push(place.host(), scan(place.here), PushMode(inline=True))
     assert ([], []) == (push.finish(place.host(), result), push.finish(place.host(), result))
     assert {"a": "3", "b": "2"} == place.held()
     assert 0 == place.push().sent
@@ -600,7 +600,7 @@ def test_a_file_that_changes_after_the_scan_goes_by_rsync(place: Place) -> None:
     place.link.code_path = str(place.there)
     tree = scan(place.here)
     place.write(a="changed meanwhile")
-    result = push.push(place.host(), tree, PushMode(ride=True))
+    result = push.push(place.host(), tree, PushMode(inline=True))
     assert [] == push.finish(place.host(), result)
     assert ({"a": "changed meanwhile"}, {}) == (place.held(), result.ending and result.ending["contents"])
     assert 0 == place.push().sent

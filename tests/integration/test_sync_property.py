@@ -43,7 +43,7 @@ class Round(NamedTuple):
     here: list[Edit]
     there: list[Edit]
     cut: bool
-    ride: bool
+    inline: bool
 
 
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
@@ -124,12 +124,12 @@ class Pair:
         after = things(self.there)
         self.made_there = (self.made_there - (before - after)) | (after - before)
 
-    def sync(self, cut: bool, ride: bool) -> None:
+    def sync(self, cut: bool, inline: bool) -> None:
         """Do what `inv sync` or `inv dev` does, or lose the connection before the last step."""
         self.link.code_path = str(self.there)
         settings = Settings(self.here, self.link.alias, str(self.there), timeout_s=20)
         host = OpenHost(settings, self.link, Display(io.StringIO()))
-        result = push.push(host, scan(self.here), PushMode(ride=ride))
+        result = push.push(host, scan(self.here), PushMode(inline=inline))
         if cut:
             self.link.close()
         else:
@@ -165,12 +165,12 @@ def follow(rounds: list[Round], link: Link, sandbox: Sandbox, folder: Path) -> N
     number = next(_numbers)
     pair = Pair(link, folder / f"here {number}", sandbox.home / f"there {number}")
     pair.here.mkdir()
-    for turn, (here, there, cut, ride) in enumerate(rounds):
+    for turn, (here, there, cut, inline) in enumerate(rounds):
         for edit in here:
             carry_out(edit, pair.here)
         for edit in there if turn else []:
             pair.edit_there(edit)
-        pair.sync(cut, ride)
+        pair.sync(cut, inline)
         if not cut:
             pair.check()
     shutil.rmtree(pair.here)
