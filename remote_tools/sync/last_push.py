@@ -1,4 +1,4 @@
-"""What this checkout pushed last, and the name under which the host keeps account of it."""
+"""Store what this checkout pushed last, and the client id by which the host knows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from remote_tools.sync.workspace import Workspace
 
 
 def client_id(root: Path) -> str:
-    """Return the random name under which the host keeps account of this checkout; make it if missing."""
+    """Return the random id by which the host knows this checkout; create it if it is missing."""
     path = root / ".remote" / "client-id"
     try:
         path.parent.mkdir(exist_ok=True)
@@ -31,15 +31,15 @@ def client_id(root: Path) -> str:
 
 
 class LastPush:
-    """What this checkout pushed last to one place: what changes are counted from.
+    """What this checkout pushed last to one code path: the base for finding changes.
 
     Args:
         root: the workspace.
-        alias, code_path: the place.
+        alias, code_path: where it was pushed to.
     """
 
     def __init__(self, root: Path, alias: str, code_path: str) -> None:
-        """Read the stamp; the listing is read where it is needed."""
+        """Read the stamp; the listing is read only when it is needed."""
         key = hashlib.sha256(f"{alias}\0{code_path}".encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = root / ".remote" / "pushed" / key
         self.stamp = ""
@@ -47,7 +47,7 @@ class LastPush:
             self.stamp = file.readline().decode("ascii").strip()
 
     def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
-        """Return the records that are new or changed, and the paths that are gone; None without a base."""
+        """Return the new and changed records, and the deleted paths; None if nothing was pushed yet."""
         if not self.stamp:
             return None
         if self.stamp == workspace.stamp:
@@ -58,7 +58,7 @@ class LastPush:
         return list(new - old), gone
 
     def save(self, workspace: Workspace) -> None:
-        """Remember the workspace as pushed."""
+        """Store the workspace as the last push."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, workspace.stamp.encode("ascii") + b"\n" + join(workspace.files.values()))

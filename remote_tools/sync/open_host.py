@@ -1,4 +1,4 @@
-"""The host while a command uses it: opened once, and handed to every step that needs it."""
+"""Open a host once for each command; every step is given the same `OpenHost`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class OpenHost:
 
 
 class Interrupted(RemoteError):
-    """Ctrl-C before a run was started; the exit code is a shell's for SIGINT."""
+    """Ctrl-C before a run was started; the exit code is 130, as a shell's for SIGINT."""
 
     exit_code = SIGNALLED + signal.SIGINT
 
 
 @contextmanager
 def open_host(settings: Settings, display: Display) -> Iterator[OpenHost]:
-    """Open a link to the host; its session starts at once, behind the local work."""
+    """Open a link to the host; its session starts in the background while local work goes on."""
     destination = Destination(
         settings.host,
         settings.ssh_options,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Rules:
-    """Decide by name what is left out; decisions about folders are remembered."""
+    """Decide by path what is left out; decisions about folders are cached."""
 
     def __init__(self, exclude: Sequence[str], include: Sequence[str], never: Sequence[str]) -> None:
         """Compile the patterns."""
@@ -18,7 +18,7 @@ class Rules:
         self._folders: dict[bytes, tuple[bool, bool, bool]] = {b"": (False, False, False)}
 
     def folder(self, path: bytes) -> tuple[bool, bool, bool]:
-        """Tell whether a folder is never sent, included, excluded: by its own name or by one above it."""
+        """Return (never sent, included, excluded) for a folder; each is inherited from its parents."""
         known = self._folders.get(path)
         if known is None:
             never, include, exclude = self.folder(path.rpartition(b"/")[0])
@@ -30,7 +30,7 @@ class Rules:
         return known
 
     def drops(self, path: bytes) -> bool:
-        """Tell whether a file is left out."""
+        """Return whether a file is left out."""
         never, include, exclude = self.folder(path.rpartition(b"/")[0])
         if never or self._never(path, False):
             return True
@@ -39,23 +39,23 @@ class Rules:
         return exclude or self._exclude(path, False)
 
     def adds(self, path: bytes) -> bool:
-        """Tell whether a file is sent although git ignores it."""
+        """Return whether a file is sent although git ignores it."""
         never, include, _ = self.folder(path.rpartition(b"/")[0])
         return not never and not self._never(path, False) and (include or self._include(path, False))
 
     def prunes(self, folder: bytes) -> bool:
-        """Tell whether nothing below a folder can be sent."""
+        """Return whether nothing below a folder can be sent."""
         never, _, exclude = self.folder(folder)
         return never or (exclude and not self.including)
 
 
 def literal(path: Path) -> str:
-    """Write a path below the root as the pattern that names just that path."""
+    """Return the pattern that matches only this path below the root."""
     return "/" + str(path).translate({ord(letter): f"[{letter}]" for letter in "*?[\\"})
 
 
 def compile_patterns(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
-    """Return a test of (path, is a folder) that says whether any of the patterns names just that path."""
+    """Return a function of (path, is a folder) that is true if any pattern matches the path itself."""
     sources: dict[tuple[bool, bool], list[str]] = {}
     for pattern in patterns:
         body = pattern.rstrip("/")
@@ -81,7 +81,7 @@ def _any_of(sources: Sequence[str] | None) -> Callable[[bytes], object]:
 
 
 def _regex(pattern: str) -> str:
-    """Translate a glob of gitignore(5) into a regular expression."""
+    """Translate a glob of gitignore(5) to a regular expression."""
     out, i = "", 0
     while i < len(pattern):
         rest = pattern[i:]

@@ -1,4 +1,4 @@
-"""Find out what a push has to do: phase one, the client's side."""
+"""Plan a push: the client's side of phase one."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MANY_DELETES_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PushMode:
-    """What one push does, besides what the settings say.
+    """Options of one push, besides the settings.
 
     Args:
-        force: delete even if that is much at once.
+        force: delete files even if they are many.
         dry_run: only plan.
-        inline: a small change may travel inside `sync.finish` instead of by an rsync of its own.
+        inline: send a small change inside `sync.finish` instead of by rsync.
     """
 
     force: bool = False
@@ -51,19 +51,21 @@ class Plan:
     """What a push will do, path by path.
 
     Args:
-        new, changed: what is sent.
-        conflicts: sent too; there each was changed, or made, by someone else, whose file is kept beside it.
-        blocked: what stands in the way there, a folder or a link, and is moved aside.
-        delete: what was pushed and is gone here.
-        staying: what was pushed, is no longer sent, and stays since it still exists here, or by --no-delete.
-        kept: (path, why) of what is gone here and stays there.
-        sizes_bytes: of every path that is sent.
-        pushed: how many files the last push left there.
-        root: the code path, absolute.
-        pair: both sides' rsync.
-        client: who we are to the host.
-        holder: who pushed there last.
-        date: what names of kept files end with.
+        new, changed: paths to send.
+        conflicts: paths to send that someone else changed or created on the host; that file is kept beside.
+        blocked: folders or links on the host in the way of a file; they are moved aside.
+        delete: paths that were pushed and are deleted here; they are deleted on the host.
+        staying: paths that were pushed and are no longer sent, but stay on the host because they still exist
+            here, or because of --no-delete.
+        kept: (path, why) of files that are deleted here but stay on the host.
+        left_out: paths that a filter in RSYNC_OPTIONS leaves out.
+        sizes_bytes: the size of every path to send.
+        pushed: how many files the last push left on the host.
+        root: the code path on the host, absolute.
+        pair: the rsync of both sides.
+        client: this checkout's id and name.
+        holder: the client that pushed to this code path last.
+        date: the end of the names of kept files.
     """
 
     new: tuple[bytes, ...]
@@ -84,20 +86,20 @@ class Plan:
 
     @property
     def send(self) -> tuple[bytes, ...]:
-        """The paths that are sent."""
+        """The paths to send."""
         return (*self.new, *self.changed, *self.conflicts)
 
     @property
     def size_bytes(self) -> int:
-        """Size of what is sent."""
+        """Total size of the files to send."""
         return sum(self.sizes_bytes.values())
 
     def kept_as(self, path: bytes) -> bytes:
-        """Return the name that a file of the host's gets when it gives way."""
+        """Return the name under which a file on the host is put aside."""
         return path + b".remote-" + self.date.encode("ascii")
 
     def items(self) -> Iterator[tuple[str, bytes, int]]:
-        """Yield (what, path, size in bytes) of everything that will be done."""
+        """Yield (action, path, size in bytes) for each step of the push."""
         for what, paths in (("new", self.new), ("changed", self.changed), ("conflict", self.conflicts)):
             yield from ((what, path, self.sizes_bytes[path]) for path in paths)
         yield from (("moved aside", path, 0) for path in self.blocked)
@@ -105,7 +107,7 @@ class Plan:
         yield from (("kept", path, 0) for path, _ in self.kept)
 
     def lines(self) -> Iterator[str]:
-        """Yield the plan for people, a line each."""
+        """Yield the plan as lines for people."""
         for what, path, size_bytes in self.items():
             size = size_text(size_bytes) if what in ("new", "changed", "conflict") else ""
             yield f"{what:<11} {size:>8}  {shown(path)}"
@@ -113,7 +115,7 @@ class Plan:
             yield "nothing to do: the host holds the workspace"
 
     def to_json(self) -> dict[str, object]:
-        """Return the plan for programs; names that are no UTF-8 hold lone surrogates (os.fsdecode)."""
+        """Return the plan as JSON values; names that are not UTF-8 hold lone surrogates (os.fsdecode)."""
         return {
             "root": self.root,
             "files": len(self.send),
@@ -125,13 +127,13 @@ class Plan:
         }
 
     def warnings(self) -> Iterator[str]:
-        """Yield what the user should know, a line each."""
+        """Yield the warnings for the user, a line each."""
         for path in self.conflicts:
             yield f"{shown(path)} was changed on the host too: kept there as {shown(self.kept_as(path))}"
         for path in self.blocked:
             yield f"{shown(path)} on the host is in the way: kept there as {shown(self.kept_as(path))}"
         for path, why in self.kept:
-            yield f"{shown(path)} is gone here and stays on the host: {why}"
+            yield f"{shown(path)} was deleted here but stays on the host: {why}"
         if self.staying:
             yield f"{count_text(len(self.staying), 'file')} pushed earlier, no longer sent, stay on the host"
         if self.left_out:
@@ -141,10 +143,10 @@ class Plan:
 
 
 def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
-    """Compare the workspace with the host's tree, in one round trip.
+    """Compare the workspace with the host's tree; one round trip, two if the host has no base.
 
     Raises:
-        RemoteError: the host refuses, or has no rsync.
+        RemoteError: the host rejects the request, or has no rsync.
     """
     link, settings = host.link, host.settings
     last = LastPush(workspace.root, link.alias, settings.code_path)
@@ -171,12 +173,12 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
 
 
 def _by_contents(rsync_options: Sequence[str]) -> bool:
-    """Tell whether RSYNC_OPTIONS say to compare the contents."""
+    """Return whether RSYNC_OPTIONS ask to compare contents."""
     return bool(rsync.names_of(rsync_options) & rsync.CHECKSUM)
 
 
 def host_rsync(rsync_options: Sequence[str]) -> str:
-    """Return the program to look for on the host; --rsync-path may also be a whole command."""
+    """Return the rsync to look for on the host; --rsync-path may also be a command of several words."""
     given = [word for word in rsync_options if word.startswith("--rsync-path=")]
     path = given[-1].partition("=")[2] if given else "rsync"
     return path if " " not in path else "rsync"
@@ -231,7 +233,10 @@ def _read_plan(
 def _sort_deletes(
     workspace: Workspace, candidates: Iterable[bytes], delete: bool
 ) -> tuple[list[bytes], list[bytes]]:
-    """Tell what is gone here from what is only excluded now; below a file or a link nothing exists."""
+    """Split paths into (deleted here, still here but excluded).
+
+    A path below a file or a link of the workspace counts as deleted.
+    """
     gone: list[bytes] = []
     staying: list[bytes] = []
     top = os.fsencode(workspace.root)
@@ -246,10 +251,10 @@ def _sort_deletes(
 
 
 def check_deletes(plan: Plan, force: bool) -> None:
-    """Stop where much would be deleted at once.
+    """Reject a plan that deletes many files.
 
     Raises:
-        DataError: more than a tenth of what was pushed, and more than 20 files.
+        DataError: it deletes more than a tenth of the pushed files, and more than 20.
     """
     count = len(plan.delete)
     if force or count <= MANY_DELETES or count <= MANY_DELETES_SHARE * plan.pushed:
@@ -257,5 +262,5 @@ def check_deletes(plan: Plan, force: bool) -> None:
     raise DataError(
         "sync",
         f"{count:,} of {plan.pushed:,} pushed files are gone here and would be deleted in {plan.root}",
-        "if that is right, inv sync --force; to look first, inv sync --dry-run; to keep them, --no-delete",
+        "inv sync --dry-run lists them; inv sync --force deletes them; --no-delete keeps them",
     )

@@ -1,4 +1,4 @@
-"""Show how a transfer goes: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a transfer: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 LINE_EVERY_S = 10.0
-"""How often a transfer says where it stands without a terminal."""
+"""Interval between progress lines without a terminal."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -28,14 +28,14 @@ def count_text(count: int, noun: str) -> str:
 
 
 class Display:
-    """Where messages and bars go.
+    """Prints messages and progress bars.
 
     Args:
-        stream: standard error unless told otherwise: standard output belongs to the command that runs.
+        stream: standard error by default, because standard output belongs to the command that runs.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        """Find out what the stream can show."""
+        """Find out whether the stream is a terminal and can show emoji."""
         self.stream = sys.stderr if stream is None else stream
         self.terminal = self.stream.isatty()
         self.emoji = (self.stream.encoding or "").lower().replace("-", "") == "utf8"
@@ -45,7 +45,7 @@ class Display:
 
         Args:
             text: the line.
-            icon: an emoji before it, where the stream can show one.
+            icon: an emoji to put before it, if the stream can show one.
         """
         line = f"{icon} {text}" if icon and self.emoji else text
         print(
@@ -57,15 +57,15 @@ class Display:
         )
 
     def bar(self, verb: str, files: int, size_bytes: int, icon: str = "") -> Bar:
-        """Return a bar for a transfer of so many files and bytes, to be entered with `with`."""
+        """Return a bar for a transfer of so many files and bytes; use it with `with`."""
         return Bar(self, verb, files, size_bytes, icon)
 
 
 class Bar:
-    """One transfer's progress; every file weighs its bytes and one more, so that empty ones move it too."""
+    """Progress of one transfer; a file counts as its bytes plus one, so that empty files move the bar too."""
 
     def __init__(self, display: Display, verb: str, files: int, size_bytes: int, icon: str) -> None:
-        """Start at nothing of `files` and `size_bytes`."""
+        """Start at 0 of `files` and `size_bytes`."""
         self.files, self.size_bytes = files, size_bytes
         self.files_done = self.bytes_done = 0
         self._display, self._verb, self._icon = display, verb, icon
@@ -73,14 +73,14 @@ class Bar:
         self._printed_at = time.monotonic()
 
     def __enter__(self) -> Bar:
-        """Show the empty bar, or say how much there is to do."""
+        """Show the empty bar, or print the totals if there is no terminal."""
         if not self._display.terminal:
             amount = f"{count_text(self.files, 'file')}, {size_text(self.size_bytes)}"
             self._display.say(f"{self._verb} {amount}", self._icon)
             return self
-        from tqdm import tqdm  # behind the network: it takes 40 ms
+        from tqdm import tqdm  # imported late, while the network is busy: it takes 40 ms
 
-        # A terminal without a size (a bare pty, some CI) would get a bar of no width.
+        # A terminal of 0 columns (a bare pty, some CI) would get a bar of width 0.
         sized = os.get_terminal_size(self._display.stream.fileno()).columns > 0
         icon = f"{self._icon} " if self._icon and self._display.emoji else ""
         self._tqdm = tqdm(
@@ -98,13 +98,13 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave it on the screen."""
         if self._tqdm is not None:
             self._show()
             self._tqdm.close()
 
     def advance(self, files_done: int, bytes_done: int) -> None:
-        """Set how much is done; a transfer that begins anew does not go back."""
+        """Set how much is done; the counts never go down, even if the transfer restarts."""
         self.files_done = max(self.files_done, min(files_done, self.files))
         self.bytes_done = max(self.bytes_done, min(bytes_done, self.size_bytes))
         if self._tqdm is not None:
@@ -114,7 +114,7 @@ class Bar:
             self._display.say(f"{self._verb}: {self._counts()}")
 
     def grow(self, files: int, size_bytes: int) -> None:
-        """Add to what there is to do."""
+        """Add to the totals."""
         self.files += files
         self.size_bytes += size_bytes
         if self._tqdm is not None:

@@ -1,4 +1,4 @@
-"""Pull results: exactly the files that the host named; a transfer that gave out goes on where it stopped."""
+"""Pull results: exactly the files that the host listed; an interrupted transfer is resumed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CONTROLS = bytes([*range(32), 127])
 
 @dataclass(frozen=True)
 class PullResult:
-    """What a pull brought.
+    """The result of a pull.
 
     Args:
-        files: how many of the files asked for are here.
-        size_bytes: their size.
-        missing: what was asked for and is not on the host any more.
-        refused: why, of each path that must not be written here.
+        files: how many of the requested files are on this machine now.
+        size_bytes: their total size.
+        missing: requested paths that the host no longer has.
+        refused: rejected paths, each with the reason.
     """
 
     files: int
@@ -45,18 +45,18 @@ def pull(
     host_rsync: RsyncHere,
     hint: str = SAME_COMMAND,
 ) -> PullResult:
-    """Bring exactly these files; each appears whole or not at all.
+    """Fetch exactly these files; each appears complete or not at all.
 
     Args:
-        host: the host; its settings name the folder here.
-        remote_root: the folder there, absolute.
-        entries: (path below it, size in bytes), as the host told them.
-        host_rsync: which rsync the host has.
-        hint: the command to type next if the connection is lost too often.
+        host: the host; files are written below its settings' `local_dir`.
+        remote_root: the folder on the host, absolute.
+        entries: (path below `remote_root`, size in bytes), as the host reported them.
+        host_rsync: the rsync of the host.
+        hint: what to type next if every attempt fails.
 
     Raises:
-        TemporaryError: the connection gave out again and again.
-        RemoteError: anything else that went wrong; says what.
+        TemporaryError: the connection was lost in every attempt.
+        RemoteError: rsync is missing or failed.
     """
     local_dir = host.settings.local_dir
     pair = rsync.pair_with(host.link.alias, host_rsync, "fetch")
@@ -85,7 +85,7 @@ def _receive(
     wanted: Mapping[bytes, int],
     bar: Bar,
 ) -> None:
-    """Run rsync for a pull: patchwork only pushes."""
+    """Run rsync directly; patchwork can only push."""
     link, settings = host.link, host.settings
     with rsync.listed(wanted) as listing:
         large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
@@ -98,19 +98,19 @@ def _receive(
 
 
 class Fence:
-    """Tell which names would be written elsewhere than below a folder; what is a real folder is remembered.
+    """Reject paths that would be written outside a folder; real folders are cached.
 
     Args:
         local_dir: the folder.
     """
 
     def __init__(self, local_dir: Path) -> None:
-        """Name the folder; it need not exist yet."""
+        """Take the folder, which need not exist yet."""
         self._top = os.fsencode(local_dir)
         self._real = {b""}
 
     def fault(self, path: bytes) -> str:
-        """Return why a path that the host named must not be written here; nothing where it may."""
+        """Return why a path from the host must be rejected; empty if it may be written."""
         parts = path.split(b"/")
         if path.startswith(b"/") or b".." in parts:
             return "it leads out of the folder"
@@ -121,7 +121,7 @@ class Fence:
         return self._obstacle(path.rpartition(b"/")[0])
 
     def _obstacle(self, folder: bytes) -> str:
-        """Return what stands in place of a folder, or of one above it; one that is missing can be made."""
+        """Return what blocks a folder or one of its parents; a missing folder blocks nothing."""
         if folder in self._real:
             return ""
         obstacle = self._obstacle(folder.rpartition(b"/")[0])

@@ -1,22 +1,21 @@
-"""Push the workspace: two phases, and a transfer that gave out goes on where it stopped.
+"""Push the workspace in two phases: find out what differs, then send it. An interrupted transfer is resumed.
 
-A push first finds out what differs, then sends just that.
+Phase one takes one round trip and no rsync. The scan makes a record of every local file. The records that
+differ from this checkout's last push go to the host. The host checks every file that it should hold, and
+replies with the paths to send, to delete and to keep (`plan`, `replica`). So both sides are compared in full
+each time, by the quick check of rsync(1) with times in nanoseconds, but only changes are transferred. A host
+without the base of the last push asks for the whole listing.
 
-Phase one needs no rsync and one round trip. The scan gives a record of every local file; what differs from
-this checkout's last push goes to the host, which looks at every file that it should hold and answers with the
-paths to send, to delete and to keep (`plan`, `replica`). So both sides are compared in full each time, by the
-quick check of rsync(1) with times to the nanosecond, while what travels follows the change and not the tree.
-A host that knows nothing of that last push asks for the whole listing.
+Phase two is rsync, through patchwork, with exactly the paths of phase one; -I because the comparison is done.
+Two rsyncs run at once if there are many files (`MANY_FILES`). If phase one finds no difference, phase two is
+skipped, also for `inv sync` and `--verify`: a dry run of rsync would compare the same sizes and times again,
+and takes longer than phase one. Except for these two, a small change (`INLINE_PUSH_BYTES`) is sent in
+`sync.finish` instead: that adds no round trip, and rsync takes about six.
 
-Phase two is rsync, through patchwork, with exactly the paths of phase one, and -I since what to send is
-decided; two rsyncs at once where there are many (`MANY_FILES`). Where phase one names nothing there is no
-phase two, for `inv sync` and `--verify` neither: a dry run of rsync over the whole list would look at the
-same sizes and times once more, and by itself takes longer than all of phase one. A small change
-(`INLINE_PUSH_BYTES`) may travel in `sync.finish` instead, though not for these two: rsync takes about six
-round trips, that none.
-What is overwritten is put aside (--backup-dir) until `sync.finish` has seen that it was nobody's work; that
-closes the gap between looking and overwriting. Deleting comes last, there, and only of files that are still
-as they were pushed. `sync.finish` also writes the stamp; its parameters may ride along with the next request.
+rsync puts overwritten files aside (--backup-dir) until `sync.finish` has checked that nobody else changed
+them: a file may change between the comparison and the transfer. `sync.finish` then deletes files, but only
+those that are still as they were pushed, and writes the stamp. Its parameters may be sent with the next
+request.
 """
 
 from __future__ import annotations
@@ -49,25 +48,25 @@ from remote_tools.sync.transfer import LARGE_BYTES, retry
 from remote_tools.sync.workspace import Workspace, look, shown
 
 SENDINGS = 3
-"""How often a file is sent that changes while it is sent, before it is left at that."""
+"""How often a file is sent at most if it changes during each transfer."""
 INLINE_PUSH_BYTES = 128 * 1024
-"""Size up to which a whole change rides in the next request: less than a round trip's worth of bytes."""
+"""Total size up to which a change is sent in the next request: it takes less time than a round trip."""
 MANY_FILES = 1_000
-"""From so many files on two rsyncs share a push: each reads its list byte by byte, in two system calls each
-(rsync's io.c, read_line), which takes longer than sending small files does."""
+"""Number of files from which two rsyncs share a push: rsync makes two system calls for each byte of its list
+(io.c, read_line), which takes longer than sending small files."""
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did.
+    """The result of a push.
 
     Args:
-        plan: what phase one named.
-        stamp: of the tree that is there now.
+        plan: the result of phase one.
+        stamp: of the tree that is on the host now.
         sent: how many files were sent.
-        sent_bytes: their size.
-        warnings: what the user should know, a line each.
-        ending: parameters of `sync.finish`, which is still to be asked; None after a dry run.
+        sent_bytes: their total size.
+        warnings: for the user, a line each.
+        ending: parameters of `sync.finish`, which the caller must still send; None after a dry run.
     """
 
     plan: Plan
@@ -79,34 +78,36 @@ class PushResult:
 
 
 def push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
-    """Make the host's folder hold the workspace, up to `sync.finish`.
+    """Send the workspace to the host; the push is complete after `sync.finish`.
 
     Args:
         host: the host.
         workspace: a fresh scan.
-        mode: what this push does.
+        mode: the options of this push.
 
     Raises:
-        DataError: much would be deleted at once.
-        TemporaryError: the connection gave out again and again.
-        RemoteError: anything else that went wrong; says what.
+        DataError: many files would be deleted.
+        TemporaryError: the connection was lost in every attempt.
+        RemoteError: a file cannot be read or written, or rsync or the host failed.
     """
     return retry(host, "sync", lambda: _push(host, workspace, mode))
 
 
 def finish(host: OpenHost, result: PushResult) -> list[str]:
-    """End a push, where nothing carries its parameters along; return what the user should know."""
+    """Complete a push by a request of its own; return the messages for the user."""
     return [] if result.ending is None else ended_lines(host.link.call(messages.FINISH(result.ending)))
 
 
 def ended_lines(reply: PushEnded) -> list[str]:
-    """Return what the user should know of a push that has ended, from the host's reply."""
+    """Return the messages for the user from the host's reply to `sync.finish`."""
     lines = [f"{shown(os.fsencode(path))} stays on the host: {why}" for path, why in reply["kept"]]
     lines += [
         f"{shown(os.fsencode(path))} on the host is kept as {shown(os.fsencode(name))}"
         for path, name in reply["beside"]
     ]
-    lines += [f"{shown(os.fsencode(path))} on the host is not as it was sent" for path in reply["differs"]]
+    lines += [
+        f"{shown(os.fsencode(path))} on the host differs from the file sent" for path in reply["differs"]
+    ]
     return lines
 
 
@@ -138,19 +139,19 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
 
 
 def _fits_inline(plan: Plan, rsync_options: Sequence[str]) -> bool:
-    """Tell whether a change is small, and rsync was not told to send it in a way of its own."""
+    """Return whether a change is small and RSYNC_OPTIONS are empty: they apply to rsync only."""
     return not rsync_options and plan.size_bytes <= INLINE_PUSH_BYTES
 
 
 def _parts(plan: Plan, rsync_options: Sequence[str]) -> list[Sequence[bytes]]:
-    """Share what is sent among rsyncs; one of them where it was told to send it in a way of its own."""
+    """Split the paths among rsyncs; one rsync if there are RSYNC_OPTIONS."""
     paths = sorted(plan.send)
     half = len(paths) // 2
     return [paths] if len(paths) < MANY_FILES or rsync_options else [paths[:half], paths[half:]]
 
 
 def _make_way(sent: _Sent, parts: Sequence[Sequence[bytes]]) -> None:
-    """Have moved aside what stands in the way there, and made what two rsyncs would make at once."""
+    """Have the host move blocking paths aside, and create the folder that two rsyncs would both create."""
     plan = sent.plan
     shared = [os.path.commonpath((one[-1], two[0])) for one, two in pairwise(parts)]
     if plan.blocked or shared:
@@ -167,7 +168,15 @@ def _make_way(sent: _Sent, parts: Sequence[Sequence[bytes]]) -> None:
 
 @dataclass
 class _Sent:
-    """The files as they were really sent, which `sync.finish` asks for."""
+    """The state of the files that were sent, for `sync.finish`.
+
+    Args:
+        files: the record of every path, as it was sent.
+        later: the records of files that changed after the scan.
+        vanished: paths that were deleted here during the push.
+        removed: paths that the host has already deleted.
+        contents: the files to send inline, in Base64.
+    """
 
     host: OpenHost
     plan: Plan
@@ -179,7 +188,7 @@ class _Sent:
     contents: dict[str, str] = field(default_factory=dict)
 
     def load(self, top: bytes) -> bool:
-        """Read what is to be sent, for riding along; False where a file is another one by now."""
+        """Read the files to send inline; return False if one has changed since the scan."""
         found = {}
         for path in self.plan.send:
             record = self.files[path]
@@ -194,7 +203,7 @@ class _Sent:
         return True
 
     def recheck(self, top: bytes, paths: Iterable[bytes]) -> list[bytes]:
-        """Look at what was sent once more; return what changed meanwhile."""
+        """Compare the files again after sending; return the paths that changed during it."""
         changed = []
         for path in paths:
             now = look(top, path)
@@ -225,7 +234,7 @@ class _Sent:
 
 
 def _send_until_unchanged(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
-    """Send what the plan names, and again what changes while it is sent."""
+    """Send the files of the plan; send those again that change during it, up to `SENDINGS` times."""
     top = os.fsencode(sent.host.settings.root)
     for _ in range(SENDINGS):
         _send(sent, parts, bar)
@@ -240,10 +249,10 @@ def _send_until_unchanged(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Ba
 
 @dataclass(frozen=True)
 class _Endpoint:
-    """What patchwork reads of a Connection.
+    """The part of a Connection that patchwork reads.
 
-    A real Connection's host is the resolved name, with which all that ~/.ssh/config says of the alias is
-    lost, and its `local` holds all output in memory (invoke#1079).
+    A real Connection does not serve: its host is the resolved name, so that the options of the alias in
+    ~/.ssh/config would be lost, and its `local` keeps all output in memory (invoke#1079).
     """
 
     user: str
@@ -254,7 +263,7 @@ class _Endpoint:
 
 
 def _send(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
-    """Send files with rsync; patchwork pastes every string as it is into one line for the shell."""
+    """Send files with rsync; quote the strings because patchwork puts them into a shell line as they are."""
     link, settings = sent.host.link, sent.host.settings
     plan, output, patchwork_rsync = sent.plan, RsyncOutput(bar), _patchwork_rsync()
     with ExitStack() as stack:
@@ -287,11 +296,11 @@ def _send(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
 def _patchwork_rsync() -> Callable[..., Any]:
     """Return patchwork.transfers.rsync.
 
-    Its last release imports `six` through Invoke, which stopped shipping it in 2.0, and pins fabric<3, so
-    that no installer brings it along.
+    Its last release imports `invoke.vendor.six`, which Invoke 2.0 removed, and pins fabric<3, so that no
+    installer can install it as a dependency.
 
     Raises:
-        UnavailableError: it is not installed.
+        UnavailableError: patchwork or six is not installed.
     """
     try:
         import six

@@ -1,7 +1,7 @@
-"""Know rsync: which one is here and there, what both understand, how to start it and why it ended.
+"""Detect the rsync of both sides, build its command line, and turn its exit code into an error.
 
-rsync(1) and its NEWS say since when an option exists. openrsync (macOS, OpenBSD) speaks protocol 27 or 29 and
-calls itself compatible with 2.6.9; it is given the options of that version only.
+rsync(1) and its NEWS list the version that added each option. openrsync (macOS, OpenBSD) speaks protocol 27
+or 29 and reports to be compatible with 2.6.9, so it gets the options of that version only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FILTERS = frozenset((
     "--cvs-exclude", "--max-size", "--min-size",
 ))
 # fmt: on
-"""Options by which rsync leaves out files that it was told to send."""
+"""Options that make rsync leave out files of the list."""
 
 # fmt: off
 ALTERING = frozenset((
@@ -48,10 +48,10 @@ ALTERING = frozenset((
     "--ignore-non-existing", "-x",
 ))
 # fmt: on
-"""Options by which what arrives differs from what is here, or does not arrive."""
+"""Options that make the files on the host differ from the local ones, or be missing."""
 
 CHECKSUM = frozenset(("-c", "--checksum"))
-"""Options by which rsync compares the contents, which records of files cannot do."""
+"""Options that compare contents; records of files hold only size, mode and time."""
 
 # fmt: off
 FETCHING = frozenset((
@@ -59,10 +59,10 @@ FETCHING = frozenset((
     "--contimeout", "-T", "--temp-dir",
 ))
 # fmt: on
-"""Options that apply to results too; the others say which files of the workspace are sent, and how."""
+"""Options that apply to fetching results too; all others apply to pushing only."""
 
 STALLED = frozenset((10, 12, 30, 35, 255))
-"""rsync's exit codes where the connection gave out: socket, protocol, timeouts, and ssh's own 255."""
+"""rsync's exit codes for a lost connection: socket, protocol, timeouts, and ssh's own 255."""
 
 VANISHED = 24
 PARTIAL = 23
@@ -70,7 +70,7 @@ PARTIAL = 23
 
 @dataclass(frozen=True)
 class Version:
-    """An rsync program: `number` is what it claims to be compatible with."""
+    """An rsync program; `number` is the version that it reports to be compatible with."""
 
     openrsync: bool
     number: tuple[int, ...]
@@ -78,26 +78,26 @@ class Version:
 
 @dataclass(frozen=True)
 class Pair:
-    """The rsync here and the one on the host."""
+    """The local rsync and the one on the host."""
 
     here: Version
     there: Version
 
     def has(self, *number: int) -> bool:
-        """Tell whether both are rsync itself, of this version or newer."""
+        """Return whether both are rsync, not openrsync, of this version or newer."""
         return self.local_has(*number) and not self.there.openrsync and self.there.number >= number
 
     def local_has(self, *number: int) -> bool:
-        """Tell whether the local one is rsync itself, of this version or newer."""
+        """Return whether the local one is rsync, not openrsync, of this version or newer."""
         return not self.here.openrsync and self.here.number >= number
 
 
 class Stalled(Exception):
-    """The connection gave out; what has arrived stays, and the rest may be asked for again."""
+    """The connection was lost; the files that arrived stay, and the transfer can be retried."""
 
 
 def parse_version(text: str) -> Version:
-    """Read `rsync --version`; what cannot be read counts as the oldest."""
+    """Parse the output of `rsync --version`; assume the oldest version if it cannot be parsed."""
     found = re.search(r"rsync\s+version\s+v?(\d+(?:\.\d+)*)", text)
     number = tuple(map(int, found[1].split("."))) if found else (2, 6, 9)
     return Version("openrsync" in text, number)
@@ -105,25 +105,25 @@ def parse_version(text: str) -> Version:
 
 @functools.lru_cache
 def local_version() -> Version:
-    """Ask the local rsync for its version.
+    """Return the version of the local rsync.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: rsync is not installed.
     """
     done = subprocess.run(["rsync", "--version"], capture_output=True, check=False)
     return parse_version((done.stdout + done.stderr).decode(errors="replace"))
 
 
 def pair_with(alias: str, there: RsyncHere, stage: str) -> Pair:
-    """Return what the rsync here and there can do.
+    """Return the versions of rsync on both sides.
 
     Args:
         alias: the host.
         there: the rsync that was found on it.
-        stage: what needs rsync, for the message: `sync` or `fetch`.
+        stage: `sync` or `fetch`, for the message.
 
     Raises:
-        UnavailableError: one is missing; says how to install it.
+        UnavailableError: rsync is missing on one side; the hint says how to install it.
     """
     if there["path"] is None:
         raise UnavailableError(
@@ -148,15 +148,15 @@ def names_of(words: Sequence[str]) -> set[str]:
 def push_words(
     pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool, aside: str
 ) -> list[str]:
-    """Return the options of a push: what the user may change, the user's own, what must be as it is.
+    """Return the options of a push: defaults, then the user's options, then those that must not change.
 
     Args:
-        pair: what both sides understand.
+        pair: the rsync of both sides.
         words: RSYNC_OPTIONS.
         timeout_s: how long the connection may be silent.
         listing: file with the paths to send, separated by NUL.
-        large: a file is so large that its progress is reported, and half of it kept if it is cut.
-        aside: the folder in `DISPLACED` for what is overwritten.
+        large: whether a file is larger than `LARGE_BYTES`.
+        aside: name of the folder in `DISPLACED` for overwritten files.
     """
     own = ["-l", "-I", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
     own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}/{aside}"]
@@ -166,7 +166,7 @@ def push_words(
 
 
 def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool) -> list[str]:
-    """Return the options of a fetch: plain files only, times kept, no owner or special mode taken over."""
+    """Return the options of a fetch: regular files with their times, without owner and mode."""
     own = ["-vt", f"--files-from={listing}", "--from0", f"--out-format={OUT_FORMAT}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs", "--no-links", "--no-devices", "--no-specials"]
@@ -176,7 +176,7 @@ def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path
 
 
 def _fetching(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of RSYNC_OPTIONS that apply to results too."""
+    """Yield the words of RSYNC_OPTIONS that apply to fetching too."""
     rest = iter(words)
     for word in rest:
         name, equals, _ = word.partition("=")
@@ -187,13 +187,13 @@ def _fetching(words: Sequence[str]) -> Iterator[str]:
 
 
 def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
-    """Return what a push and a fetch share; a --partial-dir has rsync look into it for each file anew."""
+    """Return the options of push and fetch; only if `large`, as --partial-dir costs a look-up per file."""
     words = [f"--timeout={max(1, round(timeout_s))}"]
     words += [f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"] if large else []
     if pair.has(3, 0, 0):
         words.append("-s")
     elif pair.local_has(3, 2, 4):
-        words.append("--old-args")  # it would quote what `remote_path` has quoted
+        words.append("--old-args")  # else rsync would quote again what `remote_path` has quoted
     if pair.local_has(3, 1, 0):
         words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
         words += ["--info=progress2"] if large else []
@@ -201,26 +201,26 @@ def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
 
 
 def patience_s(pair: Pair, timeout_s: float) -> float | None:
-    """Return how long rsync may be silent before its first word: -v makes it speak up; openrsync may not."""
+    """Return how long to wait for rsync's first output; None for openrsync, which may print nothing."""
     return None if pair.here.openrsync else timeout_s
 
 
 def remote_path(pair: Pair, path: str) -> str:
-    """Return a path on the host as rsync must be given it: without -s the host's shell reads it once more."""
+    """Return a path on the host, quoted for the host's shell if rsync cannot use -s."""
     return path if pair.has(3, 0, 0) else quote(path)
 
 
 def rsh(words: Sequence[str]) -> str:
-    """Return ssh's words as rsync's --rsh reads them: spaces split, quotes hold, a doubled one is itself."""
+    """Quote ssh's words for rsync's --rsh: it splits at spaces outside quotes; a doubled quote is a quote."""
     plain = re.compile(r"[\w@%+=:,./-]+", re.ASCII).fullmatch
     return " ".join(word if plain(word) else '"' + word.replace('"', '""') + '"' for word in words)
 
 
 @contextlib.contextmanager
 def listed(paths: Iterable[bytes]) -> Iterator[Path]:
-    """Write a listing for --files-from and --from0, and remove it afterwards.
+    """Write a temporary file for --files-from and --from0.
 
-    A name that begins with # or ; would be a comment there (rsync's exclude.c, RL_DUMP_COMMENTS).
+    Names that begin with # or ; get a prefix: rsync reads them as comments (exclude.c, RL_DUMP_COMMENTS).
     """
     with tempfile.NamedTemporaryFile(prefix="remote-listing-") as file:
         file.write(join(b"./" + path if path[:1] in b"#;" else path for path in paths))
@@ -229,9 +229,9 @@ def listed(paths: Iterable[bytes]) -> Iterator[Path]:
 
 
 def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[bytes]:
-    """Ask the local rsync which of the files its options leave out: only it knows what a filter means.
+    """Return the files that RSYNC_OPTIONS leave out, by a dry run of the local rsync.
 
-    It is asked about the folders too: where rsync walks a tree, what lies below an excluded one is not seen.
+    The dry run covers parent folders too: the files below an excluded folder are left out as well.
     """
     if not paths or not names_of(words) & FILTERS:
         return set()
@@ -256,20 +256,20 @@ def differing(
     words: Sequence[str],
     timeout_s: float,
 ) -> list[bytes]:
-    """Ask rsync which files differ by their contents, though they look the same.
+    """Return the files that differ only in their contents, by a dry run of rsync.
 
     Args:
         alias: the host.
-        ssh_words: how to reach it.
-        pair: what both sides understand.
-        top: the folder here, and there.
-        paths: of the files, below it.
+        ssh_words: the ssh command that reaches it.
+        pair: the rsync of both sides.
+        top: the local folder, and the one on the host.
+        paths: the files to compare, below `top`.
         words: RSYNC_OPTIONS, with --checksum.
         timeout_s: how long the connection may be silent.
 
     Raises:
-        Stalled: the connection gave out.
-        RemoteError: rsync failed otherwise.
+        Stalled: the connection was lost.
+        RemoteError: rsync failed for another reason.
     """
     output = bytearray()
     with listed(paths) as listing:
@@ -283,13 +283,13 @@ def differing(
 
 
 def address(alias: str, path: str) -> str:
-    """Return a path on the host as an argument of rsync: an IPv6 literal needs its brackets."""
+    """Return a path on the host as an argument of rsync, with brackets around an IPv6 address."""
     user, at, host = alias.rpartition("@")
     return f"{user}{at}[{host}]:{path}" if ":" in host else f"{alias}:{path}"
 
 
 def unescape(name: bytes) -> bytes:
-    """Undo rsync's escapes of what is not printable: `\\#012` (rsync(1), --8-bit-output)."""
+    """Decode rsync's escapes of unprintable bytes: `\\#012` (rsync(1), --8-bit-output)."""
     return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8)]), name)
 
 
@@ -297,28 +297,34 @@ def unescape(name: bytes) -> bytes:
 
 
 def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
-    """Turn the way rsync ended into the error that it means.
+    """Raise the error that rsync's exit code stands for; files deleted during the transfer are no error.
 
     Raises:
-        Stalled: the connection gave out.
-        RemoteError: anything else that is no success; files that vanished meanwhile are none.
+        Stalled: the connection was lost.
+        RemoteError: rsync failed for another reason.
     """
     if outcome.code in (0, VANISHED):
         return
     lines = [line for line in outcome.stderr if line.strip() and not line.startswith("rsync error:")]
     first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
     if outcome.code == TIMED_OUT:
-        raise Stalled(f"{alias}: nothing was heard for {timeout_s:g} s")
+        raise Stalled(f"{alias}: no data for {timeout_s:g} s")
     if outcome.code in STALLED or outcome.code < 0:
         raise Stalled(f"{alias}: {first}")
     if outcome.code in (1, 2, 4):
         raise options_error(outcome.stderr, stage)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
-    raise kind(stage, f"{alias}: {first}{more}", f"ssh {alias} df -h, or correct the file that it names")
+    raise kind(
+        stage,
+        f"{alias}: {first}{more}",
+        f"see if the disk is full: ssh {alias} df -h; or mend the file that the message names",
+    )
 
 
 def options_error(stderr: Sequence[str], stage: str) -> ConfigError:
-    """Return the error of a command line that rsync did not take."""
+    """Return the error for options that rsync rejects."""
     reason = stderr[0].strip() if stderr else "no reason given"
-    return ConfigError(stage, f"rsync refuses its options: {reason}", "correct RSYNC_OPTIONS: inv config")
+    return ConfigError(
+        stage, f"rsync rejects its options: {reason}", "correct RSYNC_OPTIONS; inv config shows them"
+    )

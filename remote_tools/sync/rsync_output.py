@@ -1,4 +1,4 @@
-"""Read how far a transfer is from what rsync prints."""
+"""Parse the progress of a transfer from rsync's output."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from remote_tools.sync.progress import Bar
 
 OUT_FORMAT = ":: %i %l %b"
-"""rsync's --out-format: what was done, and the file's size. A %b makes rsync print it once the file is sent
-(rsyncd.conf(5), "log format"); names are left out since nothing here needs them."""
+"""rsync's --out-format: the action and the file's size. With %b rsync prints the line after the file is sent
+(rsyncd.conf(5), "log format"). Names are left out because nothing here needs them."""
 
 
 _ITEM = re.compile(rb"(?<![^\r\n]):: [<>c.*h]([fL])\S* (\d+) \d+")
@@ -19,20 +19,20 @@ _PROGRESS2 = re.compile(rb"(?<![^\r\n]) *([\d.,]+) +\d+% ")
 
 
 class RsyncOutput:
-    """Moves a bar by what one or several rsyncs print.
+    """Update a progress bar from the output of one or several rsyncs.
 
     Args:
-        bar: what to move, from where it stands.
+        bar: the bar; its present counts are kept and added to.
     """
 
     def __init__(self, bar: Bar) -> None:
-        """Start where the bar stands."""
+        """Start at the bar's present counts."""
         self._bar = bar
         self._files, self._bytes = bar.files_done, bar.bytes_done
         self._readers: list[_Reader] = []
 
     def reader(self) -> Callable[[bytes], None]:
-        """Return what takes one rsync's standard output."""
+        """Return a function that is given one rsync's standard output."""
         reader = _Reader()
         self._readers.append(reader)
 
@@ -45,7 +45,7 @@ class RsyncOutput:
 
 
 class _Reader:
-    """Counts what one rsync says that it has sent."""
+    """Counts the files and bytes that one rsync reports as sent."""
 
     def __init__(self) -> None:
         self.files = self._bytes = self._within = 0
@@ -53,11 +53,11 @@ class _Reader:
 
     @property
     def bytes_done(self) -> int:
-        """Bytes of whole files, or more where a large one is under way."""
+        """Bytes sent: of complete files, or rsync's running total if that is more."""
         return max(self._bytes, self._within)
 
     def feed(self, data: bytes) -> None:
-        """Take what was printed; a line ends with a newline, or with the return before its next version."""
+        """Parse a piece of output; a line ends with a newline, or with a carriage return if it is redrawn."""
         text = self._rest + data
         end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
         self._rest = text[end:]

@@ -1,4 +1,4 @@
-"""Run rsync, one or several at once, and hear what it says."""
+"""Run one or several rsyncs at once, and read their output."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 TIMED_OUT = 30
-"""rsync's own exit code where the connection was silent for too long."""
+"""rsync's own exit code for a timeout on the connection."""
 PAUSE_S = 0.005
-"""Rest between two readings: rsync writes every line by itself, and each would be a wake-up of ours."""
+"""Pause between two reads: rsync writes each line separately, and each would wake this process."""
 
 
 @dataclass(frozen=True)
 class RsyncExit:
-    """How rsync ended: its exit code and the lines of its standard error."""
+    """rsync's exit code and the lines of its standard error."""
 
     code: int
     stderr: tuple[str, ...]
@@ -38,15 +38,15 @@ class _Process:
 
 
 class Processes:
-    """Several rsyncs that go on at the same time; leaving the `with` early ends them.
+    """Rsyncs that run at the same time; leaving the `with` early terminates them.
 
     Args:
-        patience_s: how long to wait for the first word of each; from then on rsync's own --timeout holds,
-            which does not while the two sides greet each other.
+        patience_s: how long to wait for the first output of each; None waits forever. After that rsync's own
+            --timeout applies, which does not cover the handshake.
     """
 
     def __init__(self, patience_s: float | None) -> None:
-        """Begin with none."""
+        """Start without processes."""
         self._patience_s = patience_s
         self._all: list[_Process] = []
 
@@ -57,7 +57,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still runs."""
+        """Terminate those that still run."""
         for each in self._all:
             if each.process.poll() is None:
                 each.process.terminate()
@@ -65,11 +65,11 @@ class Processes:
                 pass
 
     def start(self, command: str | Sequence[str], take: Callable[[bytes], None]) -> None:
-        """Start one.
+        """Start an rsync.
 
         Args:
             command: its words, or one string for the shell.
-            take: is given what it prints on standard output, as it comes.
+            take: called with each piece of its standard output.
         """
         process = subprocess.Popen(
             command,
@@ -82,7 +82,7 @@ class Processes:
         self._all.append(_Process(process, take))
 
     def finish(self) -> list[RsyncExit]:
-        """Follow all of them to their end."""
+        """Read the output of all until they end; return their exit codes in the order of their start."""
         until = None if self._patience_s is None else time.monotonic() + self._patience_s
         with selectors.DefaultSelector() as selector:
             for each in self._all:
@@ -102,7 +102,7 @@ class Processes:
         return [each.outcome() for each in self._all]
 
     def _give_up(self, selector: selectors.BaseSelector) -> None:
-        """End those that never said a word; their ssh may keep the pipes open."""
+        """Terminate those without any output, and stop reading: their ssh may hold the pipes open."""
         for each in self._all:
             if not each.responded:
                 each.responded = each.timed_out = True
@@ -124,7 +124,7 @@ def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
 def run_rsync(
     command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None
 ) -> RsyncExit:
-    """Run one rsync to its end; see `Processes`."""
+    """Run one rsync until it ends; see `Processes`."""
     with Processes(patience_s) as processes:
         processes.start(command, take)
         return processes.finish()[0]

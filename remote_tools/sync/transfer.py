@@ -1,4 +1,4 @@
-"""Retry a transfer whose connection is lost: what a push and a pull share."""
+"""Retry a transfer after a lost connection, for both push and pull."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from remote_tools.sync import rsync
 from remote_tools.sync.open_host import OpenHost
 
 ATTEMPTS = 5
-"""How often a transfer is begun, or gone on with, before the network counts as unusable."""
+"""How often a transfer is started or resumed before it fails."""
 LARGE_BYTES = 1_000_000
-"""Size of a file from which progress inside of it is worth reporting, and half of it worth keeping."""
+"""Size above which progress within a file is reported, and a partial file is kept."""
 
 T = TypeVar("T")
 
 
-SAME_COMMAND = "the same command goes on where it stopped"
+SAME_COMMAND = "type the same command again; it resumes the transfer"
 
 
 def retry(host: OpenHost, stage: str, attempt: Callable[[], T], hint: str = SAME_COMMAND) -> T:
-    """Call `attempt`, and call it again over a new connection each time that it raises `Stalled`.
+    """Call `attempt`; if it raises `Stalled`, reconnect and call it again, up to `ATTEMPTS` times in all.
 
     Raises:
-        TemporaryError: every attempt failed; names the stage, and the hint as the next command.
+        TemporaryError: every attempt failed; holds the stage and the hint.
     """
     for _ in range(ATTEMPTS - 1):
         try:
             return attempt()
         except rsync.Stalled as stall:
             host.display.say(f"{stall}; connecting again")
-        # A new session must not wait for a master whose network is dead.
+        # Without this a new session would wait for a master whose network is dead.
         host.link.reopen()
     try:
         return attempt()

@@ -1,9 +1,10 @@
-"""Tell which local files belong to the workspace, and its stamp.
+"""Scan the workspace for the files to send, and compute its stamp.
 
-In a git work tree these are exactly the files of `git ls-files -co --exclude-standard`, and its submodules'
-files; elsewhere every file. The `exclude` patterns take away from that and `include` patterns give back, also
-what git ignores. A pattern reads as in gitignore(5): without a slash it matches a name at any depth, with one
-it starts at the root; a slash at the end means folders; `*` and `?` stop at a slash, `**` does not.
+In a git work tree these are exactly the files of `git ls-files -co --exclude-standard`, and the files of its
+submodules; elsewhere all files. `exclude` patterns remove files; `include` patterns add files, even those
+that git ignores. Patterns have the syntax of gitignore(5): a pattern without a slash matches a name at any
+depth, one with a slash starts at the root; a final slash matches folders only; `*` and `?` stop at a slash,
+`**` does not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from remote_tools.host.listing import file_record, join, link_record, size_of
 from remote_tools.sync.patterns import Rules
 
 NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
-"""What is not sent whatever `include` says: repositories, our own state, and the user's own settings."""
+"""Never sent, whatever `include` says: repositories, our own state, and the user's settings."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Workspace:
 
     Args:
         root: its folder.
-        files: a record for each path, see `replica`; in the order of the paths.
-        settings: what else decides what the host should hold.
-        warnings: what was left out or looks wrong, a line each.
+        files: the record of each path, see `listing`; sorted by path.
+        settings: the settings that affect what the host should hold; part of the stamp.
+        warnings: files that were left out or look wrong, a line each.
     """
 
     root: Path
@@ -43,16 +44,16 @@ class Workspace:
 
     @cached_property
     def stamp(self) -> str:
-        """Digest of the records and the settings: equal only for equal trees."""
+        """Digest of the records and the settings; equal only for equal trees."""
         return hashlib.sha256(join(self.files.values()) + b"\0\0" + self.settings).hexdigest()
 
     @cached_property
     def size_bytes(self) -> int:
-        """Size of all the files."""
+        """Total size of the files."""
         return sum(map(size_of, self.files.values()))
 
     def with_files(self, files: Mapping[bytes, bytes]) -> Workspace:
-        """Return the workspace as it was sent, where files changed after the scan."""
+        """Return the workspace with the records of the files as they were sent."""
         return self if files == self.files else replace(self, files=dict(sorted(files.items())))
 
 
@@ -63,18 +64,18 @@ def scan(
     never: Sequence[str] = (),
     salt: Sequence[str] = (),
 ) -> Workspace:
-    """List the workspace.
+    """Scan the workspace.
 
     Args:
         root: its folder.
-        exclude: patterns of what is left out.
-        include: patterns of what is sent although it is excluded, or ignored by git.
-        never: patterns of what is not sent even if included, such as the folder of fetched results.
-        salt: the other settings that decide what the host should hold; part of the stamp.
+        exclude: patterns of files to leave out.
+        include: patterns of files to send although they are excluded, or ignored by git.
+        never: patterns of files to leave out even if included, such as the folder of fetched results.
+        salt: the other settings that affect what the host should hold; part of the stamp.
 
     Raises:
-        UnavailableError: it is a git work tree, and git is not installed.
-        ConfigError: git refuses to list it.
+        UnavailableError: the root is in a git work tree, but git is not installed.
+        ConfigError: the root is not a folder, or git cannot list it.
     """
     rules = Rules(exclude, include, (*NEVER, *never))
     warnings: list[str] = []
@@ -88,7 +89,7 @@ def scan(
 
 
 def look(top: bytes, path: bytes) -> bytes | None:
-    """Return the record of one local file; None where it is gone, or is neither a file nor a link."""
+    """Return the record of one local file; None if it is missing, or neither a file nor a link."""
     full = top + b"/" + path
     try:
         info = os.lstat(full)
@@ -100,13 +101,13 @@ def look(top: bytes, path: bytes) -> bytes | None:
 
 
 def shown(path: bytes) -> str:
-    """Return a path as one printable line."""
+    """Return a path as one line of printable text."""
     text = path.decode(errors="surrogateescape")
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _in_git(root: Path) -> bool:
-    """Tell whether the root lies in a git work tree, and is no ignored folder of it."""
+    """Return whether the root is in a git work tree and not ignored by it."""
     top = root.resolve()
     if (top / ".git").exists():
         return True
@@ -139,7 +140,7 @@ def _read(process: subprocess.Popen[bytes], top: bytes) -> list[bytes]:
 
 
 def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> Iterator[tuple[bytes, bool]]:
-    """Yield (path, whether git tracks it) as `git ls-files -co --exclude-standard` lists them."""
+    """Yield (path, whether git tracks it) for the files of `git ls-files -co --exclude-standard`."""
     cached = _start(top, b"-c")
     other = _start(top, b"-o", b"--exclude-standard")
     ignored = _start(top, b"-o", b"-i", b"--exclude-standard") if rules.including else None
@@ -148,9 +149,7 @@ def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> I
     for name in _read(other, top):
         if name.endswith(b"/"):
             if not rules.drops(below + name[:-1]):
-                warnings.append(
-                    f"{shown(below + name)} is a git repository of its own, no submodule: not sent"
-                )
+                warnings.append(f"{shown(below + name)} is a git repository but no submodule: not sent")
         else:
             yield below + name, False
     for name in _read(ignored, top) if ignored else ():
@@ -159,7 +158,7 @@ def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> I
 
 
 def _walk(top: bytes, rules: Rules) -> Iterator[tuple[bytes, bool]]:
-    """Yield every path below a folder that is no folder itself."""
+    """Yield every path below a folder, except folders; none is tracked by git."""
     folders = [b""]
     while folders:
         folder = folders.pop()
@@ -178,7 +177,7 @@ def _walk(top: bytes, rules: Rules) -> Iterator[tuple[bytes, bool]]:
 def _records(
     top: bytes, names: Iterable[tuple[bytes, bool]], rules: Rules, warnings: list[str]
 ) -> dict[bytes, bytes]:
-    """Look at every file: S_IFMT's types by their number, since this loop is the cost of a scan."""
+    """Make a record of every file; the types of S_IFMT are numbers here because this loop must be fast."""
     found: dict[bytes, bytes] = {}
     lstat, drops, prefix = os.lstat, rules.drops, top + b"/"
     for path, tracked in names:
@@ -201,7 +200,7 @@ def _records(
             else:
                 warnings.append(f"{shown(path)} is neither a file nor a link: not sent")
         except (FileNotFoundError, NotADirectoryError):
-            if not tracked:  # a tracked file may be deleted and not yet committed so
+            if not tracked:  # a tracked file may be deleted without a commit
                 warnings.append(f"{shown(path)} vanished while it was scanned")
         except OSError as error:
             warnings.append(f"{shown(path)} cannot be read: {error.strerror}")
@@ -209,7 +208,7 @@ def _records(
 
 
 def _leaves(path: bytes, target: bytes) -> bool:
-    """Tell whether a link leads out of the tree, by its words alone."""
+    """Return whether a link's target is outside the tree; the file system is not read."""
     if target.startswith(b"/"):
         return True
     reached = os.path.normpath(os.path.join(os.path.dirname(path), target))

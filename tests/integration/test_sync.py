@@ -133,7 +133,7 @@ def test_what_the_host_made_or_changed_is_not_deleted(place: Place) -> None:
         (place.here / path).unlink()
     warnings = place.push().warnings
     assert {"a": "1", "d/b": "changed", "d/made": "by the host"} == place.held()
-    assert ("d/b is gone here and stays on the host: changed on the host",) == warnings
+    assert ("d/b was deleted here but stays on the host: changed on the host",) == warnings
 
 
 def test_a_file_that_is_only_excluded_now_stays(place: Place) -> None:
@@ -326,13 +326,13 @@ def test_a_stalled_push_goes_on_by_itself(place: Place, sandbox: Sandbox) -> Non
     result = push.push(host, scan(place.here), PushMode())
     push.finish(place.host(), result)
     assert {"a": "1", "b": "2"} == place.held()
-    assert "sandbox: nothing was heard for 5 s; connecting again" in said.getvalue().splitlines()
+    assert "sandbox: no data for 5 s; connecting again" in said.getvalue().splitlines()
 
 
 def test_a_push_that_stalls_each_time_ends_with_75(place: Place, sandbox: Sandbox) -> None:
     place.write(a="1")
     option = broken_rsync(sandbox, *["exec sleep 60"] * transfer.ATTEMPTS)
-    with pytest.raises(TemporaryError, match="nothing was heard for 1 s, ") as error:
+    with pytest.raises(TemporaryError, match="no data for 1 s, ") as error:
         place.push(rsync_options=(option,), timeout_s=1)
     assert 75 == error.value.code
 

@@ -75,7 +75,7 @@ def test_the_way_rsync_ended_says_what_happened() -> None:
     for code in (10, 12, 30, 35, 255):
         with pytest.raises(Stalled):
             rsync.check(RsyncExit(code, ("lost",)), "h", "sync", 60)
-    with pytest.raises(ConfigError, match="rsync refuses its options: --zz: unknown option") as error:
+    with pytest.raises(ConfigError, match="rsync rejects its options: --zz: unknown option") as error:
         rsync.check(RsyncExit(1, ("--zz: unknown option",)), "h", "fetch", 60)
     assert "fetch" == error.value.stage
     with pytest.raises(TransferError, match=r"h: rsync: write failed: No space left on device \(28\)"):

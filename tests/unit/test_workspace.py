@@ -76,7 +76,7 @@ def test_files_of_submodules_belong_to_it_and_those_of_other_repositories_do_not
     git(repo / "nested", "init", "-q")
     tree = scan(repo, exclude=[".git"])
     assert [b".gitmodules", b"sub/.gitignore", b"sub/inner/x", b"sub/new"] == list(tree.files)
-    assert ("nested/ is a git repository of its own, no submodule: not sent",) == tree.warnings
+    assert ("nested/ is a git repository but no submodule: not sent",) == tree.warnings
 
 
 def test_a_folder_below_a_work_tree_is_listed_from_itself(repo: Path) -> None:
