@@ -1,4 +1,4 @@
-"""Put what a run produced into the local results folder: small files as they come, the rest by rsync."""
+"""Write a run's results to the local results folder: small files from the reply, the others by rsync."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from remote_tools.sync.workspace import shown
 
 @dataclass
 class Results:
-    """What has arrived of one run, or of a whole cache.
+    """Results fetched from one run, or from a whole cache.
 
     Args:
-        local_dir: where it is put; nothing is ever written outside of it.
+        local_dir: the results folder; nothing is written outside it.
+        arrived: size in bytes of each file, by its path below `local_dir`.
+        refused: paths that were rejected, with the reason.
     """
 
     local_dir: Path
     arrived: dict[bytes, int] = field(default_factory=dict)
     refused: dict[bytes, str] = field(default_factory=dict)
     _parts: dict[bytes, bytes] = field(default_factory=dict, repr=False)
-    """The file in each folder that is being written."""
+    """Temporary file of each folder."""
 
     def __post_init__(self) -> None:
-        """Watch over the folder."""
+        """Prepare the check of paths."""
         self._fence = Fence(self.local_dir)
         self._top = os.fsencode(self.local_dir)
 
     def take(self, path: bytes, mtime_ns: int, data: bytes) -> None:
-        """Write one small file, whole or not at all.
+        """Write one small file; it appears complete or not at all.
 
         Raises:
-            TransferError: it cannot be written here.
+            TransferError: the file cannot be written.
         """
         fault = self._fence.fault(path)
         if fault:
@@ -56,12 +58,12 @@ class Results:
             for part in self._parts.values():
                 with suppress(OSError):
                     os.unlink(part)
-            hint = "make room, or name another folder with --local-dir"
+            hint = "free disk space, or name another folder with --local-dir"
             raise TransferError("fetch", f"cannot write {shown(target)}: {error.strerror}", hint) from error
         self.arrived[path] = len(data)
 
     def _part_beside(self, path: bytes) -> bytes:
-        """Return the file that is written and then renamed, and make its folder."""
+        """Return the temporary file to write and then rename; make its folder if it is missing."""
         below = path.rpartition(b"/")[0]
         if below not in self._parts:
             folder = os.path.join(self._top, below)
@@ -70,11 +72,11 @@ class Results:
         return self._parts[below]
 
     def complete(self, host: OpenHost, reply: RunReply | CacheReply, root: str) -> None:
-        """Bring by rsync what did not come along with the reply, and say what is here now."""
+        """Fetch the files that were not part of the reply by rsync, and print a summary."""
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
-            assert reply["rsync"] is not None  # the host names it whenever files are left
+            assert reply["rsync"] is not None  # the host reports its rsync if files are left
             pulled = pull(host, root, left, reply["rsync"], _hint(host, reply))
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}
@@ -84,7 +86,7 @@ class Results:
         host.display.say(self.summary(), "✅" if entries else "")
 
     def summary(self) -> str:
-        """Return the closing line: how many files of which kernels, how large, and where."""
+        """Return the closing line: number of files, size, kernels and folder."""
         if not self.arrived:
             return "Nothing to fetch: the run wrote no files below the cache root"
         kernels = kernels_of(list(self.arrived))
@@ -94,7 +96,7 @@ class Results:
 
 
 def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:
-    """Return what to type after a cut fetch; `inv dev` typed again would run the program again."""
+    """Return what to type after a failed fetch; `inv dev` would run the program again."""
     if "run" not in reply:
         return SAME_COMMAND
     words = [reply["run"]["id"], "--host", host.settings.host, "--local-dir", str(host.settings.local_dir)]
@@ -102,7 +104,7 @@ def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:
 
 
 def _write(path: bytes, mtime_ns: int, data: bytes) -> None:
-    """Write a file and its time: with bare system calls, as there may be ten thousand of them."""
+    """Write a file and its mtime; by system calls, because there may be ten thousand files."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(data)
@@ -114,12 +116,12 @@ def _write(path: bytes, mtime_ns: int, data: bytes) -> None:
 
 
 def kernels_of(paths: Sequence[bytes]) -> list[str]:
-    """Return the kernels whose folders hold the paths: the first folder of each, except for the plots."""
+    """Return the kernels of the paths: the first folder of each, except `plots`."""
     folders = {path.partition(b"/")[0] for path in paths if b"/" in path}
     return sorted(shown(folder) for folder in folders - {b"plots"})
 
 
 def display_path(path: Path) -> str:
-    """Return a path as short as it can be typed from here."""
+    """Return a path relative to the working directory if it is below that."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

@@ -29,20 +29,20 @@ from remote_tools.ssh.link import Link
 from remote_tools.ssh.session import Controls
 
 INLINE_BYTES = 16 * 1024 * 1024
-"""Small results up to this size, all together, come back in the run's own session; the others by rsync."""
+"""Small results are sent in the run's own session if their total is no larger than this; else by rsync."""
 
 
 FileTaker = Callable[[bytes, int, bytes], None]
-"""Takes a small result: its path below the cache root, when it was written, its content."""
+"""Called with a small result: path below the cache root, mtime in ns, content."""
 
 
 class Console:
-    """Pass a run's output on to our own streams as it comes, and its small files to `take_file`."""
+    """Writes a run's output to our own streams, and passes its small files to `take_file`."""
 
     def __init__(
         self, take_file: FileTaker | None = None, pushed: Callable[[PushEnded], None] = lambda _reply: None
     ) -> None:
-        """Start at the beginning of the output."""
+        """Start at position 0 of the output."""
         self._pushed = pushed
         self.position = 0
         self.run_id = ""
@@ -51,19 +51,23 @@ class Console:
         sys.stderr.flush()
 
     def output(self, kind: bytes, data: bytes) -> None:
-        """Write output; a closed stdout (`| head`) raises BrokenPipeError."""
+        """Write output.
+
+        Raises:
+            BrokenPipeError: our stdout or stderr is closed (`| head`).
+        """
         fd = 1 if kind == STDOUT else 2
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
 
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
-        """Take a small result file."""
+        """Pass on a small result file."""
         if self._take_file is not None:
             self._take_file(path, mtime_ns, data)
 
     def started(self, reply: Started) -> None:
-        """Remember that the run is there, and show what came of the push before it."""
+        """Note that the run was started, and pass on the result of the push before it."""
         self.run_id = reply["started"]
         if reply["pushed"] is not None:
             self._pushed(reply["pushed"])
@@ -73,7 +77,11 @@ NO_RESULTS: ResultsWanted = {"inline_bytes": 0, "rsync": "rsync"}
 
 
 def results_wanted(rsync: str) -> ResultsWanted:
-    """Return what a request says for results to come back: small ones with it, others by that rsync."""
+    """Return the fields of a request that ask for results.
+
+    Args:
+        rsync: the host's rsync program for large results.
+    """
     return {"inline_bytes": INLINE_BYTES, "rsync": rsync}
 
 
@@ -92,13 +100,13 @@ def start(
 
     Args:
         link: the host.
-        run_id: names the run; a second start of the same id attaches to the first.
+        run_id: a new id; starting the same id twice attaches to the first run.
         spec: what to run.
-        console: takes the output.
-        stamp: the tree that must be there; the reply is `Stale` if it is not.
-        ending: a push to be ended first.
-        detach: return as soon as the run is there.
-        wanted: what results are to come back too, see `results_wanted`.
+        console: writes the output.
+        stamp: the stamp that the host's tree must have; else the reply is `Stale`.
+        ending: parameters of `sync.finish`, to complete a push first.
+        detach: return as soon as the run has started.
+        wanted: which results to send, see `results_wanted`.
     """
     params: RunParams = {
         "id": run_id,
@@ -121,7 +129,7 @@ def attach(
     follow: bool = True,
     wanted: ResultsWanted = NO_RESULTS,
 ) -> RunReply:
-    """Show a run's output from its beginning, to its end or to what there is now."""
+    """Show a run's output from the beginning: until the run ends, or without `follow` up to now."""
     params: AttachParams = {"id": run_id, "follow": follow, **wanted}
     with _followed(link, run_id, pty) as taken:
         return link.stream(messages.ATTACH(params), console, taken)
@@ -129,12 +137,16 @@ def attach(
 
 @contextmanager
 def _followed(link: Link, run_id: str, pty: bool) -> Iterator[Controls]:
-    """Take over what the user does; let go of the run if nobody reads its output any more."""
+    """Handle the user's keys and signals; if our stdout is closed, send the run SIGPIPE.
+
+    Raises:
+        PipeClosed: our stdout is closed.
+    """
     try:
         with controls(pty, run_id, link) as taken:
             yield taken
     except BrokenPipeError:
-        # Who reads our output has gone: the run learns of it as it would in a local pipeline.
+        # A local pipeline would send the command SIGPIPE too.
         link.close()
         send_signal(link, run_id, signal.SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -142,22 +154,22 @@ def _followed(link: Link, run_id: str, pty: bool) -> Iterator[Controls]:
 
 
 class PipeClosed(RemoteError):
-    """Nobody reads our output any more; ends as SIGPIPE does, without a word."""
+    """Our stdout was closed; exits with the code for SIGPIPE and without a message."""
 
     exit_code = SIGNALLED + signal.SIGPIPE
 
     def __init__(self, stage: str, message: str, hint: str) -> None:
-        """Say nothing: the pipeline was ended on purpose."""
+        """Clear the message: the user ended the pipeline on purpose."""
         super().__init__(stage, message, hint)
         self.message = ""
 
 
 def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
-    """Return the command's own exit code, and say what else happened to the run.
+    """Return the command's exit code, and print what else happened to the run.
 
     Raises:
-        SoftwareError: the run's owner on the host was killed, so nobody knows how the command ended.
-        TransferError: the command succeeded, but its output could not be recorded there.
+        SoftwareError: the run's supervisor on the host was killed, so the exit code is unknown.
+        TransferError: the command succeeded, but the host could not record its output.
     """
     if record["state"] == "lost":
         raise SoftwareError(
@@ -166,14 +178,17 @@ def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
             f"inv runs.log {record['id']}",
         )
     if record.get("left_running"):
-        say(f"processes of it still run on {record['host']}; inv runs.kill {record['id']} ends them")
+        left = f"processes of {record['id']} still run on {record['host']}"
+        say(f"{left}; inv runs.kill {record['id']} ends them")
     if record.get("lease_ended"):
-        say(f"{record['id']} was ended there: no client for its lease")
+        say(f"{record['id']} was ended on {record['host']}: its lease ran out without a client")
     code = record["exit"]
-    assert code is not None  # it has ended
+    assert code is not None  # the run has ended
     if record.get("fault"):
         if code == 0:
-            raise TransferError("exec", f"{record['host']}: {record['fault']}", "free some disk there")
+            raise TransferError(
+                "exec", f"{record['host']}: {record['fault']}", f"free disk space on {record['host']}"
+            )
         say(f"exec: {record['host']}: {record['fault']}")
     return code
 
@@ -184,12 +199,12 @@ def list_all(link: Link) -> list[RunRecord]:
 
 
 def send_signal(link: Link, run_id: str, number: int) -> bool:
-    """Send a signal to a run's process group; False where nothing of it is left."""
+    """Send a signal to a run's process group; return False if no process is left."""
     return link.call(messages.SIGNAL({"id": run_id, "signal": int(number)}))["delivered"]
 
 
 def words_of(record: RunRecord | Record) -> str:
-    """Return a run's command as one would type it."""
+    """Return a run's command, quoted for a shell."""
     import shlex
 
     argv: Sequence[str] | None = record.get("argv")

@@ -1,4 +1,4 @@
-"""Put the best of hosts, runs or days side by side: how much faster, and whether that is more than noise."""
+"""Compare the best configs of hosts, runs or days: the speed-up, and whether it is more than noise."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 @dataclass(frozen=True)
 class Side:
-    """What one name stands for.
+    """The results of one side of a comparison.
 
     Args:
         name: as typed.
-        about: where its figures are from.
-        found: the best of each workload.
-        faults: what could not be read.
+        about: the source of the results, in words.
+        found: the best config of each workload.
+        faults: files that could not be read, a line each.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much faster another side is than the first: the first's time divided by its.
+    """The speed-up of another side: the first side's time divided by its time.
 
     Args:
-        value: above 1 where the other is faster.
-        low, high: its 95 % interval.
+        value: above 1 if the other side is faster.
+        low, high: the 95 % interval.
     """
 
     value: float
@@ -52,11 +52,11 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """Whether the difference is more than the noise of both measurements."""
+        """`faster` or `slower` if the interval excludes 1, else `same`."""
         return "faster" if self.low > 1 else "slower" if self.high < 1 else "same"
 
     def __str__(self) -> str:
-        """Write it as `1.25x [1.21, 1.29]`."""
+        """Return it as `1.25x [1.21, 1.29]`."""
         return f"{self.value:.3g}x [{self.low:.3g}, {self.high:.3g}]"
 
 
@@ -65,9 +65,9 @@ class WorkloadRow:
     """One workload.
 
     Args:
-        kernel, shapes: which.
-        best: of every side; None where it has none.
-        ratios: of every side but the first; None where one of the two has no best.
+        kernel, shapes: the workload.
+        best: the best config of every side; None if a side has no result.
+        ratios: of every side but the first; None if one of the two has no result.
     """
 
     kernel: str
@@ -85,20 +85,21 @@ class WorkloadRow:
         }
 
 
-# What a name stands for -------------------------------------------------------------------------------------
+# Finding the results of a side ------------------------------------------------------------------------------
 
 
 def side(name: str, settings: Settings) -> Side:
-    """Find the results that a name stands for.
+    """Find the results for a name.
+
+    If several runs measured one workload, the newest counts.
 
     Args:
         name: a host, whose results are in `<local_dir>/<host>` or in its runs; any folder of results; a day
-            as 2026-11-22, in local time; or a run's id, a part of it that fits no other, or `last`. Where
-            several runs measured one workload, the newest counts.
+            as 2026-11-22, in local time; or a run: its id, a unique part of it, or `last`.
         settings: of this checkout.
 
     Raises:
-        UsageError: nothing here goes by that name, or it has no results.
+        UsageError: the name is unknown here, or has no results.
     """
     for folder in (settings.local_dir / name, Path(name)):
         paths = summaries.below(folder)
@@ -108,8 +109,8 @@ def side(name: str, settings: Settings) -> Side:
     records = Records(settings.root)
     paths = [path for run in runs for path in summaries.below(records.folder(run["id"]) / summaries.KEPT)]
     if not paths:
-        hint = "they are kept of every run with --auto-fetch and of every bench task"
-        raise UsageError("compare", f"{name}: no results of {about} are kept here", hint)
+        hint = "inv dev --auto-fetch and bench tasks keep the results of their runs"
+        raise UsageError("compare", f"{name}: {about} left no results here", hint)
     return _read(name, about, paths)
 
 
@@ -120,7 +121,7 @@ def _read(name: str, about: str, paths: Sequence[Path]) -> Side:
 
 
 def _runs(name: str, records: Records) -> tuple[list[Record], str]:
-    """Return the runs that a name stands for, oldest first, and what they are called together."""
+    """Return the runs for a name, oldest first, and a phrase for all of them."""
     runs: list[Record] = [{**records.read(run_id), "id": run_id} for run_id in records.ids()]
     if _DATE.fullmatch(name):
         of_day = [
@@ -142,10 +143,10 @@ def _runs(name: str, records: Records) -> tuple[list[Record], str]:
 
 
 def ratio(base: Best, other: Best) -> Ratio:
-    """Divide two medians, with an interval.
+    """Divide two medians, with a 95 % interval.
 
-    The interval joins those of both medians by the square-and-add rule, on the logarithms (Zou and Donner,
-    Statistics in Medicine 27, 2008: MOVER), since medians have no formula for the variance of a quotient.
+    The variance of a quotient of medians has no formula. So the interval is computed from both intervals by
+    the square-and-add rule, on logarithms (Zou and Donner, Statistics in Medicine 27, 2008: MOVER).
     """
     value = base.median_ms / other.median_ms
     down = math.hypot(math.log(base.median_ms / base.low_ms), math.log(other.high_ms / other.median_ms))
@@ -165,7 +166,7 @@ def compare(sides: Sequence[Side]) -> list[WorkloadRow]:
 
 
 def closing(sides: Sequence[Side], rows: Sequence[WorkloadRow]) -> list[str]:
-    """Return a line for each side but the first: how often it is faster, the same or slower."""
+    """Return a line for each side but the first: how many workloads are faster, the same, slower."""
     lines = []
     for number, each in enumerate(sides[1:]):
         found = [ratio for row in rows if (ratio := row.ratios[number])]

@@ -1,4 +1,4 @@
-"""The comparison as one HTML file, which `python -m autotune comparison` draws in a process of its own."""
+"""Write a comparison as one HTML page, by running `python -m autotune comparison`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from remote_tools.runs.reporting import INSTALL, not_installed
 
 
 def page(sides: Sequence[Side], rows: Sequence[WorkloadRow], made_at: str) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Args:
-        sides: what is compared, the first being what the others are compared with.
+        sides: the first is the one that the others are compared with.
         rows: the workloads.
-        made_at: when, in words.
+        made_at: the date and time, as text.
 
     Raises:
-        UnavailableError: the tuner, which draws the page, or something that it needs is not installed here.
+        UnavailableError: the tuner, which writes the page, or a package that it needs is not installed.
+        SoftwareError: the tuner failed.
     """
     if missing := not_installed():
         raise UnavailableError("compare", f"no page: {missing} is not installed", INSTALL)

@@ -1,4 +1,4 @@
-"""What this machine remembers of its runs: `.remote/runs/<id>/{run.json,diff.patch}`."""
+"""Store this machine's records of its runs: `.remote/runs/<id>/{run.json,diff.patch}`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from remote_tools.settings.whole_file import write_whole
 
 
 class Record(TypedDict, total=False):
-    """What this machine remembers of a run; the host's own record is `there`."""
+    """This machine's record of a run; `there` is the host's own record."""
 
     id: str
     host: str
@@ -40,7 +40,7 @@ class Record(TypedDict, total=False):
 
 
 def new_id(words: Sequence[str]) -> str:
-    """Make a run's id: sorts by time to the millisecond, names the target: `20261122-091530123-gemm-7c1e`."""
+    """Return a new run id: UTC time in milliseconds, target, random: `20261122-091530123-gemm-7c1e42`."""
     stems = [
         Path(word).stem for word in words if not word.startswith("-") and word not in ("python", "python3")
     ]
@@ -61,17 +61,17 @@ class Records:
     root: Path
 
     def folder(self, run_id: str) -> Path:
-        """Return where a run's record lies."""
+        """Return the folder of a run's record."""
         return self.root / ".remote" / "runs" / run_id
 
     def write(self, record: Record) -> None:
-        """Write a record, whole or not at all."""
+        """Write a record; a reader sees the old or the new one, never a part."""
         folder = self.folder(record["id"])
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
 
     def read(self, run_id: str) -> Record:
-        """Read a record; empty where there is none: another machine may have started the run."""
+        """Read a record; empty if it is missing, as for a run that another machine started."""
         try:
             found: Record = json.loads((self.folder(run_id) / "run.json").read_text(encoding="ascii"))
         except (FileNotFoundError, json.JSONDecodeError):
@@ -87,7 +87,7 @@ class Records:
         """Return the newest run on a host.
 
         Raises:
-            UsageError: none was started from here.
+            UsageError: no run was started on it from here.
         """
         for run_id in reversed(self.ids()):
             if self.read(run_id).get("host") == host:
@@ -96,23 +96,25 @@ class Records:
 
 
 def match(wanted: str, known: Sequence[str]) -> str:
-    """Return the one id that a unique part of it names: its beginning, or any part where no beginning fits.
+    """Return the only id that starts with `wanted`; if no id does, the only one that contains it.
 
     Raises:
-        UsageError: none fits, or several do.
+        UsageError: no id matches, or several do.
     """
     found = [run_id for run_id in known if run_id.startswith(wanted)] or [i for i in known if wanted in i]
     if wanted in found or len(found) == 1:
         return wanted if wanted in found else found[0]
     if not found:
         raise UsageError("runs", f"no run {wanted}", "inv runs.list")
-    raise UsageError("runs", f"{wanted} fits {len(found)} runs: {', '.join(found[-3:])}", "type more of it")
+    raise UsageError(
+        "runs", f"{wanted} matches {len(found)} runs: {', '.join(found[-3:])}", "type more of the id"
+    )
 
 
 class Source:
-    """What of the laptop's tree a run was started from: git's sha, whether it was dirty, and the difference.
+    """The sources of a run: git's commit, whether the work tree is dirty, and the diff.
 
-    git works while the network is waited for, and writes where its answer is wanted.
+    git runs in the background, while the network is busy, and writes the diff directly to its file.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -135,7 +137,7 @@ class Source:
             self._there = False
 
     def collect(self) -> Record:
-        """Return `git_sha` and `git_dirty`; None where this is no git work tree."""
+        """Return `git_sha` and `git_dirty`; both are None outside a git work tree."""
         if not self._there:
             return {"git_sha": None, "git_dirty": None}
         sha = self._head.communicate()[0].strip()

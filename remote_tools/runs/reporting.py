@@ -1,6 +1,6 @@
-"""Turn fetched results into a report: a door to `python -m autotune report`, in a process of its own.
+"""Write a report of fetched results by running `python -m autotune report`.
 
-The task collection knows nothing of kernels and imports nothing of the tuner; they meet in the files.
+It is a process of its own because remote_tools never imports autotune; only the result files connect them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ NEEDED = ("autotune", "numpy", "matplotlib", "threadpoolctl")
 
 
 def not_installed() -> str:
-    """Return the names of the packages that a report needs and that are missing here."""
+    """Return the names of missing packages that a report needs."""
     return ", ".join(name for name in NEEDED if find_spec(name) is None)
 
 
 def write_report(local_dir: Path, fetched: Sequence[str], display: Display) -> None:
-    """Write the report of a results folder where tuning results came in, and say where it is.
+    """Write the report of a results folder if tuning results were fetched, and print its path.
 
     Args:
         local_dir: the results folder.
-        fetched: what has just come in, below it.
-        display: where the lines go; a report that cannot be written is said and changes nothing else.
+        fetched: the fetched paths below it.
+        display: prints the lines; if the report fails, the reason is printed and nothing is raised.
     """
     if not any(PurePosixPath(path).name == SUMMARY for path in fetched):
         return

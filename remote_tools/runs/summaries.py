@@ -1,6 +1,6 @@
-"""Read perf_metrics.json, the tuner's summary of one workload, as anybody may: plain JSON, from a host.
+"""Read perf_metrics.json, the tuner's summary of one workload.
 
-Names in it are made printable and figures are checked, since what comes from a host may say anything.
+The file comes from a host and is not trusted: names are made printable and figures are checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from remote_tools.errors import DataError
 
 SUMMARY = "perf_metrics.json"
 KEPT = "results"
-"""Where, beside its record, the summaries stay that a run brought: later runs replace those in local_dir."""
+"""Folder of a run's record with a copy of its summaries: later runs replace those in local_dir."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Best:
 
     Args:
         kernel, shapes: the workload.
-        config: what was best.
-        median_ms: of the measurement that counts, the confirmed one where there is one.
+        config: the best config.
+        median_ms: of the confirmed measurement if there is one, else of the first.
         low_ms, high_ms: the 95 % interval of that median.
-        gflops: the rate; None where the work is not known.
-        where: the machine that it was measured on, in words.
+        gflops: the rate in GFLOP/s; None if the number of operations is unknown.
+        where: the machine of the measurement, in words.
     """
 
     kernel: str
@@ -45,15 +45,15 @@ class Best:
 
     @property
     def workload(self) -> tuple[str, str]:
-        """What is measured, whatever the machine and the config."""
+        """The key of the workload."""
         return self.kernel, self.shapes
 
 
 def read(path: Path) -> Best | None:
-    """Read one summary; None where no config has worked yet.
+    """Read one summary; return None if no config has succeeded yet.
 
     Raises:
-        DataError: it cannot be read, or is no summary.
+        DataError: the file cannot be read, or is no valid summary.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -75,7 +75,7 @@ def read(path: Path) -> Best | None:
             _machine(found.get("environment") or {}),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = "fetch it again; a tuner writes such files whole or not at all"
+        hint = "fetch it again: inv fetch --all"
         raise DataError("results", f"{path}: not a readable summary ({error!r:.80})", hint) from error
 
 
@@ -83,7 +83,7 @@ def read_all(paths: Iterable[Path]) -> tuple[dict[tuple[str, str], Best], list[s
     """Read summaries.
 
     Returns:
-        The best of each workload, a later path's in place of an earlier one's, and what could not be read.
+        The best config of each workload, by the last path that has it; and an error for each unreadable file.
     """
     found: dict[tuple[str, str], Best] = {}
     faults = []
@@ -104,12 +104,12 @@ def below(folder: Path) -> list[Path]:
 
 
 def keep(record_folder: Path, local_dir: Path, fetched: Iterable[str]) -> None:
-    """Keep the summaries that a run brought beside its record.
+    """Copy the summaries of a run to the folder of its record.
 
     Args:
         record_folder: the run's folder in `.remote/runs`.
-        local_dir: where its results are.
-        fetched: their paths below that.
+        local_dir: the results folder.
+        fetched: the fetched paths below `local_dir`.
     """
     for name in fetched:
         if PurePosixPath(name).name == SUMMARY and (local_dir / name).is_file():
@@ -117,13 +117,13 @@ def keep(record_folder: Path, local_dir: Path, fetched: Iterable[str]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             try:
-                os.link(local_dir / name, target)  # results are replaced, never written over
+                os.link(local_dir / name, target)  # safe: results are replaced, never overwritten
             except OSError:
                 shutil.copyfile(local_dir / name, target)
 
 
 def printable(text: object) -> str:
-    """Return a text with whatever a terminal would obey written out."""
+    """Return a text with control characters escaped."""
     given = str(text)
     return given if given.isprintable() else ascii(given)[1:-1]
 
@@ -136,6 +136,6 @@ def _positive(value: Any) -> float:
 
 
 def _machine(environment: dict[str, Any]) -> str:
-    """Name a machine as its summary does."""
+    """Return the machine's host, CPU and device."""
     parts = [environment.get(name) for name in ("host", "cpu", "device")]
     return printable(", ".join(str(part) for part in parts if part))

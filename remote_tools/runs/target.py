@@ -1,4 +1,4 @@
-"""Take the words after `--` exactly as typed, and turn a TARGET into the command that runs on the host."""
+"""Find the words after `--`, and turn a TARGET into the command for the host."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 
 from remote_tools.errors import UsageError
 
-# How many scripts are looked at for a near miss: enough for any project, quick in a huge tree.
+# Scripts that are searched for a similar name: enough for any project, and quick in a huge tree.
 SEARCH_LIMIT = 5000
-_EXAMPLE = "type what to run after --, for example: inv dev -- examples/gemm.py --mode both"
+_EXAMPLE = "type the command after --, for example: inv dev -- examples/gemm.py --mode both"
 
 
 def words_after_dashes(command_line: Sequence[str]) -> list[str]:
-    """Return what stands after the first `--`; Invoke itself keeps only its words joined by spaces.
+    """Return the words after the first `--`; Invoke itself only keeps them joined by spaces.
 
     Args:
-        command_line: the whole of it, as in `sys.argv`.
+        command_line: the whole command line, as in `sys.argv`.
     """
     return list(command_line[command_line.index("--") + 1 :]) if "--" in command_line else []
 
 
 def target_argv(words: Sequence[str], root: Path) -> list[str]:
-    """Make the command to run on the host out of TARGET and its arguments.
+    """Return the command for the host from TARGET and its arguments.
 
     Args:
         words: `x.py ...`, `-m module ...`, or any command.
-        root: the workspace, in which a script must exist before anything is sent.
+        root: the workspace, which must contain the script.
 
     Returns:
-        The command's argv; a script or module starts with `python`, which the host maps to its own.
+        The command's argv; for a script or module it starts with `python`, the host's own.
 
     Raises:
-        UsageError: no words, no module after `-m`, or no such script here.
+        UsageError: no words, no module after `-m`, or the script is missing.
     """
     if not words:
         raise UsageError("target", "nothing to run", _EXAMPLE)
@@ -45,17 +45,17 @@ def target_argv(words: Sequence[str], root: Path) -> list[str]:
         return ["python", *words]
     if not words[0].endswith(".py"):
         return list(words)
-    # An absolute path outside the workspace is the host's own business.
+    # An absolute path outside the workspace can only be checked on the host.
     script = Path(words[0])
     if (not script.is_absolute() or script.is_relative_to(root)) and not (root / script).is_file():
         nearest = _nearest(words[0], root)
-        hint = f"the nearest: {', '.join(nearest)}" if nearest else f"scripts are looked for in {root}"
+        hint = f"the nearest: {', '.join(nearest)}" if nearest else f"scripts are searched for in {root}"
         raise UsageError("target", f"no {words[0]} in {root}", hint)
     return ["python", *words]
 
 
 def _nearest(script: str, root: Path) -> list[str]:
-    """Name up to three scripts of the workspace that may have been meant, likeliest first."""
+    """Return up to three scripts of the workspace with similar names, most similar first."""
     scripts = list(islice(_scripts(root), SEARCH_LIMIT))
     names = difflib.get_close_matches(Path(script).name, {Path(path).name for path in scripts}, n=3)
     return [path for name in names for path in scripts if Path(path).name == name][:3]

@@ -1,4 +1,4 @@
-"""The terminal of a run: Ctrl-C, keys, window size."""
+"""Pass Ctrl-C, keys and the window size from the local terminal to a run."""
 
 from __future__ import annotations
 
@@ -20,35 +20,39 @@ from remote_tools.ssh.session import Controls
 
 
 class Detached(RemoteError):
-    """The user let go of a run, which goes on as `--on-disconnect` says; ends as Ctrl-C does."""
+    """The user detached; the run goes on or ends by `--on-disconnect`. The exit code is that of Ctrl-C."""
 
     exit_code = SIGNALLED + signal.SIGINT
 
     def __init__(self, run_id: str) -> None:
-        """Say how to come back."""
-        super().__init__("exec", f"let go of {run_id}", f"inv runs.attach {run_id}; inv runs.kill {run_id}")
+        """Name the commands that attach again and that end the run."""
+        super().__init__(
+            "exec",
+            f"detached from {run_id}",
+            f"inv runs.attach {run_id} shows it again; inv runs.kill {run_id} ends it",
+        )
 
 
 class SignalPipe:
-    """A pipe by which a signal handler wakes the one who waits, and a count of how often it rang."""
+    """A pipe that a signal handler writes to, so that a signal wakes `select`; it counts the signals."""
 
     def __init__(self) -> None:
-        """Make the pipe."""
+        """Open the pipe."""
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
 
     def notify(self, _number: int, _frame: FrameType | None) -> None:
-        """Ring once; a signal handler."""
+        """Write one byte; this is the signal handler."""
         with suppress(BlockingIOError):
             os.write(self._write, b"!")
 
     def fileno(self) -> int:
-        """Return what becomes readable when it rings."""
+        """Return the descriptor that a signal makes readable."""
         return self._read
 
     def drain(self) -> int:
-        """Return how often it rang since it was asked last."""
+        """Return the number of signals since the last call."""
         try:
             return len(os.read(self._read, 4096))
         except BlockingIOError:
@@ -61,21 +65,21 @@ class SignalPipe:
 
 
 class Interrupts:
-    """Ctrl-C for a run: first SIGINT, then SIGTERM, then let go of it.
+    """Turns Ctrl-C into signals for a run: first SIGINT, then SIGTERM, then detach.
 
     Args:
-        signals: rings at every Ctrl-C.
-        run_id: the run, for saying how to come back.
+        signals: receives SIGINT.
+        run_id: the run, for messages.
         say: prints one line.
     """
 
     def __init__(self, signals: SignalPipe, run_id: str, say: Callable[[str], None]) -> None:
-        """Start at none."""
+        """Start with a count of 0."""
         self._signals, self._run_id, self._say = signals, run_id, say
         self._count = 0
 
     def descriptors(self) -> list[int]:
-        """Return what a Ctrl-C makes readable."""
+        """Return the descriptors that a Ctrl-C makes readable."""
         return [self._signals.fileno()]
 
     def frames(self) -> list[tuple[bytes, bytes]]:
@@ -91,33 +95,33 @@ class Interrupts:
                 raise Detached(self._run_id)
             number = (signal.SIGINT, signal.SIGTERM)[self._count - 1]
             then = ("for SIGTERM", "to leave it running")[self._count - 1]
-            self._say(f"{number.name} to {self._run_id}; once more {then}")
+            self._say(f"{number.name} sent to {self._run_id}; Ctrl-C once more {then}")
             found.append((frames.SIGNAL, b"%d" % number))
         return found
 
 
 class Keys:
-    """The local terminal for a run with one of its own: every key goes there, Ctrl-C too, but `LEAVE`.
+    """Sends every key except `LEAVE` to a run that has a terminal, Ctrl-C too.
 
     Args:
-        signals: rings when the window changes.
-        run_id: the run, for saying how to come back.
+        signals: receives SIGWINCH.
+        run_id: the run, for messages.
     """
 
     LEAVE = b"\x1d"
-    """Ctrl-], as in telnet(1): no other key is left to let go of the run with."""
+    """Ctrl-], as in telnet(1): the key that detaches."""
 
     def __init__(self, signals: SignalPipe, run_id: str) -> None:
-        """Note that the window may have changed since the run was asked for."""
+        """Send the window size at once: it may have changed since the request."""
         self._signals, self._run_id = signals, run_id
         signals.notify(signal.SIGWINCH, None)
 
     def descriptors(self) -> list[int]:
-        """Return the terminal, and what a resize makes readable."""
+        """Return the descriptors of the terminal and of the signals."""
         return [0, self._signals.fileno()]
 
     def frames(self) -> list[tuple[bytes, bytes]]:
-        """Return what was typed, and the window's size where it changed.
+        """Return the keys typed, and the window size if it has changed.
 
         Raises:
             Detached: at Ctrl-].
@@ -139,14 +143,14 @@ def terminal_size() -> tuple[int, int]:
 
 @contextmanager
 def controls(pty: bool, run_id: str, link: Link) -> Iterator[Controls]:
-    """Take over Ctrl-C, or the whole terminal where the run has one, and give it back."""
+    """Handle Ctrl-C, or all keys if the run has a terminal; restore the local terminal afterwards."""
     signals = SignalPipe()
     if pty and sys.stdin.isatty():
-        link.say(f"Ctrl-] leaves {run_id}; every other key goes there")
+        link.say(f"Ctrl-] detaches from {run_id}; every other key is sent to it")
         restore = _take_signal(signal.SIGWINCH, signals)
         before, say = termios.tcgetattr(0), link.say
         tty.setraw(0)
-        # A raw terminal starts a new line where the last one ended.
+        # In raw mode a newline does not return the cursor to column 0.
         link.say = lambda text: say(text.replace("\n", "\r\n") + "\r")
         try:
             yield Keys(signals, run_id)
@@ -163,7 +167,7 @@ def controls(pty: bool, run_id: str, link: Link) -> Iterator[Controls]:
 
 
 def _take_signal(number: signal.Signals, signals: SignalPipe) -> Callable[[], None]:
-    """Let a signal ring the bell; return what undoes that."""
+    """Install the signal handler; return a function that restores the old one."""
     previous = signal.signal(number, signals.notify)
 
     def restore() -> None:

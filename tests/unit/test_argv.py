@@ -51,7 +51,7 @@ def test_a_target_becomes_a_command(root: Path, words: list[str], expected: list
         ("examples/gem.py", "the nearest: examples/gemm.py, tests/gemm_test.py"),
         ("gemm.py", "the nearest: examples/gemm.py, tests/gemm_test.py"),
         ("example/softmax.py", "the nearest: examples/softmax.py"),
-        ("qqqqqq.py", "scripts are looked for in {root}"),
+        ("qqqqqq.py", "scripts are searched for in {root}"),
     ],
 )
 def test_a_missing_script_stops_with_the_nearest_names(root: Path, script: str, hint: str) -> None:

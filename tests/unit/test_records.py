@@ -36,7 +36,7 @@ def test_a_part_that_fits_one_run_means_it(wanted: str, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"), [("nosuch", "no run nosuch"), ("gemm", f"gemm fits 2 runs: {IDS[0]}, {IDS[1]}")]
+    ("wanted", "message"), [("nosuch", "no run nosuch"), ("gemm", f"gemm matches 2 runs: {IDS[0]}, {IDS[1]}")]
 )
 def test_a_part_that_fits_none_or_several_is_refused(wanted: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:

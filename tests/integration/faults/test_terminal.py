@@ -73,7 +73,7 @@ def test_one_ctrl_c_is_sigint(at_terminal: Shell) -> None:
     printed, code = end(child)
     assert 130 == code
     assert "KeyboardInterrupt" in printed
-    assert "SIGINT to" in printed
+    assert "SIGINT sent to" in printed
 
 
 def test_two_are_sigterm(at_terminal: Shell) -> None:
