@@ -1,1 +1,1 @@
-"""The loop: sync, run and fetch in one command, on one host or several."""
+"""Sync, run and fetch in one command, on one host or several."""

@@ -1,8 +1,8 @@
-"""Run something on several hosts at once: a forked process of this one for each of them.
+"""Work on several hosts at once, with one fork of this process for each host.
 
-A fork has its own session, Ctrl-C handling and exit code, so one host's failure is no other's, and costs no
-second start of Python. Its two output streams are pipes that come out here line by line behind the host's
-name; a third pipe brings what is no line: bars, and how far it came.
+A fork has its own session, Ctrl-C handling and exit code, so that hosts fail independently, and it needs no
+new start of Python. Its stdout and stderr are pipes; the parent prints their lines with the host's name in
+front. A third pipe carries events: progress bars, the stage, the fetched files.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from remote_tools.sync.progress import Bar, Display
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 1024 * 1024
-"""A line longer than this is shown in pieces."""
+"""Longer lines are printed in pieces."""
 COLOURS = (36, 33, 35, 32, 34, 31)
-"""Of the hosts' names, in turn (ECMA-48, SGR)."""
+"""SGR colours (ECMA-48) of the hosts' names, in turn."""
 INTERRUPTED = 128 + signal.SIGINT
 
 Work = Callable[[Settings, Display], Outcome]
@@ -39,13 +39,13 @@ Work = Callable[[Settings, Display], Outcome]
 
 @dataclass(frozen=True)
 class HostOutcome:
-    """How it went on one host.
+    """The result of the work on one host.
 
     Args:
         settings: the host's.
         stage: `done`, the stage that failed, or `interrupted`, `killed` or `crashed`.
         code: the exit code.
-        took_s: how long it took.
+        took_s: duration.
         fetched: paths below the host's `local_dir`.
     """
 
@@ -57,18 +57,18 @@ class HostOutcome:
 
 
 def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[HostOutcome]:
-    """Do some work on every host at once, and show what it prints as it comes.
+    """Do the work on all hosts at once, and print their output as it arrives.
 
     Args:
         each: the settings of every host.
-        work: what is done with them, in a process of its own; its Display is the one to speak through.
-        display: ours.
+        work: called in a fork with the host's settings and a Display that prints through this process.
+        display: this process's display.
 
     Returns:
-        How it ended everywhere, in the order given.
+        The result of every host, in the order of `each`.
     """
     for root in {settings.root for settings in each}:
-        client_id(root)  # made by one, not by all of them at once
+        client_id(root)  # create the id before the forks, which would race for it
     forks: list[Fork] = []
     screen = Screen(display, [settings.host for settings in each])
     with _signals_passed_on(forks):
@@ -78,7 +78,7 @@ def run_all(each: Sequence[Settings], work: Work, display: Display) -> list[Host
     return [fork.outcome() for fork in forks]
 
 
-# The forked half --------------------------------------------------------------------------------------------
+# In the fork ------------------------------------------------------------------------------------------------
 
 
 def _run_work(settings: Settings, work: Work, relay: Relay) -> int:
@@ -97,16 +97,16 @@ def _run_work(settings: Settings, work: Work, relay: Relay) -> int:
     return outcome.exit_code
 
 
-# Our half ---------------------------------------------------------------------------------------------------
+# In the parent ----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Fork:
-    """A host's process, seen from here.
+    """The process for one host.
 
     Args:
-        number: its place in the order of hosts.
-        pipes: what comes from it: `out`, `err`, `events`.
+        number: its index in the list of hosts.
+        pipes: the reading ends of `out`, `err` and `events`.
     """
 
     number: int
@@ -120,20 +120,20 @@ class Fork:
     code: int | None = None
 
     def reap(self) -> None:
-        """Take its exit status."""
+        """Reap the process and store its exit status."""
         status = os.waitpid(self.pid, 0)[1]
         self.code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         self.stage = self.stage or ("killed" if os.WIFSIGNALED(status) else "crashed")
         self.took_s = time.monotonic() - self.began
 
     def outcome(self) -> HostOutcome:
-        """Return how it went."""
+        """Return the result of the ended process."""
         assert self.code is not None
         return HostOutcome(self.settings, self.stage, self.code, self.took_s, self.fetched)
 
 
 def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequence[Fork]) -> Fork:
-    """Start a host's process."""
+    """Fork the process for one host."""
     ends = {kind: os.pipe() for kind in ("out", "err", "events")}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -154,7 +154,7 @@ def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequ
         with os.fdopen(ends["events"][1], "wb") as events:
             code = _run_work(settings, work, Relay(events, emoji))
             sys.stdout.flush()
-    except BaseException:  # noqa: BLE001  # a bug of ours: above us stands the stack of whom we were forked from
+    except BaseException:  # noqa: BLE001  # a bug; it must not unwind the parent's stack in the fork
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -162,7 +162,7 @@ def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequ
 
 @contextmanager
 def _signals_passed_on(forks: Sequence[Fork]) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on; a terminal's Ctrl-C has gone to the forks by itself."""
+    """Forward SIGINT and SIGTERM to the forks, except a Ctrl-C that the terminal sends to them itself."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and _terminal_is_ours():
@@ -181,7 +181,7 @@ def _signals_passed_on(forks: Sequence[Fork]) -> Iterator[None]:
 
 
 def _terminal_is_ours() -> bool:
-    """Tell whether keys typed on the controlling terminal signal this process group."""
+    """Return whether Ctrl-C on the controlling terminal signals this process group."""
     try:
         fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
@@ -195,7 +195,7 @@ def _terminal_is_ours() -> bool:
 
 
 def _listen(forks: Sequence[Fork], screen: Screen) -> None:
-    """Show what comes until every fork has ended."""
+    """Print the forks' output and apply their events until every fork has ended."""
     with selectors.DefaultSelector() as selector:
         for fork in forks:
             for kind, fd in fork.pipes.items():
@@ -206,8 +206,8 @@ def _listen(forks: Sequence[Fork], screen: Screen) -> None:
                 fork, kind = key.data
                 if kind not in fork.pipes or _copy(fork, kind, screen):
                     continue
-                # Only the fork itself has the writing end of `events`: it has ended. What it started may
-                # hold the others open for as long as it likes.
+                # Only the fork holds the writing end of `events`, so the fork has ended. Its child processes
+                # may hold the other pipes open.
                 for ended in list(fork.pipes) if kind == "events" else [kind]:
                     while _copy(fork, ended, screen):
                         pass
@@ -219,7 +219,7 @@ def _listen(forks: Sequence[Fork], screen: Screen) -> None:
 
 
 def _copy(fork: Fork, kind: str, screen: Screen) -> bool:
-    """Show what there is on one pipe; False where there is nothing, or nobody to show it to."""
+    """Read one pipe and print the data; return False if there is none, or our stream is closed."""
     try:
         data = os.read(fork.pipes[kind], READ_BYTES)
     except BlockingIOError:
@@ -228,10 +228,10 @@ def _copy(fork: Fork, kind: str, screen: Screen) -> bool:
 
 
 class Screen:
-    """Our two streams, shared by the lines and bars of all hosts."""
+    """Prints the lines and bars of all hosts to our stdout and stderr."""
 
     def __init__(self, display: Display, names: Sequence[str]) -> None:
-        """Give every host a prefix of one width, and a colour where there is a terminal for it."""
+        """Make the prefix of every host: all of one width, and coloured on a terminal."""
         self._display = display
         self._names = names
         self._bars: dict[int, Bar] = {}
@@ -247,10 +247,10 @@ class Screen:
         }
 
     def take(self, fork: Fork, kind: str, data: bytes) -> bool:
-        """Take what came from a fork: whole lines are shown or heard, the rest waits.
+        """Print the complete lines of the data, or apply them as events; keep a partial line for later.
 
         Returns:
-            Whether anybody reads it: where our stdout is closed (`| head`) the fork's is to be closed too.
+            False if our stream is closed (`| head`): the fork's must be closed too.
         """
         *lines, rest = (self._partial.pop((fork.number, kind), b"") + data).split(b"\n")
         if len(rest) > LINE_BYTES:
@@ -264,7 +264,7 @@ class Screen:
         return True
 
     def rest(self, fork: Fork, kind: str) -> None:
-        """Show a last line that has no end, and put away a bar that nobody moves any more."""
+        """Print a last line without a newline, and close an unfinished bar."""
         partial = self._partial.pop((fork.number, kind), b"")
         if partial and kind != "events":
             self._show(fork, kind, partial)
@@ -274,7 +274,7 @@ class Screen:
     def _show(self, fork: Fork, kind: str, line: bytes) -> bool:
         if kind in self._closed:
             return False
-        # A line that is drawn over and over shows as it stood last.
+        # Print only the last state of a line that is redrawn with carriage returns.
         text = line.rstrip(b"\r").rpartition(b"\r")[2]
         stream = sys.stdout if kind == "out" else sys.stderr
         try:
@@ -288,7 +288,7 @@ class Screen:
 
     @contextmanager
     def _above_bars(self) -> Iterator[None]:
-        """Write a line where bars stand."""
+        """Clear the bars while a line is written, and redraw them below it."""
         if not self._bars or not self._display.terminal:
             yield
             return
@@ -298,7 +298,7 @@ class Screen:
             yield
 
     def _apply_event(self, fork: Fork, event: dict[str, Any]) -> None:
-        """Note how far a fork came, or move its bar."""
+        """Store a fork's stage and fetched files, or update its bar."""
         fork.stage = event.get("stage", fork.stage)
         fork.fetched = tuple(event.get("fetched", fork.fetched))
         if "bar" in event:
@@ -324,14 +324,14 @@ class Screen:
 
 
 def _without_monitor() -> None:
-    """Keep tqdm from starting its thread: there are more forks to come, and a fork takes no threads along."""
+    """Keep tqdm from starting its thread: threads do not survive a fork, and more forks may follow."""
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0
 
 
 def _coloured(text: str, number: int, terminal: bool) -> str:
-    """Colour a host's name where a terminal shows it, unless NO_COLOR (no-color.org) is set."""
+    """Colour a host's name on a terminal, unless NO_COLOR (no-color.org) is set."""
     if not terminal or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{COLOURS[number % len(COLOURS)]}m{text}\x1b[0m"

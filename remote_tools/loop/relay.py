@@ -1,4 +1,4 @@
-"""The display of a process that has no terminal of its own: its bars are shown by whom it was forked from."""
+"""Relay a fork's messages and progress bars to its parent, which owns the terminal."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from remote_tools.sync.progress import Bar, Display
 
 
 class Relay(Display):
-    """The display of a fork: lines go to its standard error, everything else to whom it was forked from."""
+    """The display of a fork: prints lines to its standard error, and sends all else to its parent."""
 
     def __init__(self, events: BinaryIO, emoji: bool) -> None:
-        """Write news to a pipe."""
+        """Write events to a pipe."""
         super().__init__()
         self.emoji = emoji
         self._events = events
 
     def send(self, **event: Any) -> None:
-        """Send one piece of event."""
+        """Send one event as a line of JSON."""
         self._events.write(json.dumps(event).encode() + b"\n")
         self._events.flush()
 
     def bar(self, verb: str, files: int, size_bytes: int, icon: str = "") -> Bar:
-        """Return a bar that is shown by whom we were forked from."""
+        """Return a bar that the parent shows."""
         return RelayedBar(self, verb, files, size_bytes, icon)
 
 
 class RelayedBar(Bar):
-    """A bar that is shown elsewhere."""
+    """A bar that the parent shows."""
 
     def __init__(self, relay: Relay, verb: str, files: int, size_bytes: int, icon: str) -> None:
-        """Start at nothing."""
+        """Start at 0."""
         super().__init__(relay, verb, files, size_bytes, icon)
         self._relay = relay
 
     def __enter__(self) -> Bar:
-        """Have it shown."""
+        """Show the bar."""
         self._relay.send(bar=[self._verb, self.files, self.size_bytes])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Have it left as it stands."""
+        """Close the bar and leave it on the screen."""
         self._relay.send(close=True)
 
     def advance(self, files_done: int, bytes_done: int) -> None:
@@ -54,7 +54,7 @@ class RelayedBar(Bar):
         self._relay.send(advance=[self.files_done, self.bytes_done])
 
     def grow(self, files: int, size_bytes: int) -> None:
-        """Add to what there is to do."""
+        """Add to the totals."""
         self.files += files
         self.size_bytes += size_bytes
         self._relay.send(grow=[files, size_bytes])

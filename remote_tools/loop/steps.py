@@ -1,9 +1,9 @@
-"""The loop as plain functions: sync, execute, fetch, and dev, which is all three.
+"""The steps of the loop as plain functions: sync, execute, fetch, and dev, which does all three.
 
-Each takes frozen settings and returns what happened; only `Display` speaks to the user. A run travels like
-this: the ssh session is opened first, so that its round trips hide behind the scan; where this checkout's
-last push left the very tree that is here now, the run's request carries its stamp and the host starts at
-once; otherwise the tree is pushed first, and the run's request completes the push.
+Each takes frozen settings and returns the outcome; only `Display` prints. `dev` opens the ssh session first,
+and scans the tree while it connects. If the tree has the stamp of this checkout's last push, the request to
+run contains that stamp, and a host with the same stamp starts the run at once. Otherwise the tree is pushed,
+and the request to run completes the push.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from remote_tools.sync.workspace import Workspace, scan
 
 @dataclass(frozen=True)
 class How:
-    """How a command is run, beside its words.
+    """Options of a run.
 
     Args:
-        auto_fetch: bring what the run wrote, also after a failure.
-        verify: compare the trees in full although the stamp says that they are equal.
-        detach: return as soon as the run is there.
+        auto_fetch: fetch the files that the run wrote, also after a failure.
+        verify: compare the trees in full even if the stamps are equal.
+        detach: return as soon as the run has started.
         pty: give the command a terminal.
-        on_disconnect: `keep` or `kill`.
-        lease_s: with `kill`: how long the run lives without a client.
+        on_disconnect: `keep` the run, or `kill` it, if no client is connected.
+        lease_s: with `kill`: how long the run may go on without a client.
 
     Raises:
-        UsageError: they contradict each other.
+        UsageError: a value is invalid, or has no effect.
     """
 
     auto_fetch: bool = False
@@ -68,11 +68,11 @@ class How:
     lease_s: float = 0
 
     def __post_init__(self) -> None:
-        """Reject what does nothing or is unknown."""
+        """Reject invalid values."""
         if self.on_disconnect not in ("keep", "kill"):
-            raise UsageError("exec", f"--on-disconnect {self.on_disconnect}: it is keep or kill")
+            raise UsageError("exec", f"--on-disconnect must be keep or kill, got {self.on_disconnect}")
         if self.lease_s and self.on_disconnect == "keep":
-            raise UsageError("exec", "--lease-s does nothing without --on-disconnect kill")
+            raise UsageError("exec", "--lease-s has no effect without --on-disconnect kill")
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Outcome:
 
     Args:
         run_id: the run.
-        exit_code: the command's own; 0 where the run was detached.
-        fetched: paths below `local_dir`, empty where nothing was fetched.
+        exit_code: the command's own; 0 if the run was started detached.
+        fetched: paths of the fetched files below `local_dir`.
     """
 
     run_id: str
@@ -91,7 +91,7 @@ class Outcome:
 
 
 def _user_here() -> str:
-    """Name the person here, for those who wait for the accelerator."""
+    """Return the local user's name, for runs that wait for the device lock."""
     return os.environ.get("USER") or user()
 
 
@@ -99,13 +99,13 @@ def workspace_of(settings: Settings) -> Workspace:
     """Scan the local tree."""
     inside = settings.local_dir.is_relative_to(settings.root)
     never = [literal(settings.local_dir.relative_to(settings.root))] if inside else []
-    # Beside the patterns these decide what the host should hold.
+    # These settings too affect what the host should hold.
     salt = [settings.code_path, str(settings.delete), *settings.rsync_options]
     return scan(settings.root, settings.exclude, settings.include, never, salt=salt)
 
 
 def _wanted(host: OpenHost) -> ResultsWanted:
-    """Return what a request says for results to come back."""
+    """Return the fields of a request that ask for results."""
     return client.results_wanted(host_rsync(host.settings.rsync_options))
 
 
@@ -113,7 +113,7 @@ def _wanted(host: OpenHost) -> ResultsWanted:
 
 
 def push_and_report(host: OpenHost, tree: Workspace, mode: PushMode) -> PushResult:
-    """Push the workspace up to `sync.finish`, and say what was sent."""
+    """Push the workspace up to `sync.finish`, and print what was sent."""
     result = push(host, tree, mode)
     for warning in result.warnings:
         host.display.say(f"sync: {warning}")
@@ -130,7 +130,7 @@ def _place(host: OpenHost) -> str:
 
 
 def sync(settings: Settings, mode: PushMode, display: Display) -> PushResult:
-    """Make the host's code path hold the workspace, comparing both sides in full."""
+    """Push the workspace, comparing both sides in full."""
     with open_host(settings, display) as host:
         result = push_and_report(host, workspace_of(settings), mode)
         for line in finish(host, result):
@@ -145,7 +145,11 @@ def sync(settings: Settings, mode: PushMode, display: Display) -> PushResult:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that this machine asks a host for: its id, its spec, and its local record."""
+    """A run to start on a host: its id, its spec and its local record.
+
+    Args:
+        words: the command as typed, for the record.
+    """
 
     settings: Settings
     spec: Spec
@@ -163,7 +167,16 @@ class RunRequest:
         words: Sequence[str] = (),
         device_lock: bool = False,
     ) -> RunRequest:
-        """Describe a run; nothing is started or written."""
+        """Make the request; nothing is started or written.
+
+        Args:
+            settings: of the host.
+            how: options of the run.
+            argv: the command; None for `shell`.
+            shell: a line for the login shell, instead of `argv`.
+            words: the command as typed; `argv` by default.
+            device_lock: wait until no other run holds the host's accelerator.
+        """
         spec: Spec = {
             "argv": list(argv) if argv is not None else None,
             "shell": shell,
@@ -177,24 +190,24 @@ class RunRequest:
             "lease_s": how.lease_s,
             "keep_runs": settings.keep_runs,
             "device_for": f"{_user_here()}@{socket.gethostname()}" if device_lock else None,
-            # Its output is a pipe there and a terminal here: tables should fit.
+            # The command's stdout is a pipe, so it cannot ask for the width of our terminal.
             "env": {"COLUMNS": str(terminal.terminal_size()[1])} if sys.stdout.isatty() else {},
         }
         return cls(settings, spec, how, new_id(argv or ["shell"]), tuple(words or argv or ()))
 
     @classmethod
     def target(cls, settings: Settings, words: Sequence[str], how: How) -> RunRequest:
-        """Describe a run of TARGET and its arguments.
+        """Make the request for TARGET and its arguments.
 
         Raises:
-            UsageError: there is no such script here.
+            UsageError: the script does not exist.
         """
         argv = target_argv(words, settings.root)
         return cls.of(settings, how, argv, words=words, device_lock=settings.device_lock)
 
     @contextmanager
     def recorded(self) -> Iterator[Record]:
-        """Keep the run's local record: written before it starts, and when it ended or was let go of."""
+        """Write the run's local record before the run starts, and again at the end of the `with`."""
         records = Records(self.settings.root)
         source = Source(records.folder(self.run_id), self.settings.root)
         record: Record = {
@@ -225,7 +238,7 @@ class RunRequest:
         ending: PushEnding | None = None,
         results: Results | None = None,
     ) -> RunAnswer:
-        """Start the run and follow it to its end; see `runs.start`."""
+        """Start the run and follow it until it ends; see `client.start`."""
 
         def pushed(reply: PushEnded) -> None:
             for line in ended_lines(reply):
@@ -248,7 +261,7 @@ class RunRequest:
         except RemoteError:
             if console.run_id:
                 host.display.say(
-                    f"run {console.run_id} goes on; inv runs.attach {console.run_id} comes back to it"
+                    f"run {console.run_id} still runs on the host; inv runs.attach {console.run_id} shows it"
                 )
             raise
 
@@ -256,14 +269,14 @@ class RunRequest:
 def execute(
     settings: Settings, argv: Sequence[str] | None, how: How, display: Display, shell: str | None = None
 ) -> Outcome:
-    """Run a command in the code path as it is there now."""
+    """Run a command in the code path without a push."""
     request = RunRequest.of(settings, how, argv, shell)
     with open_host(settings, display) as host:
         return run_without_push(host, request)
 
 
 def run_without_push(host: OpenHost, request: RunRequest) -> Outcome:
-    """Run the command in the code path as it is there now, and bring its results."""
+    """Run the command in the code path without a push, and fetch its results."""
     with request.recorded() as record:
         results = Results(host.settings.local_dir) if request.how.auto_fetch else None
         reply = _not_stale(request.execute(host, results=results))
@@ -271,10 +284,11 @@ def run_without_push(host: OpenHost, request: RunRequest) -> Outcome:
 
 
 def dev(settings: Settings, words: Sequence[str], how: How, display: Display) -> Outcome:
-    """Push what changed, run TARGET, and bring back what it wrote.
+    """Push changes, run TARGET, and fetch its results.
 
     Raises:
-        RemoteError: a stage of ours failed; the command's own failure is the outcome's exit code.
+        RemoteError: the push, the connection or the fetch failed. If the command fails, that is the outcome's
+            exit code and no error.
     """
     request = RunRequest.target(settings, words, how)
     with open_host(settings, display) as host:
@@ -282,12 +296,12 @@ def dev(settings: Settings, words: Sequence[str], how: How, display: Display) ->
 
 
 def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = None) -> Outcome:
-    """Push the tree, run the command, and bring its results.
+    """Push the tree, run the command, and fetch its results.
 
     Args:
         host: the host.
         request: the run.
-        tree: a fresh scan, if there is one.
+        tree: the result of a fresh scan; scanned here by default.
     """
     settings = host.settings
     with request.recorded() as record:
@@ -304,7 +318,7 @@ def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = N
 
 
 def _not_stale(reply: RunAnswer) -> RunReply:
-    """Return the reply to a request that expected no stamp, so that it cannot be stale."""
+    """Return the reply; it cannot be `Stale` because the request had no stamp."""
     assert "stale" not in reply
     return reply
 
@@ -312,7 +326,7 @@ def _not_stale(reply: RunAnswer) -> RunReply:
 def _outcome(
     host: OpenHost, request: RunRequest, record: Record, reply: RunReply, results: Results | None
 ) -> Outcome:
-    """Fetch what the run wrote, whatever its exit code, and record how it ended."""
+    """Fetch the results and record the end of the run; for a detached run print its id only."""
     if request.how.detach:
         host.display.say(
             f"{request.run_id} runs on {host.link.alias}; inv runs.attach {request.run_id} shows it"
@@ -322,6 +336,7 @@ def _outcome(
 
 
 def _fetch_and_record(host: OpenHost, record: Record, reply: RunReply, results: Results | None) -> Outcome:
+    """Fetch the results, whatever the exit code, and record the end of the run."""
     there, settings = reply["run"], host.settings
     came: Record = {
         "state": there["state"],
@@ -341,7 +356,7 @@ def _fetch_and_record(host: OpenHost, record: Record, reply: RunReply, results: 
 
 
 def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
-    """Follow a run that was started before; bring what it wrote if that was asked for then."""
+    """Follow a run that was started before; fetch its results if it was started with auto-fetch."""
     records = Records(host.settings.root)
     record = records.read(run_id)
     results = Results(host.settings.local_dir) if record.get("auto_fetch") else None
@@ -352,7 +367,7 @@ def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
     try:
         return _fetch_and_record(host, record, reply, results)
     finally:
-        if "id" in record:  # a run that was started from here
+        if "id" in record:  # the run was started from this checkout
             records.write(record)
 
 
@@ -360,12 +375,12 @@ def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
 
 
 def fetch_run(host: OpenHost, run_id: str) -> None:
-    """Bring what a run wrote; one that still runs has written nothing yet."""
+    """Fetch the results of a run; a run has no results until it has ended."""
     _fetch(host, messages.OUTPUTS({"id": run_id, **_wanted(host)}))
 
 
 def fetch_cache(host: OpenHost, kernel: str | None) -> None:
-    """Bring a kernel's folder of the host's cache, or all of it."""
+    """Fetch a kernel's folder of the host's cache, or the whole cache."""
     cache_dir = host.settings.cache_dir
     _fetch(host, messages.CACHE({"cache_dir": cache_dir, "kernel": kernel, **_wanted(host)}))
 

@@ -1,4 +1,4 @@
-"""Run again on every save: the session stays open, so a save costs what the change costs."""
+"""Run again on every save; the session stays open, so that each run starts at once."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import Workspace
 
 SETTLE_MS = 30
-"""Quiet after a change that counts as the end of a save: editors write, rename and touch."""
+"""Time without changes that ends a save: editors write, rename and touch."""
 STOP_S = 5.0
-"""How long a run that is to be restarted may take to end before it is killed."""
+"""Time between SIGTERM and SIGKILL for a run that is restarted."""
 
 
 class Saves:
-    """Hears of changes below a folder; what they mean, a scan decides."""
+    """Sets `changed` after a save below a folder; a scan then decides whether a sent file has changed."""
 
     def __init__(self, root: Path, ignored: Sequence[Path]) -> None:
-        """Name the folder, and folders below it whose changes are not the user's."""
+        """Take the folder, and the folders below it to ignore."""
         self.root = root
         self.ignored = tuple(f"{path}/" for path in ignored)
         self.changed = threading.Event()
@@ -37,7 +37,7 @@ class Saves:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listen in a thread.
+        """Watch in a thread.
 
         Raises:
             UnavailableError: watchfiles is not installed.
@@ -71,9 +71,9 @@ class Saves:
 
 @contextmanager
 def _stopped_by(saves: Saves, link: Link, run_id: str) -> Iterator[None]:
-    """End a run when a save comes while it lasts: SIGTERM to its group, SIGKILL where that is not enough.
+    """Stop the run after a save: SIGTERM to its process group, SIGKILL after `STOP_S`.
 
-    The signals take a session of their own: the run's session belongs to the thread that follows it.
+    The signals need a session of their own: the run's session belongs to the thread that follows it.
     """
     over = threading.Event()
 
@@ -83,7 +83,7 @@ def _stopped_by(saves: Saves, link: Link, run_id: str) -> Iterator[None]:
                 return
         own = Link(link.master.destination, link.code_path, link.say)
         try:
-            link.say(f"saved: {run_id} is stopped and run again")
+            link.say(f"saved: stopping {run_id} to run it again")
             client.send_signal(own, run_id, signal.SIGTERM)
             if not over.wait(STOP_S):
                 client.send_signal(own, run_id, signal.SIGKILL)
@@ -109,12 +109,12 @@ def watch(
     Args:
         settings: of the host.
         words: TARGET and its arguments.
-        how: how each run goes.
-        display: where lines go.
-        restart: a save during a run stops it; otherwise it is waited for.
+        how: options of each run.
+        display: prints messages and progress.
+        restart: stop a run after a save, instead of waiting for its end.
 
     Raises:
-        Interrupted: the user ended it.
+        Interrupted: the user pressed Ctrl-C.
         UnavailableError: watchfiles is not installed.
     """
     saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
@@ -128,7 +128,7 @@ def watch(
 
 
 def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Display) -> Workspace:
-    """Return the tree once it is another one: at once where it changed while the run lasted."""
+    """Wait until the tree differs, and return it; at once if it changed during the run."""
     now = steps.workspace_of(settings)
     if now.stamp == tree.stamp:
         display.say("Waiting for a save; Ctrl-C ends", "👀")
@@ -142,7 +142,7 @@ def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Di
 def _run_once(
     host: OpenHost, describe: Callable[[], steps.RunRequest], tree: Workspace, restarted_by: Saves | None
 ) -> None:
-    """Run once and say how it ended; a failure of ours ends this run, not the watch."""
+    """Run once and print the exit code; a RemoteError ends this run, not the watch."""
     try:
         request = describe()
         if restarted_by is None:

@@ -68,8 +68,8 @@ def test_bare_words_are_taken_as_typed_now_and_not_at_import(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"on_disconnect": "maybe"}, "--on-disconnect maybe: it is keep or kill"),
-        ({"lease_s": 5}, "--lease-s does nothing without --on-disconnect kill"),
+        ({"on_disconnect": "maybe"}, "--on-disconnect must be keep or kill, got maybe"),
+        ({"lease_s": 5}, "--lease-s has no effect without --on-disconnect kill"),
     ],
 )
 def test_a_run_rejects_flags_that_do_nothing(given: dict[str, Any], message: str) -> None:
