@@ -1,4 +1,4 @@
-"""What `inv` offers in this checkout: the tasks that any repository can import, and a few for developers."""
+"""The tasks of this checkout: those of remote_tools, the benchmarks, and tasks for developers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from invoke import Collection, Context, Exit
 from invoke.tasks import task
 
-# Invoke forbids .pyc files; in a checkout that would compile every module again at every command.
+# Invoke turns .pyc files off, and then every command would compile all modules again.
 sys.dont_write_bytecode = False
 
 from remote_tools import ns as remote
@@ -21,29 +21,29 @@ GENERATED_PAGES = {
     "docs/settings.md": ("-m", "remote_tools.settings.reference"),
     "docs/tasks.md": ("docs/task_reference.py",),
 }
-"""Page -> what Python runs to print it; a test compares each page with that."""
+"""Page -> arguments of the Python that prints it; a test compares the page with that output."""
 
 
 @task(
     help={
-        "long": "the long form of the suites that are shortened otherwise",
-        "all": "first install what some tests need (Debian packages), so that fewer skip",
+        "long": "run the long form of the suites that have one",
+        "all": "first install the Debian packages that some tests need, so that fewer are skipped",
     }
 )
 def test(_c: Context, long: bool = False, all: bool = False) -> None:
-    """Run the tests, integration included; words after `--` go to pytest."""
+    """Run all tests, also the integration tests; words after `--` are passed to pytest."""
     if all:
-        from tests import needs  # it needs pytest, which no other task does
+        from tests import needs  # imports pytest, which only this task needs
 
         needs.install()
     chosen = [] if long else ["-m", "not long"]
-    # Most of a test here is waiting for another process; a file's tests share what they set up.
+    # Tests mostly wait for other processes; the tests of a file share fixtures.
     _run("pytest", "-n", "logical", "--dist", "loadfile", *chosen, *words_after_dashes(sys.argv))
 
 
 @task
 def check(_c: Context) -> None:
-    """Run ruff and mypy, test the direction of imports, build the documentation."""
+    """Run ruff and mypy, check the order of imports, build the documentation."""
     _run("ruff", "check")
     _run("ruff", "format", "--check")
     _run("mypy")
@@ -53,24 +53,24 @@ def check(_c: Context) -> None:
 
 @task
 def docs(_c: Context) -> None:
-    """Write the generated pages of docs/ anew and build the site into build/docs."""
+    """Regenerate the generated pages of docs/, and build the site into build/docs."""
     for page, command in GENERATED_PAGES.items():
         written = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE)
         if written.returncode:
             raise Exit(f"docs: {page} was not written", written.returncode)
         (ROOT / page).write_bytes(written.stdout)
-    _run("remote_tools.ssh.protocol_page")  # it writes the tables of a page that is otherwise prose
+    _run("remote_tools.ssh.protocol_page")  # writes only the tables of its page
     _build_docs()
     print(f"Open {ROOT / 'build/docs/index.html'}")
 
 
 def _build_docs() -> None:
-    """Build the site; a broken link or an unknown name is an error."""
+    """Build the site; fail on a broken link or an unknown name."""
     _run("sphinx", "--quiet", "--fresh-env", "--fail-on-warning", "--keep-going", "docs", "build/docs")
 
 
 def _run(module: str, *words: str) -> None:
-    """Run a tool of this Python's at the root, on our own terminal; its failure is ours."""
+    """Run a Python module at the root; exit with its exit code if it fails."""
     command = [sys.executable, "-m", module, *words]
     code = subprocess.run(command, cwd=ROOT).returncode
     if code:

@@ -1,4 +1,4 @@
-"""`fab` entry: the same tasks as `inv`; `fab -H trn1 bench.gemm` takes the host from -H."""
+"""The same tasks for `fab`; `fab -H trn1 bench.gemm` takes the host from -H."""
 
 from tasks import ns
 

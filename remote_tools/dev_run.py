@@ -1,4 +1,4 @@
-"""Run `inv dev` under its original name, `python remote_tools/dev_run.py`."""
+"""Run `inv dev` by its original name, `python remote_tools/dev_run.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Become `inv dev` in the project's root, with the project's interpreter where there is one."""
+    """Replace this process by `inv dev` in the project's root, with the Python of .venv if it exists."""
     dashes = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = ArgumentParser(
         prog="dev_run.py",
@@ -19,13 +19,16 @@ def main() -> None:
         description="Push the workspace and run TARGET on the host.",
     )
     parser.add_argument(
-        "--auto-fetch", action="store_true", help="bring back what the run wrote to the cache"
+        "--auto-fetch", action="store_true", help="fetch the files that the run wrote to the cache"
     )
-    parser.add_argument("--local-dir", type=os.path.abspath, help="where to bring it")
+    parser.add_argument("--local-dir", type=os.path.abspath, help="the folder for fetched files")
     options, unknown = parser.parse_known_args(sys.argv[1:dashes])
     if unknown:
         parser.print_usage(sys.stderr)
-        parser.exit(os.EX_USAGE, f"dev_run.py: {unknown[0]!r} stands before --; TARGET comes after it\n")
+        parser.exit(
+            os.EX_USAGE,
+            f"dev_run.py: unexpected {unknown[0]!r} before --; TARGET comes after --\n",
+        )
     flags = ["--auto-fetch"] * options.auto_fetch
     flags += [f"--local-dir={options.local_dir}"] if options.local_dir else []
     venv = ROOT / ".venv" / "bin" / "python"

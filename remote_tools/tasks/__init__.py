@@ -1,1 +1,1 @@
-"""The tasks, a module for each namespace; `collection` composes them."""
+"""The tasks, in a module for each namespace; `namespace` composes them."""

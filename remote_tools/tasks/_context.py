@@ -1,7 +1,6 @@
-"""What tasks share: from a task's context and flags to settings, and from an outcome to an exit code.
+"""Load a task's settings, make its display, print its result and set its exit code; shared by all tasks.
 
-What a task needs beyond this is imported when it runs: `inv --list` and completion stay quick, and Fabric is
-loaded behind the network or not at all.
+Tasks import everything else when they run, so that `inv --list` and completion stay fast.
 """
 
 from __future__ import annotations
@@ -19,32 +18,32 @@ if TYPE_CHECKING:
     from remote_tools.settings.settings import Settings
     from remote_tools.sync.progress import Display
 
-HOST = "ssh's name for the host, instead of the setting's"
-LOCAL_DIR = "where results are put, instead of the setting's folder"
+HOST = "the host, as ssh names it; overrides the setting"
+LOCAL_DIR = "the folder for results; overrides the setting"
 JSON = "print JSON, for programs"
 RUN_HELP = {
     "host": HOST,
-    "detach": "return as soon as the run is there; inv runs.attach shows it",
-    "pty": "give the command a terminal: pdb, colours, every key",
-    "on-disconnect": "keep: the run lives without us; kill: it ends when we are gone",
-    "lease-s": "with --on-disconnect kill: seconds that the run may live without us",
+    "detach": "return as soon as the run has started; inv runs.attach shows it",
+    "pty": "give the command a terminal, for pdb, colours and single keys",
+    "on-disconnect": "keep or kill the run when the connection is lost",
+    "lease-s": "with --on-disconnect kill: seconds until a run without a connection is killed",
 }
 
 
 def new_display() -> Display:
-    """Return where messages and bars go."""
+    """Return a display for messages and progress bars on standard error."""
     from remote_tools.sync.progress import Display
 
     return Display()
 
 
 def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), **flags: Any) -> Settings:
-    """Return the settings of a task's context; under `fab -H` that is a Connection, which names the host.
+    """Return the settings for a task; under `fab -H` the context is a Connection and chooses the host.
 
     Args:
         c: the task's context.
         required: settings that must not be empty.
-        flags: the command's own flags by setting; None means not given.
+        flags: the values of flags by setting; None if a flag was not given.
     """
     from remote_tools.settings import settings
 
@@ -52,10 +51,10 @@ def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), 
 
 
 def _fab_host(c: Context) -> str | None:
-    """Return the host that `fab -H` named, with its user; None under `inv`, whose contexts have no host.
+    """Return the host of `fab -H`, with its user; None under `inv`, whose contexts have no host.
 
     Raises:
-        UsageError: a port was named: ssh and rsync take none in that place.
+        UsageError: the host has a port, which ssh and rsync do not accept in a host name.
     """
     from remote_tools.errors import UsageError
 
@@ -66,40 +65,45 @@ def _fab_host(c: Context) -> str | None:
     destination = c.master.destination
     if destination.options:
         raise UsageError(
-            "settings", f"fab -H takes no port: {destination.alias}", "set Port in ~/.ssh/config"
+            "settings", f"fab -H does not accept a port: {destination.alias}", "set Port in ~/.ssh/config"
         )
     return str(destination.alias)
 
 
 def root() -> Path:
-    """Return the workspace that the command was typed in."""
+    """Return the root of the workspace that contains the working directory."""
     from remote_tools.settings.settings import find_root
 
     return find_root(Path.cwd())
 
 
 def words() -> list[str]:
-    """Return what was typed after `--`."""
+    """Return the words that were typed after `--`."""
     from remote_tools.runs.target import words_after_dashes
 
     return words_after_dashes(sys.argv)
 
 
 def end(outcome: Outcome) -> None:
-    """End the command with the run's own exit code."""
+    """Exit with the run's exit code."""
     if outcome.exit_code:
         raise Exit(code=outcome.exit_code)
 
 
 def print_json(found: Any) -> None:
-    """Print what a program would read."""
+    """Print a value as JSON."""
     print(json.dumps(found, indent=1))
 
 
 def print_table(*columns: str, rows: Sequence[tuple[str, ...]], dim: str = "") -> None:
-    """Print a table that fits the terminal; rows that hold the word `dim` are shown so, a `run` is never cut.
+    """Print a table that fits the terminal; a column `run` is never cut.
 
-    Every cell is plain text: what comes from a host is never read as markup.
+    Cells are plain text, so that text from a host is never interpreted as markup.
+
+    Args:
+        columns: the headings.
+        rows: the cells of each row.
+        dim: rows with this cell are printed dim.
     """
     from rich import box
     from rich.console import Console

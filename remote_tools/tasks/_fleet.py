@@ -1,4 +1,4 @@
-"""From `--host`, `--hosts` and `--local-dir` to one host's run, or to those of several at once."""
+"""Run a task on the host of `--host`, or on all of `--hosts` at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from remote_tools.loop.fleet import HostOutcome, Work
     from remote_tools.settings.settings import Settings
 
-HOSTS = "several hosts at once: names with commas between them, or a group of the settings"
+HOSTS = "several hosts at once: names separated by commas, or a group of the settings"
 
 
 class HostsTask(Task[Any]):
-    """A task that has the flag `--hosts`; `fab -H` with several names gives it all of them at once."""
+    """A task with the flag `--hosts`; `fab -H` with several names passes all of them to that flag."""
 
 
 def on_hosts(
@@ -30,27 +30,27 @@ def on_hosts(
     local_dir: str | None = None,
     alone: str = "",
 ) -> None:
-    """Do some work on the host, or on several at once, and end the command with its exit code.
+    """Do the work on one host, or on several at once, and exit with the exit code.
 
-    Several are those of `--hosts`, or of a group in the place of the host. What each brings goes to
-    `<local_dir>/<host>`. The exit code is 0 where all ended so, else that of the first named that did not.
+    There are several hosts if `--hosts` is given, or if the host is the name of a group. Each host's results
+    go to `<local_dir>/<host>`. The exit code is that of the first host in the list that failed, else 0.
 
     Args:
         c: the task's context.
-        work: what is done with the settings of a host.
-        host, hosts, local_dir: the flags; None where not given.
-        alone: a flag that was given and that only one host can have.
+        work: called with the settings of a host and a display.
+        host, hosts, local_dir: the flags; None if not given.
+        alone: a flag that was given and is valid for one host only; else empty.
 
     Raises:
-        UsageError: `--host` beside `--hosts`, or several hosts beside `alone`.
-        ConfigError: a setting of one of the hosts is wrong or missing; nothing was started.
+        UsageError: both `--host` and `--hosts`, or `alone` with several hosts.
+        ConfigError: a setting of a host is invalid or missing; nothing was started.
     """
     from remote_tools.errors import UsageError
     from remote_tools.loop.fleet import run_all
     from remote_tools.settings.settings import at_host, expand, require
 
     if host is not None and hosts is not None:
-        raise UsageError("hosts", "--host names one host, --hosts several", f"--hosts {host},{hosts}")
+        raise UsageError("hosts", "--host and --hosts cannot be used together", f"--hosts {host},{hosts}")
     settings = settings_for(c, required=(), host=host, local_dir=local_dir)
     if hosts is None and settings.hosts.get(settings.host, (settings.host,)) == (settings.host,):
         require(settings, ("host", "code_path"))
@@ -60,9 +60,9 @@ def on_hosts(
         for found in (at_host(settings, name) for name in expand(settings, [hosts or settings.host]))
     ]
     if not each:
-        raise UsageError("hosts", f"--hosts {hosts!r} names none", "--hosts trn1,trn2")
+        raise UsageError("hosts", f"--hosts {hosts!r} contains no host", "--hosts trn1,trn2")
     if alone:
-        raise UsageError("hosts", f"{alone} takes one host", f"leave {alone} away, or name one with --host")
+        raise UsageError("hosts", f"{alone} takes one host", f"leave out {alone}, or name one with --host")
     for one in each:
         require(one, ("host", "code_path"))
     ended = run_all(each, work, new_display())
@@ -74,7 +74,7 @@ def on_hosts(
 
 
 def show(ended: Sequence[HostOutcome]) -> None:
-    """Print the closing table."""
+    """Print a table of the results of all hosts."""
     rows = [
         (
             one.settings.host,
@@ -89,7 +89,7 @@ def show(ended: Sequence[HostOutcome]) -> None:
 
 
 def best_of(settings: Settings, fetched: Sequence[str]) -> str:
-    """Return a line for each kernel of what was fetched: the best rate, and at which shapes."""
+    """Return a line for each kernel of the fetched results: the best rate, and its shapes."""
     from remote_tools.runs import summaries
 
     paths = [settings.local_dir / name for name in fetched if name.endswith(f"/{summaries.SUMMARY}")]

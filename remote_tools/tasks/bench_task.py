@@ -1,8 +1,9 @@
-"""Make bench tasks: one line gives a script its own task, with its flags, auto-fetch and a report.
+"""Make bench tasks: tasks for one script, with the script's flags, auto-fetch and a report.
 
     gemm = bench_task("gemm", "examples/gemm.py", ["--mode", "both"])
 
-is `inv bench.gemm`, `inv bench.gemm --mode lhs_rhs --hosts trn1,trn2`, `fab -H trn1 bench.gemm -- --seed 5`.
+makes `inv bench.gemm`, `inv bench.gemm --mode lhs_rhs --hosts trn1,trn2` and
+`fab -H trn1 bench.gemm -- --seed 5`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ OWN_FLAGS = (Flag("host", HOST), Flag("hosts", HOSTS), Flag("local_dir", LOCAL_D
 
 
 class BenchTask(MadeTask, HostsTask):
-    """A made task that runs on one host or on several."""
+    """A `MadeTask` that runs on one host or on several."""
 
 
 def bench_task(name: str, script: str, args: Sequence[str] = ()) -> BenchTask:
@@ -30,13 +31,13 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> BenchTask:
     Args:
         name: the task's name.
         script: the target, as after `inv dev --`.
-        args: its usual arguments, `--flag value` pairs; each becomes a flag of the task with that default.
+        args: its default arguments, as `--flag value` pairs; each becomes a flag of the task.
 
     Returns:
-        An Invoke task; words after `--` go to the script behind the flags.
+        An Invoke task; words after `--` are passed to the script after the flags.
 
     Raises:
-        UsageError: args are not pairs, or one has the name of a flag that every bench task has.
+        UsageError: args are not pairs, or contain a flag that every bench task has.
     """
     defaults = _pairs(name, args)
 
@@ -52,20 +53,20 @@ def bench_task(name: str, script: str, args: Sequence[str] = ()) -> BenchTask:
         target, how = [script, *typed, *words()], steps.How(auto_fetch=True)
         on_hosts(c, lambda settings, display: steps.dev(settings, target, how, display), **own)
 
-    about = f"Run {script} on the host, bring its results, write the report."
+    about = f"Run {script} on the host, fetch its results, write the report."
     flags = [*OWN_FLAGS, *(Flag(flag, f"passed on to {script}", value) for flag, value in defaults.items())]
     return BenchTask(body, name, about, lambda: flags)
 
 
 def bench_collection(*tasks: BenchTask) -> Collection:
-    """Make the collection `bench` of bench tasks, with `bench.all` and `bench.compare` beside them."""
+    """Make the collection `bench` of bench tasks, with `bench.all` and `bench.compare`."""
     from remote_tools.tasks.compare import compare
 
     return Collection("bench", *tasks, _all_of(tasks), compare)
 
 
 def _all_of(tasks: Sequence[BenchTask]) -> BenchTask:
-    """Make the task that runs the others, one after the other."""
+    """Make the task that runs all others in turn."""
 
     def all_(c: Context, **own: str | None) -> None:
         failed = []
@@ -81,12 +82,12 @@ def _all_of(tasks: Sequence[BenchTask]) -> BenchTask:
             new_display().say("failed: " + ", ".join(f"bench.{name} ({code})" for name, code in failed))
             raise Exit(code=failed[0][1])
 
-    about = "Run every benchmark, one after the other; one that fails does not stop the others."
+    about = "Run all benchmarks in turn; a failure does not stop the others."
     return BenchTask(all_, "all", about, lambda: OWN_FLAGS)
 
 
 def _pairs(name: str, args: Sequence[str]) -> dict[str, str]:
-    """Read `--flag value` pairs."""
+    """Parse `--flag value` pairs."""
     flags, values = args[::2], args[1::2]
     if len(flags) != len(values) or any(not flag.startswith("--") for flag in flags):
         raise UsageError("bench", f"bench_task({name!r}): args are not --flag value pairs: {list(args)}")

@@ -1,4 +1,4 @@
-"""`bench.compare`: hosts, runs or days side by side."""
+"""`bench.compare`: compare hosts, runs or days."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 NAME = "compare"
 PAGE = "comparison.html"
-SIDE = "a host, a run (its id, a part of it, last), a day as 2026-11-22, or a folder of results"
+SIDE = "a host, a run (its id, a unique part of it, last), a day as 2026-11-22, or a folder of results"
 
 
 def _sides_typed() -> int:
-    """Count the words right after the task's name, two at least: a task's parameters have to be named."""
+    """Count the words right after the task's name, at least 2: Invoke needs a parameter for each."""
     at = [number for number, word in enumerate(sys.argv) if word.rpartition(".")[2] == NAME]
     following = takewhile(lambda word: not word.startswith("-"), sys.argv[at[0] + 1 :]) if at else []
     return min(max(2, len(list(following))), len(ascii_lowercase))
@@ -62,14 +62,14 @@ def _compare(
     except UnavailableError as error:
         if out:
             raise
-        new_display().say(str(error.message))  # the table has all figures
+        new_display().say(str(error.message))  # only the page is missing; the table was printed
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
     except OSError as error:
         raise TransferError(
-            "compare", f"cannot write {path}: {error.strerror}", "--out FILE names another place"
+            "compare", f"cannot write {path}: {error.strerror}", "name another file with --out"
         ) from error
     new_display().say(f"Wrote {path}")
 
@@ -99,8 +99,8 @@ def _figures(best: Best | None) -> str:
 
 
 def _flags() -> list[Flag]:
-    """Return the parameters: as many sides as were typed, and the options."""
-    out = f"where the page goes, instead of {PAGE} in the folder of results"
+    """Return the parameters: one for each side that was typed, and the options."""
+    out = f"the file for the page; {PAGE} in the folder of results by default"
     sides = [Flag(name, SIDE, REQUIRED) for name in ascii_lowercase[: _sides_typed()]]
     return [*sides, Flag("local_dir", LOCAL_DIR), Flag("out", out), Flag("json", JSON, False)]
 

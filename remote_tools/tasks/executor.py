@@ -1,7 +1,7 @@
-"""How `fab` runs our tasks: `fab -H trn1 dev -- script.py` gives the words to the task, as `inv` does.
+"""Run tasks under `fab`: `fab -H trn1 dev -- script.py` passes the words to the task, as `inv` does.
 
-Several hosts of `-H` are for Fabric one call after the other, and the first failure ends the rest. A task of
-ours that takes `--hosts` is given all of them and runs them at once; every other task stays as Fabric has it.
+For several hosts of `-H` Fabric calls a task in turn and stops at the first failure. Our tasks with `--hosts`
+get all hosts in one call instead and run on them at once; all other tasks run as in Fabric.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from remote_tools.tasks._fleet import HostsTask
 
 
 class OpenSshCall(ConnectionCall):
-    """A call whose context is our Connection."""
+    """A call with our Connection as its context."""
 
     def make_context(self, config: Any) -> Connection:
-        """Make the Connection that the task is given; nothing is opened."""
+        """Make the Connection for the task without opening it."""
         return Connection(**{**self.init_kwargs, "config": config})
 
 
 class Executor(FabricExecutor):
-    """Fabric's executor, less its reading of the words after `--` as a command of their own.
+    """Fabric's executor, but the words after `--` belong to the task and are not a command.
 
-    Fabric runs them after the tasks on every host (executor.py: expand_calls), and looks for hosts while it
-    expands pre-tasks, where there are none: NothingToDo. Here they belong to the task.
+    Fabric runs them as a command on every host after the tasks (executor.py: expand_calls). It does so for
+    pre-tasks too, which have no hosts, and then raises NothingToDo.
     """
 
     def expand_calls(self, calls: list[Any], apply_hosts: bool = True) -> list[Any]:
-        """Give each task one call for each host, and one for all of them to a task that takes `--hosts`."""
+        """Make one call for each host, or for a task with `--hosts` one call for all hosts."""
         core, words = self.core, self.core.remainder
         core.remainder = ""
         try:
@@ -46,14 +46,14 @@ class Executor(FabricExecutor):
             core.remainder = words
 
     def _together(self, call: Any) -> Any:
-        """Return the call of a task of ours for several hosts of `-H` at once; None for any other."""
+        """Return one call for all hosts of `-H`; None for one host, or for a task without `--hosts`."""
         hosts = self.core[0].args.hosts.value or ""
         if not isinstance(call, Call) or not isinstance(call.task, HostsTask) or "," not in hosts:
             return None
         if call.kwargs.get("hosts") is not None:
-            raise UsageError("hosts", "fab -H and --hosts name hosts both", "leave one away")
+            raise UsageError("hosts", "fab -H and --hosts cannot be used together", "leave out one of them")
         return call.clone(with_={"kwargs": {**call.kwargs, "hosts": hosts}})
 
     def parameterize(self, call: Any, connection_init_kwargs: dict[str, Any]) -> Any:
-        """Bind a call to a host."""
+        """Return the call for one host."""
         return call.clone(into=OpenSshCall, with_={"init_kwargs": connection_init_kwargs})

@@ -1,4 +1,4 @@
-"""The loop: dev, sync, exec, fetch, config."""
+"""Tasks of the loop: dev, sync, exec, fetch, config."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from remote_tools.tasks._fleet import HOSTS, HostsTask, on_hosts
     help={
         **RUN_HELP,
         "hosts": HOSTS,
-        "auto-fetch": "bring what the run wrote below the cache root, also after a failure",
+        "auto-fetch": "fetch the files that the run wrote below the cache root, also after a failure",
         "local-dir": LOCAL_DIR,
-        "verify": "compare the trees in full although they were equal after the last push",
+        "verify": "compare the trees in full even if nothing has changed since the last push",
         "watch": "run again after every save, until Ctrl-C while nothing runs",
-        "restart": "with --watch: a save during a run stops it, instead of waiting for its end",
+        "restart": "with --watch: stop the run after a save, instead of waiting for its end",
     },
 )
 def dev(
@@ -45,7 +45,7 @@ def dev(
     lease_s: int = 0,
     hosts: str | None = None,
 ) -> None:
-    """Push what changed, run TARGET on the host, bring back what it wrote: inv dev -- x.py ARGS."""
+    """Push changes, run TARGET on the host, fetch its results: inv dev --auto-fetch -- x.py ARGS."""
     from remote_tools.loop import steps
 
     how = steps.How(
@@ -74,9 +74,9 @@ def dev(
 @task(
     help={
         "host": HOST,
-        "dry-run": "say what would be done, itemised, and touch nothing",
-        "force": "also where much would be deleted at once",
-        "no-delete": "leave on the host what is gone here",
+        "dry-run": "list what would be done, and change nothing",
+        "force": "delete files on the host even if they are many",
+        "no-delete": "keep files on the host that were deleted here",
         "json": "print the plan as JSON",
     }
 )
@@ -107,7 +107,7 @@ def sync(
     help={
         **RUN_HELP,
         "hosts": HOSTS,
-        "command": "one string for the login shell there, pipes and all, instead of words after --",
+        "command": "a line for the login shell on the host, instead of words after --",
     },
 )
 def exec_(
@@ -120,7 +120,7 @@ def exec_(
     lease_s: int = 0,
     hosts: str | None = None,
 ) -> None:
-    """Run words on the host, in the code path, with the venv active: inv exec -- WORDS."""
+    """Run a command on the host, in the code path, with the venv active: inv exec -- WORDS."""
     from remote_tools.errors import UsageError
     from remote_tools.loop import steps
 
@@ -141,8 +141,8 @@ def exec_(
 
 @task(
     help={
-        "kernel": "bring this kernel's folder of the host's cache",
-        "all": "bring the host's whole cache",
+        "kernel": "fetch this kernel's folder of the host's cache",
+        "all": "fetch the host's whole cache",
         "local-dir": LOCAL_DIR,
         "host": HOST,
     }
@@ -154,7 +154,7 @@ def fetch(
     local_dir: str | None = None,
     host: str | None = None,
 ) -> None:
-    """Bring results from the host: the last run's, one kernel's, or all."""
+    """Fetch results from the host: those of the last run, of one kernel, or all."""
     from remote_tools.loop import steps
     from remote_tools.runs.records import Records
     from remote_tools.sync.open_host import open_host
@@ -170,7 +170,7 @@ def fetch(
 
 @task(help={"host": HOST, "json": JSON})
 def config(c: Context, host: str | None = None, json: bool = False) -> None:
-    """Show every setting, its value, and the file, variable or flag that it came from."""
+    """Show every setting, its value, and the file, variable or flag that set it."""
     from remote_tools.settings.settings import rows
 
     settings = settings_for(c, required=(), host=host)

@@ -1,4 +1,4 @@
-"""Tasks whose parameters are made up, as Invoke reads them from a function's own signature only."""
+"""Tasks whose parameters are computed; Invoke itself only reads them from a function's signature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REQUIRED = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Flag:
-    """A parameter of a task: a flag, or a word of its own if it has no default."""
+    """A parameter of a task: a flag, or a positional word if the default is `REQUIRED`."""
 
     name: str
     help: str
@@ -22,32 +22,32 @@ class Flag:
 
 
 class MadeTask(Task[Any]):
-    """A task that has the parameters which `flags` returns when a command line is read.
+    """A task with the parameters that `flags` returns when a command line is parsed.
 
     Args:
-        body: what it does; gets a context, and every parameter by its name.
-        name: its name.
-        about: its help text.
-        flags: returns its parameters.
+        body: called with a context, and every parameter by its name.
+        name: of the task.
+        about: the help text.
+        flags: returns the parameters.
     """
 
     def __init__(
         self, body: Callable[..., None], name: str, about: str, flags: Callable[[], Sequence[Flag]]
     ) -> None:
-        """Define the task; its parameters are not asked for yet."""
+        """Define the task without calling `flags`."""
         super().__init__(body, name=name, positional=())
         self.__doc__ = about
         self._flags = flags
 
     def argspec(self, _body: Callable[..., Any]) -> inspect.Signature:
-        """Return the parameters behind the context."""
+        """Return the parameters after the context."""
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Signature(
             [inspect.Parameter(flag.name, kind, default=flag.default) for flag in self._flags()]
         )
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return the parameters as Invoke's parser takes them."""
+        """Return the parameters for Invoke's parser."""
         flags = self._flags()
         self.positional = [flag.name for flag in flags if flag.default is REQUIRED]
         self.help = {flag.name: flag.help for flag in flags}

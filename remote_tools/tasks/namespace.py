@@ -1,4 +1,4 @@
-"""The namespace of all tasks, and nothing else."""
+"""Compose the namespace of all tasks."""
 
 from __future__ import annotations
 

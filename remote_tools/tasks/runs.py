@@ -1,4 +1,4 @@
-"""Runs that were started: list, show, log, attach, kill, fetch, rerun."""
+"""Tasks on runs: list, show, log, attach, kill, fetch, rerun."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from remote_tools.host.messages import RunRecord
     from remote_tools.sync.open_host import OpenHost
 
-ID = "the run: its id, a part of it that fits no other, or last (the default)"
+ID = "the run: its id, a unique part of it, or last (the default)"
 
 
 class RunTask(Task[Any]):
-    """A task on a run, whose id may be typed as a bare word right after the task's name.
+    """A task on a run, with the id as an optional positional parameter.
 
-    Invoke knows no optional positional parameter: one with a default never takes a bare word (parser.py:
-    missing_positional_args), and one without must be given.
+    Invoke has no such parameters: one with a default is never positional (parser.py:
+    missing_positional_args), and one without is required.
     """
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Return the parameters as Invoke's parser takes them: the id first, if one was typed."""
+        """Return the parameters for Invoke's parser; the id is positional if a word follows the name."""
         words = itertools.pairwise([*sys.argv, "-"])
         typed = any(word.endswith(f".{self.name}") and not after.startswith("-") for word, after in words)
         self.positional = ["id"] if typed else []
@@ -45,7 +45,7 @@ class RunTask(Task[Any]):
 
 
 def _resolve(opened: OpenHost, wanted: str | None) -> str:
-    """Return the run that was meant, among those started from here and those that the host knows."""
+    """Return the id of a run that was started from here, or that the host knows."""
     from remote_tools.runs import client
     from remote_tools.runs.records import Records, match
 
@@ -63,7 +63,7 @@ def _clock(moment: float | None) -> str:
 
 
 def _lasted(record: RunRecord) -> str:
-    """Return how long a run took; nothing while it lasts, since the host's clock is not ours."""
+    """Return a run's duration; empty until it ends, because the host's clock may differ from ours."""
     if not record.get("ended"):
         return ""
     seconds = record["ended"] - record["started"]
@@ -97,7 +97,7 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
 
 @task(klass=RunTask, help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
-    """Show all that is known of a run: what, where, from which sources, how it ended."""
+    """Show the details of a run: command, host, commit, exit code, files."""
     from remote_tools.runs import client
     from remote_tools.runs.records import Records
     from remote_tools.sync.open_host import open_host
@@ -124,9 +124,9 @@ def _plain(name: str, value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-@task(klass=RunTask, help={"id": ID, "follow": "go on until the run ends", "host": HOST})
+@task(klass=RunTask, help={"id": ID, "follow": "print new output until the run ends", "host": HOST})
 def log(c: Context, id: str | None = None, follow: bool = False, host: str | None = None) -> None:
-    """Print what a run has printed so far."""
+    """Print the output of a run up to now."""
     from remote_tools.runs import client
     from remote_tools.sync.open_host import open_host
 
@@ -137,10 +137,10 @@ def log(c: Context, id: str | None = None, follow: bool = False, host: str | Non
 
 @task(
     klass=RunTask,
-    help={"id": ID, "host": HOST, "pty": "the run has a terminal: give it this one"},
+    help={"id": ID, "host": HOST, "pty": "connect this terminal to that of the run"},
 )
 def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool = False) -> None:
-    """Come back to a run: its output from the beginning, Ctrl-C, its exit code."""
+    """Attach to a run: show its output from the beginning, pass on Ctrl-C, exit with its exit code."""
     from remote_tools.loop import steps
     from remote_tools.sync.open_host import open_host
 
@@ -154,7 +154,7 @@ def attach(c: Context, id: str | None = None, host: str | None = None, pty: bool
     help={"id": ID, "signal": "a name or number: TERM, INT, KILL, 9", "host": HOST},
 )
 def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | None = None) -> None:
-    """Send a signal to a run's whole process group."""
+    """Send a signal to the process group of a run."""
     from remote_tools.runs import client
     from remote_tools.sync.open_host import open_host
 
@@ -164,7 +164,7 @@ def kill(c: Context, id: str | None = None, signal: str = "TERM", host: str | No
         run_id = _resolve(opened, id)
         sent = client.send_signal(opened.link, run_id, number)
     new_display().say(
-        f"{signals.Signals(number).name} sent to {run_id}" if sent else f"nothing of {run_id} runs any more"
+        f"{signals.Signals(number).name} sent to {run_id}" if sent else f"no process of {run_id} is running"
     )
 
 
@@ -180,7 +180,7 @@ def _signal_number(name: str) -> int:
 
 @task(klass=RunTask, help={"id": ID, "local-dir": LOCAL_DIR, "host": HOST})
 def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host: str | None = None) -> None:
-    """Bring what a run wrote below the cache root, whatever its exit code."""
+    """Fetch the files that a run wrote below the cache root, whatever its exit code."""
     from remote_tools.loop import steps
     from remote_tools.sync.open_host import open_host
 
@@ -191,7 +191,7 @@ def fetch(c: Context, id: str | None = None, local_dir: str | None = None, host:
 
 @task(klass=RunTask, help={"id": ID, "host": HOST})
 def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
-    """Push the workspace as it is now and run the same command again."""
+    """Push the workspace and run the same command again."""
     from remote_tools.errors import UsageError
     from remote_tools.loop import steps
     from remote_tools.runs.records import Records

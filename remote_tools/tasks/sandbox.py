@@ -1,4 +1,4 @@
-"""The sandbox, and the demo that runs the whole loop against it."""
+"""Tasks of the sandbox, and the demo that runs the whole loop against it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _folder() -> Path:
 
 @task
 def up(_c: Context) -> None:
-    """Start the sandbox: a real sshd on 127.0.0.1 with keys and files of its own."""
+    """Start the sandbox: an sshd on 127.0.0.1 with its own keys and files."""
     from remote_tools.setup import sandbox
 
     found = sandbox.up(_folder())
@@ -28,7 +28,7 @@ def up(_c: Context) -> None:
 
 @task
 def down(_c: Context) -> None:
-    """Stop the sandbox and everything that runs in it."""
+    """Stop the sandbox and all processes in it."""
     from remote_tools.setup import sandbox
 
     print("sandbox: stopped" if sandbox.down(_folder()) else "sandbox: was not running")
@@ -36,7 +36,7 @@ def down(_c: Context) -> None:
 
 @task
 def status(_c: Context) -> None:
-    """Say whether the sandbox runs; exit code 1 where it does not."""
+    """Show whether the sandbox runs; exit code 1 if it does not."""
     from remote_tools.setup import sandbox
 
     found = sandbox.status(_folder())
@@ -45,9 +45,9 @@ def status(_c: Context) -> None:
         raise Exit(code=1)
 
 
-@task(help={"budget": "how many configs to try for each shape"})
+@task(help={"budget": "number of configs to try for each shape"})
 def demo(c: Context, budget: int | None = None) -> None:
-    """Run the whole loop against the sandbox: push, tune the matrix product there, bring its results."""
+    """Run the whole loop against the sandbox: push, tune the matrix product, fetch the results."""
     from remote_tools.loop import steps
     from remote_tools.setup import sandbox
 
@@ -65,5 +65,5 @@ def demo(c: Context, budget: int | None = None) -> None:
     display = new_display()
     display.say(f"inv dev --auto-fetch -- {shlex.join(words)}    (host: sshd on 127.0.0.1:{found.port})")
     outcome = steps.dev(settings, words, steps.How(auto_fetch=True), display)
-    display.say("The sandbox keeps running; inv sandbox.down stops it")
+    display.say("The sandbox still runs; inv sandbox.down stops it")
     end(outcome)

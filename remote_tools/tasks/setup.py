@@ -1,4 +1,4 @@
-"""A host made ready: init, provision, doctor."""
+"""Tasks that prepare a host: init, provision, doctor."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @task(
     help={
-        "host": "ssh's name for the host; asked for where it is not given",
-        "code-path": "the folder there that the workspace is pushed to",
-        "venv-path": "the virtual environment there",
-        "force": "replace a .remote_config that is there; the old one is kept beside",
-        "no-check": "do not have the doctor look at the host afterwards",
+        "host": "the host, as ssh names it; asked for if not given",
+        "code-path": "the folder on the host that the workspace is pushed to",
+        "venv-path": "the virtual environment on the host",
+        "force": "replace an existing .remote_config; a copy is kept beside it",
+        "no-check": "do not run the doctor afterwards",
     }
 )
 def init(
@@ -31,7 +31,7 @@ def init(
     force: bool = False,
     no_check: bool = False,
 ) -> None:
-    """Write .remote_config: asks for host and paths, offers the aliases of ~/.ssh/config; runs doctor."""
+    """Write .remote_config: ask for host and paths, offer the aliases of ~/.ssh/config; run doctor."""
     from pathlib import Path
 
     from remote_tools.errors import UsageError
@@ -40,7 +40,7 @@ def init(
     path = root() / ".remote_config"
     if path.exists() and not force:
         raise UsageError(
-            "init", f"{path} is there already", "inv config shows it; inv init --force replaces it"
+            "init", f"{path} exists already", "inv config shows it; inv init --force replaces it"
         )
     given = {"host": host, "code_path": code_path, "venv_path": venv_path}
     known = first_config.aliases(Path.home() / ".ssh" / "config")
@@ -52,7 +52,7 @@ def init(
 
 @task(help={"host": HOST})
 def provision(c: Context, host: str | None = None) -> None:
-    """Make the host ready: code path, virtual environment, the project with its extras."""
+    """Prepare the host: code path, virtual environment, the project with its extras."""
     from remote_tools.setup.provision import provision as provision_
 
     end(provision_(settings_for(c, host=host), new_display()))
@@ -60,7 +60,7 @@ def provision(c: Context, host: str | None = None) -> None:
 
 @task(help={"host": HOST, "json": JSON, "strict": "exit code 1 for warnings"})
 def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool = False) -> None:
-    """Try every capability that the loop needs, and say what mends those that are missing."""
+    """Check everything that the loop needs, and print how to fix what is missing."""
     from remote_tools.setup import doctor as doctor_
 
     display = new_display()
@@ -79,7 +79,7 @@ def doctor(c: Context, host: str | None = None, json: bool = False, strict: bool
 
 
 def _summary(findings: list[Finding]) -> str:
-    """Count the states, and say what a run would do."""
+    """Return the counts of states, and whether a run would succeed."""
     from collections import Counter
 
     counts = Counter(finding.state for finding in findings)
@@ -89,7 +89,7 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _print_finding(finding: Finding) -> None:
-    """Print one line, and what mends it on a second one; a host's words are shown as plain text."""
+    """Print a finding, with a hint on a second line; text from a host is never interpreted as markup."""
     from rich.console import Console
     from rich.text import Text
 

@@ -206,7 +206,7 @@ def test_ctrl_c_at_the_terminal_reaches_each_host_once(fleet: Laptop) -> None:
     terminal.expect(pexpect.EOF)
     terminal.close()
     said = terminal.before or ""
-    assert (130, 2, 0) == (terminal.exitstatus, said.count("SIGINT to "), said.count("SIGTERM to"))
+    assert (130, 2, 0) == (terminal.exitstatus, said.count("SIGINT sent to "), said.count("SIGTERM sent to"))
 
 
 def test_a_bar_a_host_on_a_terminal(fleet: Laptop) -> None:
@@ -244,10 +244,10 @@ def test_dev_and_exec_take_several_hosts_too(fleet: Laptop) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--host", "trn1", "--hosts", "trn2"], "hosts: --host names one host, --hosts several"),
+        (["--host", "trn1", "--hosts", "trn2"], "hosts: --host and --hosts cannot be used together"),
         (["--hosts", "fleet", "--pty"], "hosts: --pty takes one host"),
         (["--hosts", "fleet", "--watch"], "hosts: --watch takes one host"),
-        (["--hosts", ","], "hosts: --hosts ',' names none"),
+        (["--hosts", ","], "hosts: --hosts ',' contains no host"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(fleet: Laptop, words: list[str], message: str) -> None:

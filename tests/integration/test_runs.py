@@ -124,7 +124,7 @@ def test_a_run_is_killed_with_its_children(laptop: Laptop) -> None:
     assert 137 == laptop.inv("runs.attach", run_id).returncode
     while "sleep 1234.5" in subprocess.run(["ps", "-axo", "args"], capture_output=True, text=True).stdout:
         time.sleep(0.05)  # a process takes a moment to die
-    assert f"nothing of {run_id} runs any more\n" == laptop.inv("runs.kill", run_id).stderr
+    assert f"no process of {run_id} is running\n" == laptop.inv("runs.kill", run_id).stderr
 
 
 def test_results_of_a_run_that_was_killed_are_fetched(laptop: Laptop) -> None:
@@ -231,7 +231,7 @@ def test_the_host_keeps_the_last_runs_and_those_that_run(laptop: Laptop) -> None
         (("runs.kill", "--signal", "NOSUCH"), "runs: no signal NOSUCH\n"),
         (
             ("exec", "--on-disconnect", "maybe", "--", "true"),
-            "exec: --on-disconnect maybe: it is keep or kill\n",
+            "exec: --on-disconnect must be keep or kill, got maybe\n",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def test_dev_run_without_flags_or_dashes(project: Path) -> None:
     assert expected == said(sys.executable, door, "--", cwd=project)
     result = run(sys.executable, door, "examples/gemm.py", cwd=project)
     assert (64, "") == (result.returncode, result.stdout)
-    assert "'examples/gemm.py' stands before --; TARGET comes after it" in result.stderr
+    assert "unexpected 'examples/gemm.py' before --; TARGET comes after --" in result.stderr
 
 
 def test_dev_run_prefers_the_projects_own_interpreter(project: Path) -> None:
