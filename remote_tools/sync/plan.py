@@ -233,9 +233,9 @@ def _read_plan(
 def _sort_deletes(
     workspace: Workspace, candidates: Iterable[bytes], delete: bool
 ) -> tuple[list[bytes], list[bytes]]:
-    """Split paths into (deleted here, still here but excluded).
+    """Split paths into (to delete on the host, to keep there); without `delete` all are kept.
 
-    A path below a file or a link of the workspace counts as deleted.
+    A path that still exists here is kept, unless a file or a link of the workspace is now its parent.
     """
     gone: list[bytes] = []
     staying: list[bytes] = []

@@ -48,7 +48,7 @@ from remote_tools.sync.transfer import LARGE_BYTES, retry
 from remote_tools.sync.workspace import Workspace, look, shown
 
 SENDINGS = 3
-"""How often a file is sent at most if it changes during each transfer."""
+"""Most times that a file is sent if it changes during each transfer."""
 INLINE_PUSH_BYTES = 128 * 1024
 """Total size up to which a change is sent in the next request: it takes less time than a round trip."""
 MANY_FILES = 1_000
@@ -203,7 +203,7 @@ class _Sent:
         return True
 
     def recheck(self, top: bytes, paths: Iterable[bytes]) -> list[bytes]:
-        """Compare the files again after sending; return the paths that changed during it."""
+        """Compare the files again after sending; return those that changed meanwhile."""
         changed = []
         for path in paths:
             now = look(top, path)
@@ -234,7 +234,7 @@ class _Sent:
 
 
 def _send_until_unchanged(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
-    """Send the files of the plan; send those again that change during it, up to `SENDINGS` times."""
+    """Send the files of the plan; send files that change meanwhile again, up to `SENDINGS` times in all."""
     top = os.fsencode(sent.host.settings.root)
     for _ in range(SENDINGS):
         _send(sent, parts, bar)

@@ -532,14 +532,14 @@ def test_a_small_change_arrives_without_rsync_as_it_would_with_it(place: Place) 
     (place.here / "script").chmod(0o755)
     (place.here / "link").symlink_to("no/such\nfile")
     os.utime(place.here / "empty", ns=(1, 1_234_567_890_123_456_789))
-    rode = place.push(inline=True)
+    inline = place.push(inline=True)
     (place.here / "gone").unlink()
     (place.here / "link").unlink()
     (place.here / "link").write_text("a file now")
     (place.here / "empty").unlink()
     (place.here / "empty").symlink_to("script")
     again = place.push(inline=True)
-    assert (5, 2, (b"gone",)) == (rode.sent, again.sent, again.plan.delete)
+    assert (5, 2, (b"gone",)) == (inline.sent, again.sent, again.plan.delete)
     assert scan(place.here).files == scan(place.there).files
     assert 0 == place.push().sent
 
