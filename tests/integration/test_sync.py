@@ -544,7 +544,7 @@ def test_a_small_change_arrives_without_rsync_as_it_would_with_it(place: Place) 
     assert 0 == place.push().sent
 
 
-def rides(place: Place, **options: Any) -> bool:
+def sent_inline(place: Place, **options: Any) -> bool:
     """Push, and tell whether the change went without rsync."""
     result = place.push(inline=True, **options)
     assert scan(place.here).files == scan(place.there).files
@@ -554,15 +554,15 @@ def rides(place: Place, **options: Any) -> bool:
 
 def test_what_is_big_or_has_options_of_rsync_goes_by_rsync(place: Place) -> None:
     place.write(a="1")
-    assert rides(place)
+    assert sent_inline(place)
     place.write(a="x" * push.INLINE_PUSH_BYTES)
-    assert rides(place)
+    assert sent_inline(place)
     place.write(a="x" * push.INLINE_PUSH_BYTES, b="y")
-    assert not rides(place)
+    assert not sent_inline(place)
     place.write(b="z")
-    assert rides(place)
+    assert sent_inline(place)
     place.write(b="1")
-    assert not rides(place, rsync_options=("--bwlimit=9m",))
+    assert not sent_inline(place, rsync_options=("--bwlimit=9m",))
 
 
 def test_a_conflict_is_kept_beside_without_rsync_too(place: Place) -> None:
