@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from autotune.model.kernel import Specs, TensorSpec
+from autotune.model.kernel import Specs
 
 Program = Callable[[int], int]
 """Call the candidate this many times in a row; return how many nanoseconds that took."""
@@ -36,17 +36,6 @@ class Artifact:
     files: tuple[str, ...]
     inputs: Specs
     outputs: Specs
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Artifact:
-        """Make an artifact from its `dataclasses.asdict`, in which JSON has turned tuples into lists."""
-        return cls(
-            backend=record["backend"],
-            entry=record["entry"],
-            files=tuple(record["files"]),
-            inputs=tuple(map(TensorSpec.from_json, record["inputs"])),
-            outputs=tuple(map(TensorSpec.from_json, record["outputs"])),
-        )
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,22 @@ from typing import NoReturn
 
 from autotune.backends import Artifact, Program, get
 from autotune.model.timing import Timing
+from autotune.model.trial import Status
 from autotune.sites.compilers import Compilers
-from autotune.sites.processes import Family, ending, first_to_go, kill, out_of_memory, signal_name, spawn
+from autotune.sites.messages import (
+    OK,
+    CompileRequest,
+    Ending,
+    FirstCall,
+    MeasureReply,
+    MeasureRequest,
+    Settings,
+    Verdict,
+)
+from autotune.sites.processes import Family, first_to_go, kill, out_of_memory, signal_name, spawn
 from autotune.sites.runner import REFUSED_MEMORY, Load, serve
-from autotune.sites.sampling import sample
-from autotune.sites.wire import Record, receive, send, wait
+from autotune.sites.sampling import Samples, sample
+from autotune.sites.wire import receive, send, wait
 
 _LARGEST_REPLY = 1 << 16
 _SAMPLES_AT_ONCE = 4096  # MAX_SAMPLES of runner.c
@@ -37,11 +48,11 @@ _SWEEP_BYTES = 96 << 20  # several times the largest cache
 
 
 class _Ended(Exception):
-    """The candidate cannot go on; carries the record that says how it ended."""
+    """The candidate cannot go on; carries how it ended."""
 
-    def __init__(self, record: Record) -> None:
-        super().__init__(record["message"])
-        self.record = record
+    def __init__(self, status: Status, message: str = "") -> None:
+        super().__init__(message)
+        self.ending = Ending(status, message)
 
 
 @dataclass
@@ -50,7 +61,7 @@ class _Candidate:
 
     pid: int
     sock: socket.socket
-    buried: bool = False
+    reaped: bool = False
 
 
 class Keeper:
@@ -59,18 +70,18 @@ class Keeper:
     Args:
         control: socket to the tuner, for compiles.
         stage: socket to the tuner, for the one candidate that is measured.
-        settings: limits, tensors, runner and folder, as `workers.py` writes them.
-        load: how candidates are loaded where the settings name no runner.
+        settings: limits, tensors, runner and folder.
+        load: loads a candidate; used if the settings name no runner.
     """
 
-    def __init__(self, control: socket.socket, stage: socket.socket, settings: Record, load: Load) -> None:
+    def __init__(self, control: socket.socket, stage: socket.socket, settings: Settings, load: Load) -> None:
         self._control, self._stage, self._settings, self._load = control, stage, settings, load
-        self._limits, self._compilers, self._family = settings["limits"], Compilers(settings), Family()
-        self._errno_at_death = memoryview(mmap.mmap(settings["segment"], mmap.PAGESIZE))[:4].cast("i")
+        self._limits, self._compilers, self._family = settings.limits, Compilers(settings), Family()
+        self._errno_at_death = memoryview(mmap.mmap(settings.segment, mmap.PAGESIZE))[:4].cast("i")
         self._log = os.memfd_create("log")
         # Emptied between candidates, which share its offset: without this they would leave holes.
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
-        self._scratch = Path(settings["folder"]) / "scratch"  # where all that we start finds itself
+        self._scratch = Path(settings.folder) / "scratch"  # the current directory of all that we start
         self._scratch.mkdir()
         os.chdir(self._scratch)
         self._alarm, self._wakeup = socket.socketpair()
@@ -82,7 +93,7 @@ class Keeper:
             self._runner, self._runner_pid = self._start_runner()
 
     def serve(self) -> None:
-        """Compile and measure as asked until the tuner is gone; then leave nothing."""
+        """Compile and measure until the tuner is gone; then kill and remove all that is left."""
         try:
             while True:
                 self._turn()
@@ -93,7 +104,7 @@ class Keeper:
             self._family.kill_all_but(())
             for part in parts:
                 part.unlink(missing_ok=True)
-            folder = Path(self._settings["folder"])
+            folder = Path(self._settings.folder)
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # the other keeper of this tuner still needs it
                 folder.parent.rmdir()
@@ -104,12 +115,12 @@ class Keeper:
             self._alarm.recv(4096)
         self._tend_compilers(ready)
         if self._stage in ready:
-            self._measure(receive(self._stage))
+            self._measure(receive(self._stage, MeasureRequest))
 
     def _tend_compilers(self, ready: list[socket.socket], *kept: int) -> None:
-        """Take what is to be compiled, and tell what has been; our other children go, but for those kept."""
+        """Take new compilations and report ended ones; then kill all other processes, except those kept."""
         if self._control in ready:
-            self._compilers.add(receive(self._control))
+            self._compilers.add(receive(self._control, CompileRequest))
         if ended := self._compilers.turn():
             self._kill_strays(*kept)
         for each in ended:
@@ -124,18 +135,18 @@ class Keeper:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         settings, limits = self._settings, self._limits
         with theirs:
-            if not settings["runner"]:
+            if not settings.runner:
                 pid = os.fork()
                 if pid == 0:
                     self._become_runner(theirs)
                 return ours, pid
-            descriptors = theirs.fileno(), settings["segment"]
+            descriptors = theirs.fileno(), settings.segment
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
-            numbers = [*descriptors, settings["size"], limits["memory_bytes"], limits["output_bytes"]]
-            numbers += [len(settings["tensors"]), *settings["tensors"]]
-            numbers += itertools.chain.from_iterable(settings["protected"])
-            words = [*settings["runner"], *map(str, numbers)]
+            numbers = [*descriptors, settings.size, limits.memory_bytes, limits.output_bytes]
+            numbers += [len(settings.tensors), *settings.tensors]
+            numbers += itertools.chain.from_iterable(settings.protected)
+            words = [*settings.runner, *map(str, numbers)]
             streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
             return ours, spawn(words, os.environ, streams)
 
@@ -147,11 +158,11 @@ class Keeper:
         os.dup2(self._log, 2)
         serve(sock, self._settings, self._load)
 
-    def _start_candidate(self, request: Record) -> _Candidate:
+    def _start_candidate(self, request: MeasureRequest) -> _Candidate:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            text = f"{request['object']}\0{request['entry']}\0".encode()
+            text = f"{request.object}\0{request.entry}\0".encode()
             socket.send_fds(self._runner, [text], [theirs.fileno()])
         answer = self._runner.recv(4)
         if not answer:
@@ -160,55 +171,66 @@ class Keeper:
 
     # -- measuring
 
-    def _measure(self, request: Record) -> None:
+    def _measure(self, request: MeasureRequest) -> None:
         self._errno_at_death[0] = 0
         os.ftruncate(self._log, 0)
         candidate = self._start_candidate(request)
+        ending, taken = OK, Samples([], 1)
         try:
-            ended = self._converse(candidate, Timing(**request["timing"]))
+            self._call_once(candidate)
+            taken = self._time(candidate, request.timing)
         except _Ended as stop:
-            ended = stop.record
-        self._bury(candidate)
-        log = os.pread(self._log, self._limits["output_bytes"], 0).decode(errors="replace")
-        send(self._stage, {"log": log, **ended})
+            ending = stop.ending
+        self._remove(candidate)
+        log = os.pread(self._log, self._limits.output_bytes, 0).decode(errors="replace")
+        send(self._stage, MeasureReply(ending, log, tuple(taken.nanoseconds), taken.calls))
 
-    def _converse(self, candidate: _Candidate, timing: Timing) -> Record:
-        """Have the candidate called once, the outputs checked by the tuner, and then the candidate timed.
+    def _call_once(self, candidate: _Candidate) -> None:
+        """Call the candidate once, and have the tuner check the outputs.
 
-        Only for the last do the compilers stand still.
+        Raises:
+            _Ended: it did not return, or the outputs are wrong.
         """
-        self._run(candidate, 1, 1, False, self._limits["run_s"])
-        send(self._stage, {"called": True})
-        if not receive(self._stage)["go"]:
-            return ending("wrong_output")
-        limit_s = self._limits["run_s"] + timing.max_s + timing.warmup_s
+        try:
+            self._run(candidate, 1, 1, False, self._limits.run_s)
+        except _Ended:
+            send(self._stage, FirstCall(returned=False))
+            raise
+        send(self._stage, FirstCall(returned=True))
+        if not receive(self._stage, Verdict).correct:
+            raise _Ended(Status.WRONG_OUTPUT)
+
+    def _time(self, candidate: _Candidate, timing: Timing) -> Samples:
+        """Time the candidate while all compilers are stopped.
+
+        Raises:
+            _Ended: it did not return.
+        """
+        limit_s = self._limits.run_s + timing.max_s + timing.warmup_s
         with self._compilers.held():
-            taken = sample(
+            return sample(
                 lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), timing
             )
-        return {**ending("ok"), "samples": taken.nanoseconds, "calls": taken.calls}
 
     def _run(self, candidate: _Candidate, calls: int, samples: int, cold: bool, limit_s: float) -> list[int]:
         samples = min(samples, _SAMPLES_AT_ONCE)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: we hear of that next
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_receive` says how
             candidate.sock.send(struct.pack("=3q", calls, samples, _SWEEP_BYTES if cold else 0))
-        reply = self._hear(candidate, limit_s)
+        reply = self._receive(candidate, limit_s)
         if len(reply) == 8 * (1 + samples):
             code, *nanoseconds = struct.unpack(f"={1 + samples}q", reply)
             if code == 0 and min(nanoseconds) >= 0:
                 return nanoseconds
         (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
         if code == REFUSED_MEMORY:
-            raise _Ended(out_of_memory(self._limits["memory_bytes"]))
-        raise _Ended(
-            ending("error", reply[8:].decode(errors="replace") or "sent something that is no result")
-        )
+            raise self._out_of_memory()
+        raise _Ended(Status.ERROR, reply[8:].decode(errors="replace") or "sent a reply that is no result")
 
-    def _hear(self, candidate: _Candidate, limit_s: float) -> bytes:
-        """Return what the candidate says next.
+    def _receive(self, candidate: _Candidate, limit_s: float) -> bytes:
+        """Return the candidate's next reply.
 
         Raises:
-            _Ended: it ended instead, or did neither in time.
+            _Ended: it ended instead, or did not reply in time.
         """
         deadline = time.monotonic() + limit_s
         sources = [candidate.sock, self._alarm, self._control]
@@ -225,29 +247,32 @@ class Keeper:
                 self._alarm.recv(4096)
             pid, status = os.waitpid(candidate.pid, os.WNOHANG | os.WUNTRACED)
             if pid:
-                candidate.buried = not os.WIFSTOPPED(status)
-                raise _Ended(self._how(status))
-        raise _Ended(ending("timeout", f"did not return within {limit_s:g} s"))
+                candidate.reaped = not os.WIFSTOPPED(status)
+                raise self._ended(status)
+        raise _Ended(Status.TIMEOUT, f"did not return within {limit_s:g} s")
 
-    def _how(self, status: int) -> Record:
-        memory_bytes, output_bytes = self._limits["memory_bytes"], self._limits["output_bytes"]
+    def _ended(self, status: int) -> _Ended:
         if os.WIFSTOPPED(status):
-            return ending("crash", f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
+            return _Ended(Status.CRASH, f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-            return ending("error", f"ended the process with exit code {code} before it returned")
+            return _Ended(Status.ERROR, f"ended the process with exit code {code} before it returned")
         number = os.WTERMSIG(status)
         if number == signal.SIGXFSZ:
-            return ending("error", f"wrote more than {output_bytes} bytes of output")
+            return _Ended(Status.ERROR, f"wrote more than {self._limits.output_bytes} bytes of output")
         if number == signal.SIGKILL:  # not by us: by the kernel, out of memory
-            return ending("out_of_memory", "killed by the system, which ran out of memory")
+            return _Ended(Status.OUT_OF_MEMORY, "killed by the system, which ran out of memory")
         if self._errno_at_death[0] == errno.ENOMEM:
-            return out_of_memory(memory_bytes)
-        return ending("crash", f"killed by {signal_name(number)}")
+            return self._out_of_memory()
+        return _Ended(Status.CRASH, f"killed by {signal_name(number)}")
 
-    def _bury(self, candidate: _Candidate) -> None:
+    def _out_of_memory(self) -> _Ended:
+        ending = out_of_memory(self._limits.memory_bytes)
+        return _Ended(ending.status, ending.message)
+
+    def _remove(self, candidate: _Candidate) -> None:
         """Kill the candidate with all that it started; remove the files that it left."""
-        if not candidate.buried:
+        if not candidate.reaped:
             kill(candidate.pid)
             os.waitpid(candidate.pid, 0)
         candidate.sock.close()
@@ -264,11 +289,11 @@ def main() -> None:
     """Serve the tuner whose sockets we were started with."""
     control = socket.socket(fileno=int(sys.argv[1]))
     stage = socket.socket(fileno=int(sys.argv[2]))
-    settings = receive(control)
-    backend = get(settings["backend"])
+    settings = receive(control, Settings)
+    backend = get(settings.backend)
 
     def load(path: str, entry: str, addresses: list[int]) -> Program:
-        record = {"backend": backend.name, "files": [path], "entry": entry, **settings["specs"]}
-        return backend.load(Artifact.from_json(record), addresses)
+        artifact = Artifact(backend.name, entry, (path,), settings.inputs, settings.outputs)
+        return backend.load(artifact, addresses)
 
     Keeper(control, stage, settings, load).serve()

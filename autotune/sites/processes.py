@@ -1,4 +1,4 @@
-"""Killing processes with all that they started, and saying how one ended."""
+"""Start and kill processes with all that they started."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from autotune.model.trial import Status
+from autotune.sites.messages import Ending
 from autotune.sites.runner import PR_SET_CHILD_SUBREAPER, prctl
-from autotune.sites.wire import Record
 
 FileAction = tuple[int, int, int]
 """An entry of posix_spawn's `file_actions`: what to do, and with which descriptors."""
@@ -24,7 +25,7 @@ class Family:
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
 
     def kill_all_but(self, kept: Collection[int]) -> None:
-        """Kill and bury our children, and theirs as they become ours, except those that are kept."""
+        """Kill and reap our descendants, except those that are kept."""
         while strays := [pid for pid in self._pids() if pid not in kept]:
             for pid in dict.fromkeys(strays):
                 kill(pid)
@@ -50,7 +51,7 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], files: Sequenc
 
 
 def kill(pid: int) -> None:
-    """Kill a process that is not buried yet, and its group where it leads one."""
+    """Kill a process that is not reaped yet, and its group if it leads one."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     signal_group(pid, signal.SIGKILL)
@@ -90,11 +91,6 @@ def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
     return bool(usage.ru_maxrss * 1024 * 2 >= memory_bytes)
 
 
-def out_of_memory(memory_bytes: int) -> Record:
-    """Return the ending of a process that ran into its limit."""
-    return ending("out_of_memory", f"needed more than {memory_bytes / 2**20:g} MiB of memory")
-
-
-def ending(status: str, message: str = "") -> Record:
-    """Return a record that says how something ended."""
-    return {"status": status, "message": message}
+def out_of_memory(memory_bytes: int) -> Ending:
+    """Return the ending of a process that reached its memory limit."""
+    return Ending(Status.OUT_OF_MEMORY, f"needed more than {memory_bytes / 2**20:g} MiB of memory")

@@ -18,9 +18,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from autotune.backends import Program
+from autotune.model.budget import Limits
+from autotune.sites.messages import Settings
 
 Load = Callable[[str, str, list[int]], Program]
 """(object, entry, addresses of the tensors) -> the program to time."""
@@ -35,18 +37,18 @@ def prctl(option: int, value: int) -> None:
     _libc.prctl(option, value, 0, 0, 0)
 
 
-def serve(sock: socket.socket, settings: dict[str, Any], load: Load) -> NoReturn:
+def serve(sock: socket.socket, settings: Settings, load: Load) -> NoReturn:
     """Fork a candidate for each request, until the keeper hangs up."""
-    segment = mmap.mmap(settings["segment"], settings["size"])
+    segment = mmap.mmap(settings.segment, settings.size)
     base = ctypes.addressof(ctypes.c_char.from_buffer(segment))
-    for offset, length, protection in settings["protected"]:
+    for offset, length, protection in settings.protected:
         _libc.mprotect(ctypes.c_void_p(base + offset), ctypes.c_size_t(length), protection)
-    _confine(settings["limits"], settings["size"])
+    _confine(settings.limits, settings.size)
     for number in (signal.SIGCHLD, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # or each fork would copy the pages on which the collector writes
-    addresses = [base + offset for offset in settings["tensors"]]
+    addresses = [base + offset for offset in settings.tensors]
     while True:
         request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
         if not request:
@@ -77,12 +79,12 @@ def _fork_for_keeper(body: Callable[[], object]) -> int:
     return int(found)
 
 
-def _confine(limits: dict[str, Any], tensors_bytes: int) -> None:
+def _confine(limits: Limits, tensors_bytes: int) -> None:
     """Bound what this process and its forks may use, and leave no core behind."""
     own_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    room = limits["memory_bytes"] + tensors_bytes + own_pages * mmap.PAGESIZE
+    room = limits.memory_bytes + tensors_bytes + own_pages * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["output_bytes"], limits["output_bytes"]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(PR_SET_DUMPABLE, 0)
 

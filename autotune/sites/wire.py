@@ -1,4 +1,4 @@
-"""Records between the tuner and its keeper, over a socket."""
+"""Messages over a socket: four bytes of length, then JSON."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ import math
 import select
 import socket
 import struct
-from typing import Any
+from typing import TypeVar
 
-Record = dict[str, Any]
+from autotune.sites.messages import Message
+
+_Kind = TypeVar("_Kind", bound=Message)
 
 
-def send(sock: socket.socket, record: Record) -> None:
-    """Send one record: its length in 4 bytes, then JSON."""
-    text = json.dumps(record).encode()
+def send(sock: socket.socket, message: Message) -> None:
+    """Send one message."""
+    text = json.dumps(message, default=vars).encode()
     sock.sendall(struct.pack("!I", len(text)) + text)
 
 
-def receive(sock: socket.socket) -> Record:
-    """Receive one record from a trusted peer.
+def receive(sock: socket.socket, kind: type[_Kind]) -> _Kind:
+    """Receive one message from a trusted peer.
 
     Raises:
         EOFError: the peer is gone.
     """
     (length,) = struct.unpack("!I", _exactly(sock, 4))
-    record: Record = json.loads(_exactly(sock, length))
-    return record
+    return kind.from_json(json.loads(_exactly(sock, length)))
 
 
 def wait(socks: list[socket.socket], seconds: float | None) -> list[socket.socket]:
     """Return those that can be read or are closed.
 
     Args:
-        socks: what is waited for.
-        seconds: how long; None for ever.
+        socks: to poll.
+        seconds: the timeout; None for no timeout.
     """
     poll = select.poll()  # select(2) refuses descriptors from 1024 up
     for sock in socks:

@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,9 +35,18 @@ from autotune.model.timing import Timing
 from autotune.model.trial import Status
 from autotune.sites.correctness import Golden, Mismatch
 from autotune.sites.keeper import Keeper
+from autotune.sites.messages import (
+    CompileReply,
+    CompileRequest,
+    FirstCall,
+    MeasureReply,
+    MeasureRequest,
+    Settings,
+    Verdict,
+)
 from autotune.sites.runner import Load
 from autotune.sites.segment import Segment
-from autotune.sites.wire import Record, receive, send
+from autotune.sites.wire import receive, send
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Workers:
                 "kernels are run on Linux only: subreapers and memory files are Linux's own"
             )
         self._kernel, self._inputs, self._backend = kernel, inputs, backend
-        self._timing, self._limits = timing or Timing(), limits or Limits()
+        self._timing = timing or Timing()
         self._arrays = materialize(inputs)
         self._golden = Golden.of(kernel, inputs.specs, self._arrays)
         self._outputs = self._golden.specs
@@ -126,18 +135,20 @@ class Workers:
             undo.callback(self._stack.close)
             self._private = _temporary_folder()
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
-            self._settings: Record = {
-                "backend": backend.name,
-                "runner": backend.runner(),
-                "specs": {"inputs": [*map(asdict, inputs.specs)], "outputs": [*map(asdict, self._outputs)]},
-                "limits": asdict(self._limits),
-                "segment": self._segment.file,
-                "size": self._segment.size,
-                "tensors": self._segment.offsets,
-                "protected": self._segment.protected,
-                "compile_jobs": compile_jobs or os.cpu_count() or 1,
-            }
-            self._keeper = self._stack.enter_context(_Peer(self._settings_for("run"), None))
+            self._settings = Settings(
+                backend=backend.name,
+                runner=backend.runner(),
+                inputs=inputs.specs,
+                outputs=self._outputs,
+                limits=limits or Limits(),
+                segment=self._segment.file,
+                size=self._segment.size,
+                tensors=tuple(self._segment.offsets),
+                protected=tuple(self._segment.protected),
+                compile_jobs=compile_jobs or os.cpu_count() or 1,
+                folder=self._folder("run"),
+            )
+            self._keeper = self._stack.enter_context(_Peer(self._settings, None))
             self._reference: _Peer | None = None
             self._numbers = itertools.count()
             self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str]] = {}
@@ -175,17 +186,13 @@ class Workers:
             future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
             return future
         number = next(self._numbers)
-        request = {
-            "command": build.command,
-            "source": build.source,
-            "produces": build.produces,
-            "object": build.artifact.files[0],
-        }
+        target = build.artifact.files[0]
+        request = CompileRequest(number, build.command, build.source, build.produces, target)
         with self._lock:
             self._pending[number] = (future, build.artifact, head)
             future.set_running_or_notify_cancel()
             try:
-                send(self._keeper.control, {"number": number, **request})
+                send(self._keeper.control, request)
             except OSError:
                 raise _keeper_gone() from None
         return future
@@ -197,8 +204,8 @@ class Workers:
             artifact: what `compile` made.
             timing: instead of the one that all have.
         """
-        request = {"object": artifact.files[0], "entry": artifact.entry}
-        return self._measure(self._keeper, request, timing)
+        request = MeasureRequest(artifact.files[0], artifact.entry, timing or self._timing)
+        return self._measure(self._keeper, request)
 
     def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
         """Check and time the kernel's reference, in the same kind of process.
@@ -215,9 +222,9 @@ class Workers:
             raise UsageError(f"kernel {self._kernel.name!r} has no reference")
         if self._reference is None:
             load = _reference_loader(function, self._arrays, self._segment.outputs)
-            settings = {**self._settings_for("reference"), "runner": ()}
+            settings = replace(self._settings, runner=(), folder=self._folder("reference"))
             self._reference = self._stack.enter_context(_Peer(settings, load))
-        return self._measure(self._reference, {"object": "", "entry": str(threads)}, timing)
+        return self._measure(self._reference, MeasureRequest("", str(threads), timing or self._timing))
 
     def place_anew(self) -> None:
         """Let the tensors of all further measurements lie in other pages; see `Segment.place_anew`."""
@@ -225,29 +232,29 @@ class Workers:
 
     # -- inside
 
-    def _settings_for(self, name: str) -> Record:
+    def _folder(self, name: str) -> str:
         folder = self._private / name
         folder.mkdir()
-        return {**self._settings, "folder": str(folder)}
+        return str(folder)
 
-    def _measure(self, peer: _Peer, request: Record, timing: Timing | None) -> RunOutcome:
+    def _measure(self, peer: _Peer, request: MeasureRequest) -> RunOutcome:
         self._segment.poison()
+        mismatch = None
         try:
-            send(peer.stage, {**request, "timing": (timing or self._timing).to_dict()})
-            said, mismatch = receive(peer.stage), None
-            if "called" in said:
+            send(peer.stage, request)
+            if receive(peer.stage, FirstCall).returned:
                 mismatch = self._check()
-                send(peer.stage, {"go": mismatch is None})
-                said = receive(peer.stage)
+                send(peer.stage, Verdict(correct=mismatch is None))
+            reply = receive(peer.stage, MeasureReply)
         except (EOFError, OSError):
             raise _keeper_gone() from None
-        if said["status"] == "ok":
+        ending = reply.ending
+        if ending.status is Status.OK:
             mismatch = self._check()  # right at first and wrong later is wrong
         if mismatch:
-            return RunOutcome(Status.WRONG_OUTPUT, str(mismatch), said["log"], mismatch=mismatch)
-        calls = said.get("calls", 1)
-        samples = tuple(each / calls / 1e6 for each in said.get("samples", ()))
-        return RunOutcome(Status(said["status"]), said["message"], said["log"], samples, calls)
+            return RunOutcome(Status.WRONG_OUTPUT, str(mismatch), reply.log, mismatch=mismatch)
+        samples = tuple(each / reply.calls / 1e6 for each in reply.samples_ns)
+        return RunOutcome(ending.status, ending.message, reply.log, samples, reply.calls)
 
     def _check(self) -> Mismatch | None:
         return self._segment.stray() or self._golden.compare(self._segment.outputs)
@@ -255,13 +262,13 @@ class Workers:
     def _read_compiles(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                said = receive(self._keeper.control)
+                reply = receive(self._keeper.control, CompileReply)
                 with self._lock:
-                    future, artifact, head = self._pending.pop(said["number"])
-                if said["status"] == "full":
+                    future, artifact, head = self._pending.pop(reply.number)
+                if reply.disk_full:
                     future.set_exception(_disk_full())
                     continue
-                compiled = _compiled(said, artifact, head)
+                compiled = _compiled(reply, artifact, head)
                 if compiled.artifact:
                     self._built.add(compiled.artifact)
                 future.set_result(compiled)
@@ -287,10 +294,10 @@ def _temporary_folder() -> Path:
         raise CacheError(f"cannot make a temporary folder: {error}; set TMPDIR to one with room") from error
 
 
-def _compiled(said: Record, artifact: Artifact, head: str) -> CompileOutcome:
-    status = Status(said["status"])
-    made = artifact if status is Status.OK else None
-    return CompileOutcome(status, made, said["message"], head + said["log"], said["seconds"])
+def _compiled(reply: CompileReply, artifact: Artifact, head: str) -> CompileOutcome:
+    ending = reply.ending
+    made = artifact if ending.status is Status.OK else None
+    return CompileOutcome(ending.status, made, ending.message, head + reply.log, reply.seconds)
 
 
 def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> Load:
@@ -311,12 +318,12 @@ class _Peer:
     """A keeper and the two sockets to it.
 
     Args:
-        settings: what it is told.
+        settings: its first message.
         load: None: run the keeper as a program, which is small and forks fast. Else fork it from this
             process, since a Python function cannot be sent to another program.
     """
 
-    def __init__(self, settings: Record, load: Load | None) -> None:
+    def __init__(self, settings: Settings, load: Load | None) -> None:
         self.control, control = socket.socketpair()
         self.stage, stage = socket.socketpair()
         with control, stage:
@@ -337,7 +344,7 @@ class _Peer:
             sock.close()
         self._wait()
 
-    def _run(self, control: socket.socket, stage: socket.socket, settings: Record) -> Callable[[], object]:
+    def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
         # The package without its API: importing that would bring NumPy into each fork.
         code = (
             f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
@@ -349,7 +356,7 @@ class _Peer:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code, *map(str, descriptors)],
             stdin=subprocess.DEVNULL,
-            pass_fds=(*descriptors, settings["segment"]),
+            pass_fds=(*descriptors, settings.segment),
             start_new_session=True,  # Ctrl-C is for the tuner, which closes us in its own time
         )
         send(self.control, settings)
@@ -359,7 +366,7 @@ class _Peer:
         self,
         control: socket.socket,
         stage: socket.socket,
-        settings: Record,
+        settings: Settings,
         load: Load,
     ) -> Callable[[], object]:
         for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -1,0 +1,60 @@
+"""Each message between tuner and keeper arrives as it was sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+import pytest
+
+from autotune.model.budget import Limits
+from autotune.model.kernel import TensorSpec
+from autotune.model.timing import Timing
+from autotune.model.trial import Status
+from autotune.sites import messages, wire
+from autotune.sites.messages import OK, Ending, Message
+
+SPECS = (TensorSpec("lhs", (2, 3), "int8", (3, 1)), TensorSpec("scale", ()))
+SETTINGS = messages.Settings(
+    backend="c",
+    runner=("/bin/runner", "--fast"),
+    inputs=SPECS,
+    outputs=SPECS[1:],
+    limits=Limits(compile_s=1.5, memory_bytes=1 << 40),
+    segment=7,
+    size=1 << 34,
+    tensors=(4096, 12288),
+    protected=((0, 4096, 0), (4096, 8192, 1)),
+    compile_jobs=3,
+    folder="/nowhere/a b",
+)
+MESSAGES = [
+    SETTINGS,
+    messages.CompileRequest(4, ("cc", "-o", "x y"), "int main() { return '\u00e9'; }", "part", "whole"),
+    messages.CompileReply(4, Ending(Status.COMPILE_ERROR, "exit code 1"), "log\n", 0.25, disk_full=True),
+    messages.CompileReply(5, OK),
+    messages.MeasureRequest("whole", "gemm", Timing(caches="cold", max_s=2.0)),
+    messages.FirstCall(returned=True),
+    messages.Verdict(correct=False),
+    messages.MeasureReply(OK, "printed", (1, 2**60), 16),
+    messages.MeasureReply(Ending(Status.TIMEOUT, "did not return within 1 s"), ""),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, message)
+        assert message == wire.receive(theirs, type(message))
+
+
+def test_every_kind_of_message_is_tried_here() -> None:
+    kinds = {kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Message)}
+    assert kinds - {Message} == {type(message) for message in MESSAGES}
+    assert all(dataclasses.is_dataclass(kind) for kind in kinds - {Message})
+
+
+def test_a_message_of_other_fields_is_rejected() -> None:
+    with pytest.raises(TypeError, match="corect"):
+        messages.Verdict.from_json({"corect": True})
