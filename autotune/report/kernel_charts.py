@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from autotune.model.trial import Metrics
 from autotune.report.axes import POINTS, axes, legend, sampled, slowdown_axis, spread_row
+from autotune.report.best_table import best_config
 from autotune.report.records import Roofline, Workload
 from autotune.report.scale import Scale, spanning
 from autotune.report.scene import WIDTH, Bar, Label, Mark, Path, Point, Scene, fit, text_width
-from autotune.report.summary import best_config
 from autotune.report.units import duration, figures, ratio, throughput
 
 ROW = 46.0

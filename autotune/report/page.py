@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from autotune.model.trial import Status, Trial
+from autotune.report.best_table import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.document import cell, document, heading
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
 from autotune.report.records import Workload, log_tail, statuses
 from autotune.report.scene import Scene, to_svg
-from autotune.report.summary import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
 from autotune.store.results import speedup

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autotune.report.best_table import COLUMNS, against, best_config, endings, headline, telling
 from autotune.report.records import Workload
-from autotune.report.summary import COLUMNS, against, best_config, endings, headline, telling
 from autotune.report.visible import encodable, visible
 
 _UNBOUND = 10_000

@@ -14,7 +14,7 @@ from autotune.exchange.recording import Recording, trial_of
 from autotune.model.errors import CacheError, DataError, UsageError
 from autotune.model.trial import Status
 from autotune.report import load
-from autotune.report.summary import headline
+from autotune.report.best_table import headline
 from autotune.store import cache
 from autotune.store.clean import clean
 from autotune.verify import verify
