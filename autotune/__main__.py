@@ -16,11 +16,12 @@ from autotune.model.errors import AutotuneError, DataError, UnavailableError, Us
 from autotune.model.space import nearest
 from autotune.model.trial import Trial
 from autotune.report.comparison import comparison_page
-from autotune.report.records import log_tail
+from autotune.report.records import log_tail, texts
 from autotune.report.units import config_text, duration, interval, throughput
 from autotune.report.visible import encodable, visible
 from autotune.store import cache
 from autotune.store.clean import clean
+from autotune.store.summary import Summary
 from autotune.verify import verify
 
 _SHOWN = 20
@@ -138,7 +139,7 @@ def _summaries(root: Path, name: str | None) -> list[Path]:
     return chosen
 
 
-def _workloads(root: Path, name: str | None) -> list[report.Workload]:
+def _workloads(root: Path, name: str | None) -> list[Summary]:
     return [report.load(path) for path in _summaries(root, name)]
 
 
@@ -165,16 +166,16 @@ def _show(root: Path, name: str, config: str | None) -> int:
     return 0
 
 
-def _show_workload(workload: report.Workload) -> None:
+def _show_workload(workload: Summary) -> None:
     _say(f"{workload.kernel} {workload.shapes}")
     for title, facts in (
-        ("environment", workload.environment),
-        ("timing", workload.timing),
-        ("search", workload.search),
+        ("environment", texts(workload.environment)),
+        ("timing", texts(workload.timing)),
+        ("search", texts(vars(workload.search))),
     ):
         _say(f"  {title}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     if workload.reference:
-        _say(f"  reference: {duration(workload.reference.median_ms)}")
+        _say(f"  reference: {duration(workload.reference.metrics.median_ms)}")
     ties = {trial.path for trial in workload.ties}
     for trial in workload.trials[:_SHOWN]:
         mark = "*" if trial == workload.best else "=" if trial.path in ties else " "
@@ -194,7 +195,7 @@ def _line(trial: Trial) -> str:
     return f"{times:>32}  {rate:8.3g} {unit}  {'confirmed' if trial.confirmed else '         '}  {trial.path}"
 
 
-def _show_trial(workload: report.Workload, trial: Trial) -> None:
+def _show_trial(workload: Summary, trial: Trial) -> None:
     _say(f"{workload.kernel} {workload.shapes}: {config_text(trial.config)}")
     _say(_line(trial))
     for name, value in trial.to_dict().items():

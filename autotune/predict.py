@@ -8,18 +8,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace, Value
 from autotune.model.trial import Status, Trial
-from autotune.model.workload import spec_dict
 from autotune.search.gaussian_process import Distance, Posterior
-from autotune.store import cache
-from autotune.store.results import backend_of, best_of_backend, median_ms, read_trials
+from autotune.store import cache, summary
+from autotune.store.results import backend_of, best_of_backend, median_ms
 
 Origin = Literal["exact", "nearest", "model"]
 
@@ -53,7 +52,7 @@ class _Tuned:
     """A tuned workload as far as it bears on another."""
 
     shapes: str
-    tensors: Sequence[Mapping[str, Any]]
+    inputs: Specs
     doublings: NDArray[np.float64]
     best: Trial
     trials: tuple[Trial, ...]
@@ -83,8 +82,7 @@ def best_config(
     first = next(iter(kernel.generators))
     space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
     found = list(_tuned(cache.root(cache_dir) / kernel.name, inputs.specs, backend, first))
-    ours = [spec_dict(spec) for spec in inputs.specs]
-    exact = next((each for each in found if each.tensors == ours), None)
+    exact = next((each for each in found if each.inputs == inputs.specs), None)
     if exact is not None:
         return Choice(exact.best.config, "exact", (exact.shapes,), backend)
     tuned = sorted(found, key=lambda each: (_apart(each, at), each.shapes))
@@ -100,38 +98,29 @@ def best_config(
 def _tuned(folder: Path, specs: Specs, backend: str, first: str) -> Iterator[_Tuned]:
     """Yield the workloads of a kernel that differ from `specs` in nothing but extents."""
     for path in sorted(folder.glob(f"*/{cache.METRICS}")):
-        document = cache.read_metrics(path)
-        if not _alike(document.get("inputs"), specs):
+        known = summary.read(path)
+        if not _alike(known.inputs, specs):
             continue
-        trials = read_trials(document, path)
-        best = best_of_backend(trials, document.get("best"), backend, first)
+        best = best_of_backend(known.trials, known.best_path, backend, first)
         if best is not None:
-            of_backend = tuple(trial for trial in trials if backend_of(trial, first) == backend)
-            tensors = document["inputs"]
-            yield _Tuned(path.parent.name, tensors, _doublings_of(tensors), best, of_backend)
+            trials = tuple(trial for trial in known.trials if backend_of(trial, first) == backend)
+            yield _Tuned(path.parent.name, known.inputs, _doublings(known.inputs), best, trials)
 
 
-def _alike(tensors: Any, specs: Specs) -> bool:
-    """Whether a summary's tensors are these but for their extents; strided ones must be the same."""
-    ours = [spec_dict(spec) for spec in specs]
-    return (
-        isinstance(tensors, list)
-        and [_form(each) for each in tensors] == [_form(each) for each in ours]
-        and (tensors == ours or all(each["strides"] is None for each in ours))
+def _alike(tuned: Specs, specs: Specs) -> bool:
+    """Return whether specs differ in nothing but extents; strided ones must be equal."""
+    return tuned == specs or (
+        [*map(_form, tuned)] == [*map(_form, specs)] and all(spec.strides is None for spec in specs)
     )
 
 
-def _form(tensor: Mapping[str, Any]) -> tuple[object, ...]:
-    return tensor.get("name"), tensor.get("dtype"), tensor.get("strides"), len(tensor.get("shape", ()))
+def _form(spec: TensorSpec) -> tuple[object, ...]:
+    return spec.name, spec.dtype, spec.strides, len(spec.shape)
 
 
 def _doublings(specs: Specs) -> NDArray[np.float64]:
-    return _doublings_of([spec_dict(spec) for spec in specs])
-
-
-def _doublings_of(tensors: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     """Return every extent's logarithm to base 2."""
-    return np.array([math.log2(max(1, extent)) for tensor in tensors for extent in tensor["shape"]])
+    return np.array([math.log2(max(1, extent)) for spec in specs for extent in spec.shape])
 
 
 def _apart(tuned: _Tuned, at: NDArray[np.float64]) -> float:

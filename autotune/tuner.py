@@ -30,9 +30,11 @@ from autotune.model.trial import Metrics, Status, Trial
 from autotune.model.workload import GENERATOR_FAULTS, Job, Workload, workload
 from autotune.search import Exhaustive, Observation, Strategy
 from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
-from autotune.store import cache, summary
+from autotune.store import cache
 from autotune.store.ledger import Ledger
+from autotune.store.publish import publish
 from autotune.store.results import Results, ranking
+from autotune.store.summary import Search
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
 _COUNTABLE = 1 << 20  # a product up to this size is listed in about a second
@@ -150,15 +152,15 @@ def _summarized(run: _Search, strategy: Strategy, budget: Budget, started: float
     """Write the summary at the end, and where the user interrupts the run."""
 
     def write() -> None:
-        about = {
-            "strategy": type(strategy).__name__.lower(),
-            "seed": getattr(strategy, "seed", 0),
-            "space_size": run.space_size,
-            "budget_trials": budget.trials,
-            "budget_s": budget.seconds,
-            "elapsed_s": round(time.monotonic() - started, 3),
-        }
-        summary.write(run.work, run.ledger, run.trials.values(), about, run.roofline)
+        about = Search(
+            strategy=type(strategy).__name__.lower(),
+            seed=getattr(strategy, "seed", 0),
+            space_size=run.space_size,
+            budget_trials=budget.trials,
+            budget_s=budget.seconds,
+            elapsed_s=round(time.monotonic() - started, 3),
+        )
+        publish(run.work, run.ledger, run.trials.values(), about, run.roofline)
 
     try:
         yield

@@ -17,9 +17,8 @@ from autotune.model.errors import AutotuneError, CacheError, DataError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
 from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, workload
-from autotune.store import cache, journal
+from autotune.store import cache, journal, summary
 from autotune.store.ledger import Known, merge
-from autotune.store.results import read_trials
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
             if each.torn:
                 message = "its last record is torn and is left out; `clean` removes it"
                 findings.append(Finding("incomplete", each.path, message))
-        for summary in sorted(kernel.glob(f"*/{cache.METRICS}")):
-            trials, found = _workload(summary, journals)
+        for path in sorted(kernel.glob(f"*/{cache.METRICS}")):
+            trials, found = _workload(path, journals)
             count += trials
             findings += found
     leftovers = (
@@ -70,25 +69,25 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
     return count, [*findings, *leftovers]
 
 
-def _workload(summary: Path, journals: list[journal.Journal]) -> tuple[int, list[Finding]]:
-    folder = summary.parent
+def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Finding]]:
+    folder = path.parent
     try:
-        document = cache.read_metrics(summary)
-        trials = read_trials(document, summary)
+        shown = summary.read(path)
         known = merge(journals, folder.name)
     except AutotuneError as fault:
-        return 0, [Finding("damaged", summary, str(fault))]
-    if document.get("backend") == exchange.BACKEND:
+        return 0, [Finding("damaged", path, str(fault))]
+    trials = shown.trials
+    if shown.backend == exchange.BACKEND:
         message = "imported: it is shown and exported, and a tuner here would measure everything itself"
         return len(trials), [Finding("stale", folder, message)]
     recorded = _recorded(journals)
     findings = [found for trial in trials for found in _trial(folder, trial, recorded[trial.identity])]
-    told = {trial.identity for trial in trials}
+    identities = {trial.identity for trial in trials}
     paths = {trial.path for trial in trials}
     missing = [each for each in known.trials.values() if each["trial"]["path"] not in paths]
-    if missing and not told >= {each["trial"]["identity"] for each in missing}:
+    if missing and not identities >= {each["trial"]["identity"] for each in missing}:
         message = f"{len(missing)} recorded trials are not in it; run the tuner again to write it anew"
-        findings.append(Finding("incomplete", summary, message))
+        findings.append(Finding("incomplete", path, message))
     return len(trials), findings + list(_stale(folder, known))
 
 

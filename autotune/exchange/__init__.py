@@ -17,8 +17,9 @@ from autotune.exchange import kernel_tuner, t4, table
 from autotune.exchange.recording import Recording, values_of
 from autotune.model.errors import CacheError, DataError, UsageError
 from autotune.model.trial import Status
-from autotune.store import cache
-from autotune.store.results import rank, read_trials
+from autotune.store import cache, summary
+from autotune.store.results import rank
+from autotune.store.summary import Search, Summary, Work
 
 BACKEND = "imported"
 """The backend's name in a workload that another program measured."""
@@ -41,23 +42,26 @@ def import_file(path: Path, cache_root: Path) -> Path:
     if target.exists():
         raise UsageError(f"{path}: {target} exists; import into another cache, or remove it first")
     cache.prepare(target.parent)
-    cache.write_file(target, json.dumps(_summary(recording, path), indent=1, allow_nan=False).encode())
+    summary.write(_summary(recording, target.parent, path.name))
     return target
 
 
-def export_file(summary: Path, path: Path) -> None:
+def export_file(source: Path, path: Path) -> None:
     """Write a workload's trials to a file: `.csv`, `.t4.json` or kernel_tuner's cache; `.gz` compresses it.
+
+    Args:
+        source: the workload's summary.
+        path: the file to write.
 
     Raises:
         DataError: the summary is damaged.
         CacheError: the file cannot be written.
     """
-    document = cache.read_metrics(summary)
-    trials = tuple(read_trials(document, summary))
-    environment = document.get("environment") or {}
-    device = str(environment.get("cpu") or environment.get("device") or "unknown")
-    kernel, workload = summary.parent.parent.name, summary.parent.name
-    write(Recording(kernel, workload, device, values_of(trial.config for trial in trials), trials), path)
+    known = summary.read(source)
+    device = str(known.environment.get("cpu") or known.environment.get("device") or "unknown")
+    kernel, workload = source.parent.parent.name, source.parent.name
+    values = values_of(trial.config for trial in known.trials)
+    write(Recording(kernel, workload, device, values, known.trials), path)
 
 
 def read(path: Path) -> Recording:
@@ -109,27 +113,26 @@ def _parse(text: str) -> dict[str, Any]:
         return dict(json.loads(text.rstrip().rstrip(",") + "}}"))
 
 
-def _summary(recording: Recording, path: Path) -> dict[str, Any]:
+def _summary(recording: Recording, folder: Path, source: str) -> Summary:
     """Return the summary of an imported workload, with as much as a recording contains."""
-    trials = sorted(recording.trials, key=rank)
-    best = trials[0].path if trials and trials[0].status is Status.OK else None
-    return {
-        "schema": cache.SCHEMA,
-        "kernel": recording.kernel,
-        "shapes": recording.workload,
-        "backend": BACKEND,
-        "inputs": [],
-        "outputs": [],
-        "work": {"flops": 0, "bytes": 0},
-        "environment": {"device": recording.device, "imported_from": path.name},
-        "roofline": None,
-        "timing": {},
-        "search": {"strategy": "imported", "seed": 0, "space_size": len(trials), "elapsed_s": 0.0},
-        "reference": None,
-        "best": best,
-        "ties": [],
-        "trials": [trial.to_dict() for trial in trials],
-    }
+    trials = tuple(sorted(recording.trials, key=rank))
+    return Summary(
+        folder=folder,
+        kernel=recording.kernel,
+        shapes=recording.workload,
+        backend=BACKEND,
+        inputs=(),
+        outputs=(),
+        work=Work(0, 0),
+        environment={"device": recording.device, "imported_from": source},
+        roofline=None,
+        timing={},
+        search=Search("imported", seed=0, space_size=len(trials)),
+        reference=None,
+        best_path=trials[0].path if trials and trials[0].status is Status.OK else None,
+        tie_paths=(),
+        trials=trials,
+    )
 
 
 def _stem(path: Path) -> str:

@@ -33,6 +33,15 @@ class Roofline:
     peak_gflops: float
     bandwidth_gbytes_per_s: float
 
+    @property
+    def ridge(self) -> float:
+        """The FLOP/byte above which arithmetic is the limit, and below which memory is."""
+        return self.peak_gflops / self.bandwidth_gbytes_per_s
+
+    def attainable_gflops(self, intensity: float) -> float:
+        """Return the most that a kernel of `intensity` FLOP/byte can do."""
+        return min(self.peak_gflops, self.bandwidth_gbytes_per_s * intensity)
+
 
 @functools.lru_cache
 def cpu_name() -> str:

@@ -148,7 +148,7 @@ def _filled(kind: type[_Record], values: Mapping[str, Any]) -> _Record:
         TypeError: a field is missing, or is none of its own.
     """
     if values.keys() != kind.__dataclass_fields__.keys():
-        raise TypeError(f"a {kind.__name__.lower()} has other fields than {', '.join(values)}")
+        raise TypeError(f"a {kind.__name__.lower()} has other fields than {', '.join(map(repr, values))}")
     made = object.__new__(kind)
     vars(made).update(values)
     return made

@@ -18,16 +18,17 @@ from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
 from autotune.report.raster import png
-from autotune.report.records import Workload, load
+from autotune.report.records import load, machine
 from autotune.report.scene import Scene, sheet
 from autotune.report.terminal import print_workloads
 from autotune.report.workload_charts import workload_charts
 from autotune.store import cache
+from autotune.store.summary import Summary
 
-__all__ = ["Live", "Workload", "load", "load_all", "print_table", "write_page", "write_plots"]
+__all__ = ["Live", "Summary", "load", "load_all", "print_table", "write_page", "write_plots"]
 
 
-def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
+def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
     """Read every workload of a cache; return the faults of unreadable ones beside them.
 
     Raises:
@@ -39,7 +40,7 @@ def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
         )
-    workloads: list[Workload] = []
+    workloads: list[Summary] = []
     faults: list[AutotuneError] = []
     for path in paths:
         try:
@@ -49,12 +50,12 @@ def load_all(cache_root: Path) -> tuple[list[Workload], list[AutotuneError]]:
     return workloads, faults
 
 
-def print_table(workloads: Sequence[Workload], stream: TextIO | None = None) -> None:
+def print_table(workloads: Sequence[Summary], stream: TextIO | None = None) -> None:
     """Print the best config of each workload, to stdout by default."""
     print_workloads(workloads, stream or sys.stdout)
 
 
-def write_page(workloads: Sequence[Workload], cache_root: Path, out: Path) -> Path:
+def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Path:
     """Write `report.html`: one file that needs no other.
 
     Raises:
@@ -67,7 +68,7 @@ def write_page(workloads: Sequence[Workload], cache_root: Path, out: Path) -> Pa
     return path
 
 
-def write_plots(workloads: Sequence[Workload], out: Path) -> list[Path]:
+def write_plots(workloads: Sequence[Summary], out: Path) -> list[Path]:
     """Write `<kernel>.png`, a comparison of its shapes, and `<kernel>/<shapes>.png` for each workload.
 
     Raises:
@@ -96,5 +97,5 @@ def _write_sheet(path: Path, scene: Scene) -> None:
     cache.write_file(path, image)
 
 
-def _hosts(workloads: Sequence[Workload]) -> str:
-    return "; ".join(dict.fromkeys(workload.host for workload in workloads))
+def _hosts(workloads: Sequence[Summary]) -> str:
+    return "; ".join(dict.fromkeys(machine(workload) for workload in workloads))

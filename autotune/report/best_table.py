@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from autotune.report.records import Workload, statuses
+from autotune.report.records import statuses
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.visible import visible
+from autotune.store.summary import Summary
 
 NOTHING = "–"
 UNSTEADY = "unsteady"
@@ -18,32 +19,32 @@ class Column(NamedTuple):
     """One column of the table."""
 
     heading: str
-    cell: Callable[[Workload], str]
+    cell: Callable[[Summary], str]
     numeric: bool = False
 
 
-def _time(workload: Workload) -> str:
+def _time(workload: Summary) -> str:
     return duration(workload.best_reading.median_ms) if workload.best_reading else NOTHING
 
 
-def _reference(workload: Workload) -> str:
-    return duration(workload.reference.median_ms) if workload.reference else NOTHING
+def _reference(workload: Summary) -> str:
+    return duration(workload.reference.metrics.median_ms) if workload.reference else NOTHING
 
 
-def _speedup(workload: Workload) -> str:
+def _speedup(workload: Summary) -> str:
     if workload.speedup is None:
         return UNSTEADY if workload.reference and workload.best_reading else NOTHING
     return ratio(workload.speedup)
 
 
-def _throughput(workload: Workload) -> str:
+def _throughput(workload: Summary) -> str:
     if workload.best_reading is None:
         return NOTHING
     value, unit = throughput(workload.best_reading)
     return f"{figures(value)} {unit}" if value else NOTHING  # the work of an imported trial is unknown
 
 
-def _roofline(workload: Workload) -> str:
+def _roofline(workload: Summary) -> str:
     reading = workload.best_reading
     return (
         NOTHING
@@ -52,7 +53,7 @@ def _roofline(workload: Workload) -> str:
     )
 
 
-def best_config(workload: Workload) -> str:
+def best_config(workload: Summary) -> str:
     """Return the best config as text, if any; parameters that all trials share are left out."""
     if workload.best is None:
         return "no config ended ok"
@@ -65,11 +66,11 @@ def best_config(workload: Workload) -> str:
     return config_text(varied or config)
 
 
-def _ties(workload: Workload) -> str:
+def _ties(workload: Summary) -> str:
     return str(len(workload.ties)) if workload.best else NOTHING
 
 
-def _trials(workload: Workload) -> str:
+def _trials(workload: Summary) -> str:
     return f"{len(workload.measured)} of {len(workload.trials)}"
 
 
@@ -85,35 +86,34 @@ COLUMNS = (
     Column("roofline", _roofline, numeric=True),
     Column("ties", _ties, numeric=True),
     Column("ok trials", _trials, numeric=True),
-    Column("spent", lambda workload: elapsed(workload.elapsed_s), numeric=True),
+    Column("spent", lambda workload: elapsed(workload.search.elapsed_s), numeric=True),
 )
 
 
-def telling(columns: Sequence[Column], workloads: Sequence[Workload]) -> list[Column]:
+def telling(columns: Sequence[Column], workloads: Sequence[Summary]) -> list[Column]:
     """Return the columns in which at least one workload has a value."""
     return [column for column in columns if any(column.cell(workload) != NOTHING for workload in workloads)]
 
 
-def endings(workload: Workload) -> str:
+def endings(workload: Summary) -> str:
     """Return how the trials ended and how long that took: `478 ok, 5 crash; 1 min 12 s`."""
     counts = ", ".join(f"{count} {status.value}" for status, count in statuses(workload.trials))
-    return f"{counts or 'no trials'}; {elapsed(workload.elapsed_s)}"
+    return f"{counts or 'no trials'}; {elapsed(workload.search.elapsed_s)}"
 
 
-def against(workload: Workload) -> str:
+def against(workload: Summary) -> str:
     """Return the reference's name and, if there is no speed-up, the reason; empty without a reference."""
     if workload.reference is None:
         return ""
-    name = f"against {visible(workload.reference_name)}"
+    name = f"against {visible(workload.reference.name)}"
     if workload.speedup is not None or workload.best_reading is None:
         return name
-    best, other = (
-        interval(each.ci95_low_ms, each.ci95_high_ms) for each in (workload.best_reading, workload.reference)
-    )
+    readings = workload.best_reading, workload.reference.metrics
+    best, other = (interval(each.ci95_low_ms, each.ci95_high_ms) for each in readings)
     return f"{name}, but the machine was busy: the best took {best}, the reference {other}"
 
 
-def headline(workload: Workload) -> str:
+def headline(workload: Summary) -> str:
     """Return the result as one line: `1.32× over numpy: 27.4 ms against 36.2 ms, 78.4 GFLOP/s, 1 tie`."""
     if workload.best is None:
         return ""
@@ -123,7 +123,7 @@ def headline(workload: Workload) -> str:
         facts.append(f"{_roofline(workload)} of the roofline")
     if workload.ties:
         facts.append("1 tie" if len(workload.ties) == 1 else f"{len(workload.ties)} ties")
-    if workload.speedup is None:
+    if workload.reference is None or workload.speedup is None:
         return ", ".join((_time(workload), *facts))
     against = f"{_time(workload)} against {_reference(workload)}"
-    return visible(f"{_speedup(workload)} over {workload.reference_name}: {', '.join((against, *facts))}")
+    return visible(f"{_speedup(workload)} over {workload.reference.name}: {', '.join((against, *facts))}")

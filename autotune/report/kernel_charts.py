@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from autotune.machine.cpu import Roofline
 from autotune.model.trial import Metrics
 from autotune.report.axes import POINTS, axes, legend, sampled, slowdown_axis, spread_row
 from autotune.report.best_table import best_config
-from autotune.report.records import Roofline, Workload
 from autotune.report.scale import Scale, spanning
 from autotune.report.scene import WIDTH, Bar, Label, Mark, Path, Point, Scene, fit, text_width
 from autotune.report.units import duration, figures, ratio, throughput
+from autotune.store.summary import Summary
 
 ROW = 46.0
 """Pixels from one shape's row to the next."""
@@ -19,21 +20,21 @@ LANE = 12.0
 """Two shapes whose strips are closer than this, in pixels, share one strip in a roofline."""
 
 
-def kernel_charts(workloads: Sequence[Workload]) -> list[Scene]:
+def kernel_charts(workloads: Sequence[Summary]) -> list[Scene]:
     """Return the charts that compare the shapes of one kernel; none if no trial ended ok."""
     known = [workload for workload in workloads if workload.best_reading]
     if not known:
         return []
     with_roof = [
-        workload for workload in known if workload.roofline and workload.flops > 0 < workload.bytes_moved
+        workload for workload in known if workload.roofline and workload.work.flops > 0 < workload.work.bytes
     ]
     charts = [comparison(known), spreads(known)]
     return [*charts, roofline(with_roof)] if with_roof else charts
 
 
-def comparison(workloads: Sequence[Workload]) -> Scene:
+def comparison(workloads: Sequence[Summary]) -> Scene:
     """Draw each shape's best and its reference as bars from zero, with the speed-up at the right."""
-    readings = [(workload.best_reading, workload.reference) for workload in workloads]
+    readings = [(workload.best_reading, workload.reference_reading) for workload in workloads]
     rates = [throughput(reading) for pair in readings for reading in pair if reading]
     scale = Scale(0, max(rate for rate, _ in rates) or 1.0, 0, WIDTH - 92)
     marks: list[Mark] = []
@@ -48,10 +49,10 @@ def comparison(workloads: Sequence[Workload]) -> Scene:
                 _bar(workload.best_reading, scale, Bar(0, top + 19, 0, 12, "best", best_config(workload)))
             )
         if workload.reference:
-            bar = Bar(0, top + 32, 0, 7, "reference", workload.reference_name)
-            marks.extend(_bar(workload.reference, scale, bar))
+            bar = Bar(0, top + 32, 0, 7, "reference", workload.reference.name)
+            marks.extend(_bar(workload.reference.metrics, scale, bar))
     entries = [("best", "circle", f"best config, {rates[0][1]}")]
-    names = sorted({workload.reference_name for workload in workloads if workload.reference})
+    names = sorted({workload.reference.name for workload in workloads if workload.reference})
     entries += [("reference", "diamond", f"{fit(' or '.join(names), 150)} (reference)")] if names else []
     height = len(workloads) * ROW + 18
     marks.extend(legend(height, entries))
@@ -67,7 +68,7 @@ def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:
     yield Label(end + 6, bar.y + bar.height / 2 + size * 0.36, figures(rate), role, size)
 
 
-def spreads(workloads: Sequence[Workload]) -> Scene:
+def spreads(workloads: Sequence[Summary]) -> Scene:
     """Draw the slowdown of each shape's configs against its best: it shows what tuning gains."""
     slowdowns = [_slowdowns(workload) for workload in workloads]
     references = [workload.speedup for workload in workloads if workload.speedup]
@@ -92,14 +93,14 @@ def spreads(workloads: Sequence[Workload]) -> Scene:
     return Scene(WIDTH, bottom + 8, "Spread: time over the best's", tuple(marks))
 
 
-def _slowdowns(workload: Workload) -> list[float]:
+def _slowdowns(workload: Summary) -> list[float]:
     """Compare first readings: the finalists' second readings are of another time and another load."""
     best = workload.best.metrics if workload.best else None
     readings = [trial.metrics for trial in workload.measured]
     return [reading.median_ms / best.median_ms for reading in readings if reading and best]
 
 
-def roofline(workloads: Sequence[Workload]) -> Scene:
+def roofline(workloads: Sequence[Summary]) -> Scene:
     """Draw every trial below the machine's measured limits: GFLOP/s over FLOP/byte, both logarithmic."""
     roofs = list(dict.fromkeys(workload.roofline for workload in workloads if workload.roofline))
     intensities = [*map(_intensity, workloads), *(roof.ridge for roof in roofs)]
@@ -116,16 +117,17 @@ def roofline(workloads: Sequence[Workload]) -> Scene:
     return Scene(WIDTH, height + 34, "Roofline", tuple(marks))
 
 
-def _intensity(workload: Workload) -> float:
-    return workload.flops / workload.bytes_moved
+def _intensity(workload: Summary) -> float:
+    return workload.work.flops / workload.work.bytes
 
 
-def _gflops(workload: Workload, reading: Metrics) -> float:
-    return workload.flops / reading.median_ms / 1e6
+def _gflops(workload: Summary, reading: Metrics) -> float:
+    return workload.work.flops / reading.median_ms / 1e6
 
 
-def _rates(workload: Workload) -> list[float]:
-    readings = [*(trial.metrics for trial in workload.measured), workload.best_reading, workload.reference]
+def _rates(workload: Summary) -> list[float]:
+    readings = [trial.metrics for trial in workload.measured]
+    readings += [workload.best_reading, workload.reference_reading]
     return [_gflops(workload, reading) for reading in readings if reading]
 
 
@@ -144,14 +146,14 @@ def _roof(roof: Roofline, x: Scale, y: Scale) -> Iterator[Mark]:
     )
 
 
-def _roofline_points(workloads: Sequence[Workload], x: Scale, y: Scale) -> Iterator[Mark]:
+def _roofline_points(workloads: Sequence[Summary], x: Scale, y: Scale) -> Iterator[Mark]:
     bests: list[Point] = []
     for workload in workloads:
         at = x(_intensity(workload))
         for rate in sampled(_rates(workload), POINTS // len(workloads)):
             yield Point(at, y(rate), "trial", 2.5)
         if workload.reference:
-            height = y(_gflops(workload, workload.reference))
+            height = y(_gflops(workload, workload.reference.metrics))
             yield Point(at, height, "reference", 5.5, "diamond", f"{workload.shapes}: reference")
         if workload.best_reading:
             bests.append(

@@ -10,11 +10,12 @@ from autotune.report.best_table import COLUMNS, NOTHING, UNSTEADY, Column, best_
 from autotune.report.document import cell, document, heading
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
-from autotune.report.records import Workload, log_tail, statuses
+from autotune.report.records import log_tail, statuses, texts
 from autotune.report.scene import Scene, to_svg
 from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
 from autotune.report.workload_charts import workload_charts
 from autotune.store.results import speedup
+from autotune.store.summary import Summary
 
 TOP = 10
 """Configs in a workload's table of best configs."""
@@ -24,7 +25,7 @@ MESSAGES = 8
 """Different messages of one status that are shown."""
 
 
-def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
+def page(workloads: Sequence[Summary], title: str, made_at: str) -> str:
     """Return the report as an HTML document.
 
     Args:
@@ -36,10 +37,10 @@ def page(workloads: Sequence[Workload], title: str, made_at: str) -> str:
     return document(f"autotune report: {title}", *body)
 
 
-def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator[Markup]:
+def _header(workloads: Sequence[Summary], title: str, made_at: str) -> Iterator[Markup]:
     trials = sum(len(workload.trials) for workload in workloads)
     failed = sum(len(workload.failed) for workload in workloads)
-    spent = elapsed(sum(workload.elapsed_s for workload in workloads))
+    spent = elapsed(sum(workload.search.elapsed_s for workload in workloads))
     yield element("h1", "autotune report")
     yield element(
         "p",
@@ -57,7 +58,7 @@ def _header(workloads: Sequence[Workload], title: str, made_at: str) -> Iterator
     yield element("div", table, class_="card")
 
 
-def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
+def _summary_rows(workload: Summary, columns: Sequence[Column]) -> Markup:
     """Return a row of a workload's figures, and below it a row for its best config."""
     cells = []
     for column in columns:
@@ -71,11 +72,11 @@ def _summary_rows(workload: Workload, columns: Sequence[Column]) -> Markup:
     return element("tbody", element("tr", *cells), element("tr", config))
 
 
-def _anchor(workload: Workload) -> str:
+def _anchor(workload: Summary) -> str:
     return f"{workload.folder.parent.name}/{workload.folder.name}"
 
 
-def _kernels(workloads: Sequence[Workload]) -> Iterator[Markup]:
+def _kernels(workloads: Sequence[Summary]) -> Iterator[Markup]:
     for kernel, group in groupby(workloads, key=lambda workload: workload.kernel):
         members = list(group)
         yield element("h2", kernel)
@@ -91,9 +92,10 @@ def _charts(scenes: Sequence[Scene]) -> Markup:
     return element("div", *cards, class_="charts")
 
 
-def _workload(workload: Workload) -> Iterator[Markup]:
+def _workload(workload: Summary) -> Iterator[Markup]:
     yield element("h3", f"{workload.kernel} · {workload.shapes}", id=_anchor(workload))
-    search = ", ".join(f"{name} {value}" for name, value in workload.search.items() if name != "elapsed_s")
+    facts = texts(vars(workload.search))
+    search = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "elapsed_s")
     yield element("p", f"{endings(workload)} · {search}", class_="note")
     yield _charts(workload_charts(workload))
     if workload.measured:
@@ -102,7 +104,7 @@ def _workload(workload: Workload) -> Iterator[Markup]:
         yield element("div", element("h4", "Failures and their logs"), *_failures(workload), class_="card")
 
 
-def _best_table(workload: Workload) -> Markup:
+def _best_table(workload: Summary) -> Markup:
     headings = ("median", "95 % CI", "rate", *(("speed-up",) if workload.reference else ()))
     head = element(
         "thead", element("tr", heading("config", False), *(heading(name, True) for name in headings))
@@ -116,7 +118,7 @@ def _best_table(workload: Workload) -> Markup:
     return element("table", head, *rows, class_="stacked")
 
 
-def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
+def _reading(workload: Summary, trial: Trial) -> tuple[str, ...]:
     reading = trial.best_reading
     assert reading is not None, "a measured trial has a reading"
     rate, unit = throughput(reading)
@@ -127,11 +129,11 @@ def _reading(workload: Workload, trial: Trial) -> tuple[str, ...]:
     )
     if workload.reference is None:
         return cells
-    times = speedup(workload.reference, reading)
+    times = speedup(workload.reference.metrics, reading)
     return (*cells, UNSTEADY if times is None else ratio(times))
 
 
-def _failures(workload: Workload) -> Iterator[Markup]:
+def _failures(workload: Summary) -> Iterator[Markup]:
     for status, count in statuses(workload.trials):
         if status is not Status.OK:
             label = element("span", status.value, class_="status")
@@ -141,7 +143,7 @@ def _failures(workload: Workload) -> Iterator[Markup]:
             )
 
 
-def _cases(workload: Workload, trials: list[Trial]) -> Iterator[Markup]:
+def _cases(workload: Summary, trials: list[Trial]) -> Iterator[Markup]:
     by_message: dict[str, list[Trial]] = {}
     for trial in trials:
         by_message.setdefault(trial.message, []).append(trial)
@@ -159,17 +161,17 @@ def _cases(workload: Workload, trials: list[Trial]) -> Iterator[Markup]:
         yield element("p", f"and {_count(len(by_message) - MESSAGES, 'other message')}", class_="note")
 
 
-def _log(workload: Workload, trial: Trial) -> Markup:
+def _log(workload: Summary, trial: Trial) -> Markup:
     text = log_tail(workload, trial)
     return element("pre", text) if text else element("span", " · no log", class_="note")
 
 
-def _environments(workloads: Sequence[Workload]) -> Iterator[Markup]:
+def _environments(workloads: Sequence[Summary]) -> Iterator[Markup]:
     """Yield a table for each set of hosts and versions, with the workloads that it applies to."""
     yield element("h2", "Hosts and versions")
-    groups: dict[tuple[tuple[str, str], ...], list[Workload]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Summary]] = {}
     for workload in workloads:
-        groups.setdefault(tuple({**workload.environment, **_method(workload)}.items()), []).append(workload)
+        groups.setdefault(tuple(_facts(workload).items()), []).append(workload)
     for facts, members in groups.items():
         names = ", ".join(f"{workload.kernel} {workload.shapes}" for workload in members)
         which = [] if len(groups) == 1 else [element("p", names, class_="note")]
@@ -179,8 +181,9 @@ def _environments(workloads: Sequence[Workload]) -> Iterator[Markup]:
         yield element("div", *which, element("table", element("tbody", *rows)), class_="card")
 
 
-def _method(workload: Workload) -> Mapping[str, str]:
-    facts = {"timing": ", ".join(f"{name} {value}" for name, value in workload.timing.items())}
+def _facts(workload: Summary) -> Mapping[str, str]:
+    facts = texts(workload.environment)
+    facts["timing"] = ", ".join(f"{name} {value}" for name, value in texts(workload.timing).items())
     if workload.roofline:
         roof = workload.roofline
         peak, bandwidth = figures(roof.peak_gflops), figures(roof.bandwidth_gbytes_per_s)

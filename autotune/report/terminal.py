@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.report.best_table import COLUMNS, against, best_config, endings, headline, telling
-from autotune.report.records import Workload
 from autotune.report.visible import encodable, visible
+from autotune.store.summary import Summary
 
 _UNBOUND = 10_000
 """Columns of a pipe: a row is always one line, so that grep and awk get all of it."""
@@ -27,7 +27,7 @@ _WIDE = {"backend", "best config"}
 """Columns that are printed there too if the terminal is not wide enough."""
 
 
-def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | None = None) -> None:
+def print_workloads(workloads: Sequence[Summary], stream: TextIO, width: int | None = None) -> None:
     """Print the best config of each workload, and how all its trials ended.
 
     A terminal that is too narrow for the table gets a few lines for each workload. Only a terminal gets
@@ -53,7 +53,7 @@ def print_workloads(workloads: Sequence[Workload], stream: TextIO, width: int | 
     stream.write("\n".join(lines).strip("\n") + "\n")
 
 
-def _table(workloads: Sequence[Workload], encoding: str, below: set[str]) -> RenderableType:
+def _table(workloads: Sequence[Summary], encoding: str, below: set[str]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     columns: list[list[Text]] = []
     for column in telling([column for column in COLUMNS if column.heading not in below], workloads):
@@ -81,17 +81,17 @@ def _table(workloads: Sequence[Workload], encoding: str, below: set[str]) -> Ren
     return Group(table, *lines)
 
 
-def _facts(workload: Workload, below: set[str]) -> list[str]:
+def _facts(workload: Summary, below: set[str]) -> list[str]:
     """Return the part of a workload's row that is printed below the table."""
     return [column.cell(workload) for column in COLUMNS if column.heading in below & _WIDE]
 
 
-def _style(workload: Workload) -> str:
+def _style(workload: Summary) -> str:
     """Return the style of a speed-up: green if it beats the reference."""
     return "yellow" if workload.speedup is not None and workload.speedup < 1 else "bold green"
 
 
-def _cards(workloads: Sequence[Workload], encoding: str) -> RenderableType:
+def _cards(workloads: Sequence[Summary], encoding: str) -> RenderableType:
     parts: list[RenderableType] = []
     for workload in workloads:
         name = visible(f"{workload.kernel}  {workload.shapes}  ({workload.backend})")

@@ -9,18 +9,19 @@ from datetime import datetime
 from autotune.model.trial import Status, Trial
 from autotune.report.axes import POINTS, axes, legend, sampled
 from autotune.report.effects_chart import effects_chart
-from autotune.report.records import Workload, statuses
+from autotune.report.records import statuses
 from autotune.report.scale import Scale, spanning
 from autotune.report.scene import WIDTH, Bar, Label, Mark, Path, Point, Scene, fit
 from autotune.report.spread import effects
 from autotune.report.units import config_text, duration, figures
+from autotune.store.summary import Summary
 
 HEIGHT = 190.0
 LEFT = 44.0
 BINS = 36
 
 
-def workload_charts(workload: Workload) -> list[Scene]:
+def workload_charts(workload: Summary) -> list[Scene]:
     """Return the charts of one workload; empty charts are left out."""
     charts = []
     best = workload.best
@@ -33,10 +34,10 @@ def workload_charts(workload: Workload) -> list[Scene]:
     return charts
 
 
-def distribution(workload: Workload, best_ms: float) -> Scene:
+def distribution(workload: Summary, best_ms: float) -> Scene:
     """Draw a histogram of all configs' first readings, with the reference and the confirmed best."""
     times = [trial.metrics.median_ms for trial in workload.measured if trial.metrics]
-    reference = [workload.reference.median_ms] if workload.reference else []
+    reference = [workload.reference.metrics.median_ms] if workload.reference else []
     x = spanning([best_ms, *times, *reference], LEFT, WIDTH - 6, log=True, margin=0.03)
     counts = [0] * BINS
     for time in times:
@@ -54,12 +55,12 @@ def distribution(workload: Workload, best_ms: float) -> Scene:
     return Scene(WIDTH, HEIGHT + 34, "Distribution of all trials", tuple(marks))
 
 
-def _uprights(workload: Workload, best_ms: float, x: Scale, y: Scale) -> Iterator[Mark]:
+def _uprights(workload: Summary, best_ms: float, x: Scale, y: Scale) -> Iterator[Mark]:
     """Draw lines for the best and the reference; the outer is taller, so that no line crosses a label."""
     lines = [("best", best_ms, f"best {duration(best_ms)}")]
     if workload.reference:
-        median = workload.reference.median_ms
-        lines.append(("reference", median, f"{workload.reference_name} {duration(median)}"))
+        median = workload.reference.metrics.median_ms
+        lines.append(("reference", median, f"{workload.reference.name} {duration(median)}"))
     lines.sort(key=lambda line: line[1], reverse=x(best_ms) > WIDTH * 0.6)
     for top, (role, value, text) in zip((28.0, 42.0), lines, strict=False):
         at = x(value)
@@ -68,18 +69,18 @@ def _uprights(workload: Workload, best_ms: float, x: Scale, y: Scale) -> Iterato
         yield Label(beside, top + 4, fit(text, 200, 11), role, 11, anchor, bold=True)
 
 
-def progress(workload: Workload) -> Scene:
+def progress(workload: Summary) -> Scene:
     """Draw each trial in the order of measuring, and the best so far: it shows how fast the search was."""
     moments, unit = _moments(workload)
     times = [trial.metrics.median_ms for _, trial in moments if trial.metrics]
-    reference = [workload.reference.median_ms] if workload.reference else []
+    reference = [workload.reference.metrics.median_ms] if workload.reference else []
     x = Scale(0, max([1e-3, *(at for at, _ in moments)]) * 1.02, LEFT, WIDTH - 6)
     y = spanning([*times, *reference], HEIGHT, 38 if workload.failed else 24, log=True)
     marks: list[Mark] = list(axes(x, y, unit, "median time, ms"))
     if workload.reference:
-        level = y(workload.reference.median_ms)
+        level = y(workload.reference.metrics.median_ms)
         marks.append(Path(((x.start, level), (x.end, level)), "reference", 1.5, dashed=True))
-        name = fit(workload.reference_name, 160, 11)
+        name = fit(workload.reference.name, 160, 11)
         marks.append(Label(x.end, level - 5, name, "reference", 11, "end", bold=True))
     marks.extend(_trials(moments, x, y))
     marks.extend(_best_so_far(moments, x, y))
@@ -90,7 +91,7 @@ def progress(workload: Workload) -> Scene:
     return Scene(WIDTH, HEIGHT + 36, "Progress of the search", tuple(marks))
 
 
-def _moments(workload: Workload) -> tuple[list[tuple[float, Trial]], str]:
+def _moments(workload: Summary) -> tuple[list[tuple[float, Trial]], str]:
     """Return (when, trial) in the order of the search, and the unit of `when`.
 
     It is seconds since this search began, if its trials have a start time. If they have none, or if all
@@ -141,7 +142,7 @@ def _best_so_far(moments: list[tuple[float, Trial]], x: Scale, y: Scale) -> Iter
     yield from found
 
 
-def failures(workload: Workload) -> Scene:
+def failures(workload: Summary) -> Scene:
     """Draw how many trials ended in each status except ok."""
     counts = [(status, count) for status, count in statuses(workload.trials) if status is not Status.OK]
     left, pitch = 128.0, 24.0

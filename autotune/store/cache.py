@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -184,33 +183,10 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a `perf_metrics.json`.
-
-    A change of the form raises SCHEMA and brings a function that turns the previous form into the new one,
-    called here until the document is of this schema; so every older cache stays readable, and a newer one is
-    refused.
-
-    Raises:
-        DataError: it is not one, or a newer version wrote it.
-        CacheError: it cannot be read.
-    """
-    try:
-        document = json.loads(_read(path))
-    except (ValueError, RecursionError) as fault:
-        raise DataError(f"{path}: not JSON: {fault}; run the tuner again to write it anew") from None
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(schema, int) or not isinstance(document.get("trials"), list):
-        raise DataError(f"{path}: not a summary of this program: it has no schema or no trials")
-    if schema > SCHEMA:
-        raise DataError(f"{path}: schema {schema} is newer than {SCHEMA}; update autotune to read it")
-    return dict(document)
-
-
-def _read(path: Path, limit_bytes: int | None = None) -> bytes:
+def _read(path: Path, limit_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(-1 if limit_bytes is None else limit_bytes + 1)
+            return file.read(limit_bytes + 1)
     except OSError as fault:
         raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
 

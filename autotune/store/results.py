@@ -1,13 +1,11 @@
-"""Results: what a search found, in the order that counts, and the `perf_metrics.json` that tells others."""
+"""Results: what a search found, best first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autotune.model.errors import DataError
 from autotune.model.trial import Metrics, Reference, Status, Trial
 
 
@@ -115,18 +113,6 @@ def rank(trial: Trial) -> tuple[int, float]:
     if trial.confirmed is not None:
         return 0, trial.confirmed.median_ms
     return (1, trial.metrics.median_ms) if trial.metrics is not None else (2, 0.0)
-
-
-def read_trials(document: Mapping[str, Any], where: Path) -> list[Trial]:
-    """Return the trials of a summary, in its order.
-
-    Raises:
-        DataError: an entry is not a trial.
-    """
-    try:
-        return [Trial.from_dict(entry) for entry in document["trials"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise DataError(f"{where}: a trial that is not one of this program: {fault!r}") from None
 
 
 def backend_of(trial: Trial, first: str) -> str:

@@ -1,82 +1,177 @@
-"""Summary: `perf_metrics.json`, what one workload's journals say in the form that others read."""
+"""Summary: `perf_metrics.json`, all that is known of one workload; its only reader and its only writer."""
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
-import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autotune.machine.cpu import Roofline
-from autotune.model.trial import Trial
-from autotune.model.version import __version__
-from autotune.model.workload import Workload
+from autotune.model.errors import CacheError, DataError
+from autotune.model.kernel import Specs, TensorSpec
+from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.workload import spec_dict
 from autotune.store import cache
-from autotune.store.ledger import Ledger
-from autotune.store.results import ranking
+from autotune.store.results import speedup
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_ATTEMPTS = 10
+_LIMIT = 1e18  # a figure above it, or below its inverse, is wrong, and arithmetic on it could overflow
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 
 
-def write(
-    work: Workload,
-    ledger: Ledger,
-    trials: Iterable[Trial],
-    search: Mapping[str, Any],
-    roofline: Roofline | None,
-) -> None:
-    """Write a workload's summary: this search's trials, and what else is known of the workload.
+@dataclass(frozen=True)
+class Work:
+    """What one call of the kernel does.
 
-    Two tuners may end at the same time. Each records its trials before it reads the journals and reads them
-    again after it has written: whichever writes last has seen the records of both.
+    Args:
+        flops: floating-point operations.
+        bytes: bytes that it must read and write at the least.
+        reduction_length: terms that are summed into one element of the output.
+    """
+
+    flops: float
+    bytes: float
+    reduction_length: int = 1
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the configs were searched.
+
+    Args:
+        strategy: name of the strategy.
+        seed: of its random numbers.
+        space_size: configs in the space; None if they were too many to count.
+        budget_trials: configs that it was allowed; None without a limit.
+        budget_s: seconds that it was allowed; None without a limit.
+        elapsed_s: seconds that it took.
+    """
+
+    strategy: str
+    seed: int
+    space_size: int | None
+    budget_trials: int | None = None
+    budget_s: float | None = None
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that is known of one workload.
+
+    Args:
+        folder: the workload's folder in the cache.
+        kernel: the kernel's name.
+        shapes: the name of its shapes.
+        backend: the backend of the latest run.
+        inputs: specs of the inputs; empty in an imported summary.
+        outputs: specs of the outputs; empty in an imported summary.
+        work: what one call does.
+        environment: host, CPU, compiler, versions: name -> JSON value.
+        roofline: the measured limits of the machine; None if they are unknown.
+        timing: how configs were timed: name -> JSON value.
+        search: how they were searched.
+        reference: what the kernel is compared with; None if it has no reference.
+        best_path: path of the trial to use; None if no config ended ok.
+        tie_paths: paths of the trials that are as fast within the error of measurement.
+        trials: best first, failures last.
+    """
+
+    folder: Path
+    kernel: str
+    shapes: str
+    backend: str
+    inputs: Specs
+    outputs: Specs
+    work: Work
+    environment: Mapping[str, object]
+    roofline: Roofline | None
+    timing: Mapping[str, object]
+    search: Search
+    reference: Reference | None
+    best_path: str | None
+    tie_paths: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+    @functools.cached_property
+    def best(self) -> Trial | None:
+        """The trial to use; None if no config ended ok."""
+        return next((trial for trial in self.trials if trial.path == self.best_path), None)
+
+    @functools.cached_property
+    def ties(self) -> tuple[Trial, ...]:
+        """The trials that are as fast as the best within the error of measurement."""
+        by_path = {trial.path: trial for trial in self.trials}
+        return tuple(by_path[path] for path in self.tie_paths)
+
+    @property
+    def measured(self) -> tuple[Trial, ...]:
+        """The trials that ended ok, best first."""
+        return tuple(trial for trial in self.trials if trial.status is Status.OK)
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """The trials that did not end ok."""
+        return tuple(trial for trial in self.trials if trial.status is not Status.OK)
+
+    @property
+    def best_reading(self) -> Metrics | None:
+        """The best trial's reading that counts."""
+        return self.best.best_reading if self.best else None
+
+    @property
+    def reference_reading(self) -> Metrics | None:
+        """The reference's reading; None if there is no reference."""
+        return self.reference.metrics if self.reference else None
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than the reference the best is; None if the readings cannot say."""
+        if self.best_reading is None or self.reference_reading is None:
+            return None
+        return speedup(self.reference_reading, self.best_reading)
+
+
+def write(summary: Summary, state: str = "") -> None:
+    """Write a summary into its folder, whole or not at all.
+
+    Args:
+        summary: what to write.
+        state: a digest of the records that it was made of; `is_current` compares it.
 
     Raises:
         CacheError: it could not be written; the old one stands.
     """
-    path = ledger.folder / cache.METRICS
-    ours = {trial.path: trial for trial in trials}
-    for _attempt in range(_ATTEMPTS):
-        seen = ledger.refresh()
-        state = ledger.state()
-        if _tells(path, state) and all(trial.identity in ledger.known.trials for trial in ours.values()):
-            cache.note_outputs(path)  # this run's result all the same
-            return
-        others = {trial.path: trial for trial in ledger.known.of_other_backends(work.backend)}
-        ranked = ranking({**others, **ledger.recalled, **ours}.values(), ledger.known.source_bytes)
-        reference = ledger.known.references.get(work.digest)
-        head = {
-            "schema": cache.SCHEMA,
-            "state": state,
-            "kernel": work.kernel.name,
-            "shapes": ledger.folder.name,
-            "backend": work.backend,
-            "inputs": work.context["inputs"],
-            "outputs": work.context["outputs"],
-            "work": work.context["work"],
-            "environment": environment(work),
-            "roofline": roofline and asdict(roofline),
-            "timing": work.context["timing"],
-            "search": search,
-            "reference": reference and reference.to_dict(),
-            "best": ranked.best and ranked.best.path,
-            "ties": [trial.path for trial in ranked.ties],
-        }
-        cache.write_file(path, _text(head, ranked.trials))
-        if ledger.stamp() == seen:
-            return
+    head = {
+        "schema": cache.SCHEMA,
+        "state": state,
+        "kernel": summary.kernel,
+        "shapes": summary.shapes,
+        "backend": summary.backend,
+        "inputs": [spec_dict(spec) for spec in summary.inputs],
+        "outputs": [spec_dict(spec) for spec in summary.outputs],
+        "work": asdict(summary.work),
+        "environment": summary.environment,
+        "roofline": summary.roofline and asdict(summary.roofline),
+        "timing": summary.timing,
+        "search": asdict(summary.search),
+        "reference": summary.reference and summary.reference.to_dict(),
+        "best": summary.best_path,
+        "ties": summary.tie_paths,
+    }
+    cache.write_file(summary.folder / cache.METRICS, _text(head, summary.trials))
 
 
-def _tells(path: Path, state: str) -> bool:
-    """Whether the summary is whole and of this state, by its first and last lines."""
-    begin, end = _text({"schema": cache.SCHEMA, "state": state}, []).split(b' "trials": [\n')
+def is_current(folder: Path, state: str) -> bool:
+    """Return whether a folder's summary is whole and of this state, by its first and last lines."""
+    begin, end = _text({"schema": cache.SCHEMA, "state": state}, ()).split(b' "trials": [\n')
     try:
-        with path.open("rb") as file:
+        with (folder / cache.METRICS).open("rb") as file:
             begins = file.read(len(begin)) == begin
             file.seek(-len(end), os.SEEK_END)
             return begins and file.read() == end
@@ -84,21 +179,127 @@ def _tells(path: Path, state: str) -> bool:
         return False
 
 
-def environment(work: Workload) -> dict[str, Any]:
-    """Return what machine and what versions the figures are of."""
-    return {
-        "host": platform.node(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "autotune": __version__,
-        **work.context["fingerprint"],
-    }
-
-
-def _text(head: Mapping[str, Any], trials: Iterable[Trial]) -> bytes:
+def _text(head: Mapping[str, object], trials: tuple[Trial, ...]) -> bytes:
     """Lay out the head's fields one below the other, then one trial a line."""
     fields = "".join(f" {json.dumps(name)}: {_encode(value)},\n" for name, value in head.items())
     lines = ",\n".join(f"  {_encode(trial.to_dict())}" for trial in trials)
     return f'{{\n{fields} "trials": [\n{lines}\n ]\n}}\n'.encode()
+
+
+def read(path: Path) -> Summary:
+    """Read one summary, from whatever machine it came.
+
+    A change of the format raises SCHEMA and brings a function that turns the previous format into the new
+    one, called here until the document is of this schema. So every older cache stays readable.
+
+    Raises:
+        DataError: not JSON, of a newer schema, or a field that is missing or of the wrong type.
+        CacheError: it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}; run the tuner again to write it anew") from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int) or not isinstance(document.get("trials"), list):
+        raise DataError(f"{path}: not a summary of this program: it has no schema or no trials")
+    if schema > cache.SCHEMA:
+        raise DataError(f"{path}: schema {schema} is newer than {cache.SCHEMA}; update autotune to read it")
+    try:
+        return _summary(path.parent, document)
+    except _MALFORMED as error:
+        reason = f"no {error} there" if isinstance(error, KeyError) else str(error)
+        shown = reason if reason.isprintable() else ascii(reason)[1:-1]
+        raise DataError(f"{path}: {shown}; fetch it again, or tune again to replace it") from error
+
+
+def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
+    trials = tuple(map(_trial, plain["trials"]))
+    measured = {trial.path: trial.path for trial in trials if trial.metrics}
+    best = measured[plain["best"]] if measured else None
+    reference, roofline = plain["reference"], plain["roofline"]
+    return Summary(
+        folder=folder,
+        kernel=_string(plain["kernel"]),
+        shapes=_string(plain["shapes"]),
+        backend=_string(plain["backend"]),
+        inputs=tuple(map(TensorSpec.from_json, plain["inputs"])),
+        outputs=tuple(map(TensorSpec.from_json, plain["outputs"])),
+        work=_work(plain["work"]),
+        environment=dict(plain["environment"].items()),
+        roofline=Roofline(_positive(roofline["peak_gflops"]), _positive(roofline["bandwidth_gbytes_per_s"]))
+        if roofline
+        else None,
+        timing=dict(plain["timing"].items()),
+        search=_search(plain["search"]),
+        reference=Reference(_string(reference["name"]), _metrics(Metrics(**reference["metrics"])))
+        if reference
+        else None,
+        best_path=best,
+        tie_paths=tuple(measured[path] for path in plain["ties"] if path != best),
+        trials=trials,
+    )
+
+
+def _work(plain: Mapping[str, Any]) -> Work:
+    flops, bytes_moved = (max(0.0, _number(plain[name])) for name in ("flops", "bytes"))
+    return Work(flops, bytes_moved, int(_number(plain.get("reduction_length", 1))))
+
+
+def _search(plain: Mapping[str, Any]) -> Search:
+    limits = {name: plain.get(name) for name in ("space_size", "budget_trials", "budget_s")}
+    for limit in limits.values():
+        _number(limit or 0)
+    seed, elapsed_s = int(_number(plain["seed"])), _number(plain["elapsed_s"])
+    return Search(_string(plain["strategy"]), seed, elapsed_s=elapsed_s, **limits)
+
+
+def _trial(entry: Mapping[str, Any]) -> Trial:
+    trial = Trial.from_dict(entry)
+    for text in (trial.identity, trial.path, trial.message, trial.started_at, *trial.config):
+        _string(text)
+    for value in trial.config.values():
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"expected a parameter's value, found {value!r:.60}")
+    for number in (trial.order, trial.compile_s or 0.0, *trial.samples_ms):
+        _number(number)
+    for reading in (trial.metrics, trial.confirmed):
+        if reading:
+            _metrics(reading)
+    if (trial.status is Status.OK) != (trial.metrics is not None):
+        raise ValueError(
+            f"the trial {trial.path!r:.60} is {trial.status.value}, which its metrics contradict"
+        )
+    return trial
+
+
+def _metrics(metrics: Metrics) -> Metrics:
+    for name, value in vars(metrics).items():
+        if name.endswith("_ms"):
+            _positive(value)
+        elif (value is not None or name not in {"roofline_fraction", "mfu"}) and _number(value) < 0:
+            raise ValueError(f"{name} is {value!r:.60}, below zero")
+    return metrics
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {value!r:.60}")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"expected a finite number, found {value!r:.60}")
+    if abs(value) > _LIMIT:
+        raise ValueError(f"expected a number below {_LIMIT:g}, found {value!r:.60}")
+    return value
+
+
+def _positive(value: object) -> float:
+    number = _number(value)
+    if number < 1 / _LIMIT:
+        raise ValueError(f"expected a number above zero, found {number!r:.60}")
+    return number

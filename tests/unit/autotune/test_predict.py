@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +15,10 @@ from autotune.model.kernel import Specs
 from autotune.model.space import Config, Value
 from autotune.model.statistics import metrics
 from autotune.model.trial import Status, Trial
-from autotune.model.workload import config_label, spec_dict, workload_label
+from autotune.model.workload import config_label, workload_label
 from autotune.predict import Choice, best_config
-from autotune.store import cache
+from autotune.store import cache, summary
+from autotune.store.summary import Search, Summary, Work
 
 
 def space(specs: Specs) -> SearchSpace:
@@ -67,16 +67,26 @@ def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
     trials.sort(key=lambda trial: milliseconds(extent, trial.config))
     failed: dict[str, Value] = {"block": 16, "order": "failed"}
     trials.append(Trial(failed, Status.CRASH, "", config_label(failed), len(trials), "it crashed"))
-    document: dict[str, Any] = {
-        "schema": cache.SCHEMA,
-        "backend": "c",
-        "inputs": [spec_dict(spec) for spec in specs],
-        "best": trials[0].path,
-        "trials": [trial.to_dict() for trial in trials],
-    }
     folder = root / KERNEL.name / workload_label(specs)
     folder.mkdir(parents=True)
-    (folder / cache.METRICS).write_text(json.dumps(document))
+    written = Summary(
+        folder=folder,
+        kernel=KERNEL.name,
+        shapes=folder.name,
+        backend="c",
+        inputs=specs,
+        outputs=(),
+        work=Work(0, 0),
+        environment={},
+        roofline=None,
+        timing={},
+        search=Search("exhaustive", 0, len(trials)),
+        reference=None,
+        best_path=trials[0].path,
+        tie_paths=(),
+        trials=tuple(trials),
+    )
+    summary.write(written)
 
 
 def test_shapes_that_were_tuned_get_their_own_best(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from autotune.model.trial import Status
 from autotune.report.comparison import comparison_page
 from autotune.report.page import page
 from autotune.report.palette import ROLES
-from autotune.report.records import LOG_TAIL_BYTES, load, log_tail
+from autotune.report.records import LOG_TAIL_BYTES, load, log_tail, machine
 from autotune.report.terminal import print_workloads
 from autotune.report.visible import encodable, visible
 
@@ -70,7 +70,7 @@ def test_a_workload_is_read_as_the_tuner_wrote_it(root: Path) -> None:
     assert workload.trials[0] == workload.best
     assert (workload.trials[1],) == workload.ties
     assert workload.speedup == pytest.approx(1.31)
-    assert "trn1-dev · AMD EPYC 7R13 · cc (Debian) 12.2.0" == workload.host
+    assert "trn1-dev · AMD EPYC 7R13 · cc (Debian) 12.2.0" == machine(workload)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_workload_is_read_as_the_tuner_wrote_it(root: Path) -> None:
         (("trials", 0, "metrics", "median_ms"), float("nan"), "expected a finite number, found nan"),
         (("trials", 0, "metrics", "median_ms"), 0, "expected a number above zero, found 0"),
         (("trials", 0, "metrics", "gflops"), -1, "gflops is -1, below zero"),
-        (("trials", 0, "metrics", "median_ms"), 1e300, "expected a number of this world, found 1e+300"),
+        (("trials", 0, "metrics", "median_ms"), 1e300, "expected a number below 1e+18, found 1e+300"),
         (("trials", 0, "status"), "sunny", "'sunny' is not a valid Status"),
         (("trials", 0, "config"), {"block": [1]}, "expected a parameter's value, found [1]"),
         (("best",), "elsewhere", "no 'elsewhere' there"),
