@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 
 from threadpoolctl import ThreadpoolController
@@ -16,17 +16,50 @@ from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Workload
 from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
-from autotune.store.ledger import Ledger
 from autotune.store.results import median_ms
 
 FINALISTS = 4
+PASSES = 2
 TURNS = 6  # the fewest whose extremes bound a median with 95 % confidence: 1 - 2 / 2**6 is 97 %
 MOST_TURNS = 16
 _STEADY = 0.03  # of the median: an interval that is narrower needs no more turns
-_PASSES = 2
 
 Gauge = Callable[[Sequence[float]], Metrics]
 """Milliseconds of each repeat -> metrics."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A finalist that failed when it was measured again.
+
+    Args:
+        trial: the trial as it ended now.
+        source: the candidate's source.
+        compilation: the compiler's command, version and messages.
+        execution: what the candidate printed.
+    """
+
+    trial: Trial
+    source: str
+    compilation: str
+    execution: str
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The finalists measured together.
+
+    Args:
+        readings: path -> reading, of the finalists that ended ok.
+        failures: the other finalists.
+        reference: the reference at its best; None if the kernel has none, or if it failed.
+        note: why the reference failed; empty if it did not.
+    """
+
+    readings: Mapping[str, Metrics]
+    failures: tuple[Failure, ...]
+    reference: Reference | None
+    note: str = ""
 
 
 def finalists(trials: Iterable[Trial]) -> list[Trial]:
@@ -36,61 +69,41 @@ def finalists(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def confirm(
-    work: Workload,
-    ledger: Ledger,
-    trials: dict[str, Trial],
-    open_workers: Callable[[], Workers],
-    timing: Timing,
-    gauge: Gauge,
-) -> list[str]:
-    """Measure the finalists again until the best few are ones that were measured together.
+    work: Workload, chosen: Sequence[Trial], workers: Workers, timing: Timing, gauge: Gauge
+) -> Confirmation:
+    """Measure finalists again, in turns with the reference.
 
-    Where a confirmed finalist turns out slower than its first reading said, others come up to the best few,
-    and are measured with them in a second pass. The reference takes its turns among them, with one BLAS
-    thread and with all: so the ratio is not of two different moments, nor to a reference set up badly.
+    The reference runs with one BLAS thread and with all. So the ratio is not of two different moments, nor to
+    a reference with the wrong number of threads.
 
     Args:
         work: the workload.
-        ledger: where the readings are recorded.
-        trials: path -> trial; changed in place: finalists get their confirmed reading, or how they failed.
-        open_workers: called only where something is to be measured.
+        chosen: the finalists.
+        workers: compile and run them.
         timing: its `max_s` is for all turns of a finalist together.
         gauge: makes metrics of samples.
-
-    Returns:
-        What a user should hear: that the reference failed.
     """
-    notes: list[str] = []
-    for _pass in range(_PASSES):
-        chosen = finalists(trials.values())
-        if not chosen or any({trial.identity for trial in chosen} <= each for each in ledger.known.rounds):
-            break
-        jobs = [work.job(trial.config) for trial in chosen]
-        workers = open_workers()
-        built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
-        ways = ways_of_reference(work.kernel)
-        turn = replace(timing, max_s=timing.max_s / TURNS)
-        runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
-        references = [functools.partial(workers.reference, count, turn) for count in ways]
-        outcomes = take_turns(runs, references, workers.place_anew, timing.max_s)
-        readings = {}
-        for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
-            if turns[-1].status is Status.OK:
-                readings[trial.identity] = reading = _pooled(turns, gauge)
-                trials[trial.path] = replace(trial, confirmed=reading)
-            else:
-                trials[trial.path] = fallen = _fallen(trial, turns[-1])
-                ledger.record_trial(fallen, job.source, compiled.log, turns[-1].log)
-        ledger.record_confirmation(readings)
-        reference = dict(zip(ways, outcomes[len(built) :], strict=True))
-        if faster := faster_reference(work.kernel.reference_name, reference, gauge):
-            ledger.record_reference(faster)
-        notes = [
-            f"the reference ended with {turns[-1].status.value}: {turns[-1].message}"
-            for turns in list(reference.values())[:1]
-            if not faster
-        ]
-    return notes
+    jobs = [work.job(trial.config) for trial in chosen]
+    built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
+    ways = ways_of_reference(work.kernel)
+    turn = replace(timing, max_s=timing.max_s / TURNS)
+    runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
+    references = [functools.partial(workers.reference, count, turn) for count in ways]
+    outcomes = take_turns(runs, references, workers.place_anew, timing.max_s)
+    readings, failures = {}, []
+    for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
+        if turns[-1].status is Status.OK:
+            readings[trial.path] = _pooled(turns, gauge)
+        else:
+            failures.append(Failure(_failed(trial, turns[-1]), job.source, compiled.log, turns[-1].log))
+    reference = dict(zip(ways, outcomes[len(built) :], strict=True))
+    best = faster_reference(work.kernel.reference_name, reference, gauge)
+    note = "" if best or not ways else _why_failed(reference[ways[0]][-1])
+    return Confirmation(readings, tuple(failures), best, note)
+
+
+def _why_failed(reference: RunOutcome) -> str:
+    return f"the reference ended with {reference.status.value}: {reference.message}"
 
 
 def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
@@ -170,6 +183,6 @@ def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:
     )
 
 
-def _fallen(trial: Trial, last: RunOutcome) -> Trial:
+def _failed(trial: Trial, last: RunOutcome) -> Trial:
     message = f"when measured again: {last.message}"
     return replace(trial, status=last.status, message=message, metrics=None, confirmed=None, samples_ms=())

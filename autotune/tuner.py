@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from autotune import backends, search
 from autotune.backends import Backend
-from autotune.confirm import confirm
+from autotune.confirm import PASSES, confirm, finalists
 from autotune.machine.cpu import roofline
 from autotune.model.budget import Budget
 from autotune.model.errors import UsageError
@@ -160,7 +160,7 @@ def _summarized(run: _Search, strategy: Strategy, budget: Budget, started: float
             budget_s=budget.seconds,
             elapsed_s=round(time.monotonic() - started, 3),
         )
-        publish(run.work, run.ledger, run.trials.values(), about, run.roofline)
+        publish(run.work, run.ledger, about, run.roofline)
 
     try:
         yield
@@ -194,7 +194,7 @@ def _checked(kernel: Kernel, specs: Specs, space: SearchSpace | None) -> SearchS
 
 
 class _Search:
-    """One search under way: the trials so far, and the history that the strategy sees."""
+    """One search under way. The ledger holds its trials; the history is the strategy's view of them."""
 
     def __init__(
         self,
@@ -206,12 +206,12 @@ class _Search:
     ) -> None:
         self.work = work
         self.ledger = ledger
-        self.trials: dict[str, Trial] = {}
         self.space_size = space_size
         self.roofline = roofline(self.work.outputs[0].dtype)
         self._space = space
         self._hear = hear
         self._measured = 0
+        self._paths: dict[str, None] = {}  # of the trials in the space, in order
         self._history: list[Observation] = []
         self._exact = functools.partial(
             metrics,
@@ -221,12 +221,17 @@ class _Search:
             bandwidth_gbytes_per_s=self.roofline.bandwidth_gbytes_per_s if self.roofline else None,
         )
         values = [(name, set(values)) for name, values in space.parameters.items()]
-        for trial in ledger.recalled.values():
+        for trial in [*ledger.trials.values()]:
             config = trial.config
             inside = len(config) == len(values) and all(config.get(name) in known for name, known in values)
             if inside and (not space.constraints or config in space):
                 self._history.append(Observation(trial.config, _cost(trial)))
                 self._conclude(trial)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials of the space so far."""
+        return [self.ledger.trials[path] for path in self._paths]
 
     def search(
         self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
@@ -258,7 +263,9 @@ class _Search:
             message = f"the generator: {fault!r}"
             identity, path = self.work.identity(config, ""), self.work.path(config)
             self._history.append(Observation(config, None))
-            self._conclude(Trial(dict(config), status, identity, path, place, message))
+            trial = Trial(dict(config), status, identity, path, place, message)
+            self.ledger.hold(trial)
+            self._conclude(trial)
             return None
         self._history.append(Observation(config, None, pending=True))
         return place, job
@@ -296,19 +303,39 @@ class _Search:
         return Metrics(**short)
 
     def _conclude(self, trial: Trial) -> None:
-        self.trials[trial.path] = trial
+        self._paths[trial.path] = None
         self._hear(trial)
 
     def confirm(self, open_workers: Callable[[], Workers], timing: Timing) -> list[str]:
-        """Measure the finalists again where anything was measured, or none was confirmed yet."""
-        confirmed = any(trial.confirmed for trial in self.trials.values())
-        if confirmed and not self._measured:
-            return []
-        return confirm(self.work, self.ledger, self.trials, open_workers, timing, self._gauge)
+        """Measure the finalists again, if anything was measured or none is confirmed yet.
+
+        A finalist may turn out slower than its first reading. Others then come up to the best few, and are
+        measured with them in a second pass.
+
+        Returns:
+            What the user should know: why the reference failed.
+        """
+        notes: list[str] = []
+        if any(trial.confirmed for trial in self.trials) and not self._measured:
+            return notes
+        for _pass in range(PASSES):
+            chosen = finalists(self.trials)
+            if not chosen or self.ledger.known.confirmed_together({trial.identity for trial in chosen}):
+                break
+            found = confirm(self.work, chosen, open_workers(), timing, self._gauge)
+            for failure in found.failures:
+                self.ledger.record_trial(
+                    failure.trial, failure.source, failure.compilation, failure.execution
+                )
+            self.ledger.record_confirmation(found.readings)
+            if found.reference:
+                self.ledger.record_reference(found.reference)
+            notes = [found.note] if found.note else []
+        return notes
 
     def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
         """Return what was found, in order."""
-        ranked = ranking(self.trials.values(), self.ledger.known.source_bytes)
+        ranked = ranking(self.trials, self.ledger.known.source_bytes)
         return Results(
             kernel=self.work.kernel.name,
             shapes=self.ledger.folder.name,

@@ -196,10 +196,10 @@ def fill_ours(configs: int, folder: Path) -> None:
     decides = {"fingerprint": BACKEND.fingerprint(), "timing": TIMING.to_dict()}
     work = workload(kernel(configs), INPUTS, "c", decides)
     ledger = Ledger(folder, work, Limits())
-    known = list(ledger.recalled.values())
+    known = list(ledger.trials.values())
     for number, config in enumerate(SearchSpace(parameters(configs))):
         job = work.job(config)
-        if job.path not in ledger.recalled:
+        if job.path not in ledger.trials:
             like = replace(known[number % len(known)], confirmed=None, config=job.config)
             trial = replace(like, identity=job.identity, path=job.path, order=number)
             ledger.record_trial(trial, job.source, "", "")

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class Known:
         """Return the trial of a record, with its confirmed reading."""
         trial = record["trial"]
         return Trial.from_dict(trial, order=-1, confirmed=self.confirmed.get(trial["identity"]))
+
+    def confirmed_together(self, identities: set[str]) -> bool:
+        """Return whether these were measured in one round, which makes their readings comparable."""
+        return any(identities <= each for each in self.rounds)
 
     def source_bytes(self, identity: str) -> int:
         """Return the length of a source; 0 where no source was made."""
@@ -135,8 +139,9 @@ class Ledger:
 
     Attributes:
         folder: the workload's folder.
-        known: what the journals said when they were last read, and what was recorded since.
-        recalled: path -> trial that holds now, since all that decides it is as it was.
+        known: what the journals held when they were last read, and what was recorded since.
+        trials: path -> trial that holds now: of this run, or of an earlier one if all that decides it is as
+            it was. Its only home while the tuner runs.
     """
 
     def __init__(self, root: Path, workload: Workload, limits: Limits) -> None:
@@ -148,12 +153,15 @@ class Ledger:
         self._writer = cache.journal_writer(self._index)
         self._recorder = Recorder()
         self._introduced = False
+        self.trials: dict[str, Trial] = {}
+        self._own: set[str] = set()
         self._read()
 
     def _read(self) -> None:
         self._seen = self.stamp()
         self.known = merge(journal.read_all(self._index), self.folder.name)
-        self.recalled, self._stale = self._recall()
+        recalled, self._stale = self._recall()
+        self.trials = {**recalled, **{path: self.trials[path] for path in self._own}}
 
     def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
         """Sort the records of this backend into those that hold now, and those that do not."""
@@ -225,11 +233,19 @@ class Ledger:
         self._recorder.submit(lambda: cache.write_trial(folder, result, compilation, execution))
         limits = {"limits": asdict(self._limits)} if trial.status.transient else {}
         self._append({"record": "trial", "source_bytes": len(source), **limits, "trial": plain})
+        self.hold(trial)
+
+    def hold(self, trial: Trial) -> None:
+        """Take a trial of this run; alone, it is for one without a source, of which nothing is recorded."""
+        self._own.add(trial.path)
+        self.trials[trial.path] = trial
 
     def record_confirmation(self, readings: Mapping[str, Metrics]) -> None:
-        """Record the readings of finalists that were measured together, by identity."""
-        plain = {identity: dict(vars(metrics)) for identity, metrics in readings.items()}
+        """Record the readings of finalists that were measured together: path -> reading."""
+        plain = {self.trials[path].identity: dict(vars(reading)) for path, reading in readings.items()}
         self._append({"record": "confirmation", "readings": plain})
+        for path, reading in readings.items():
+            self.hold(replace(self.trials[path], confirmed=reading))
 
     def record_reference(self, reference: Reference) -> None:
         """Record the reference's reading."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
 
 import numpy as np
 
 from autotune.machine.cpu import Roofline
-from autotune.model.trial import Trial
 from autotune.model.version import __version__
 from autotune.model.workload import Workload
 from autotune.store import cache, summary
@@ -20,10 +18,8 @@ from autotune.store.summary import Search, Summary, Work
 _ATTEMPTS = 10
 
 
-def publish(
-    work: Workload, ledger: Ledger, trials: Iterable[Trial], search: Search, roofline: Roofline | None
-) -> None:
-    """Write a workload's summary: this search's trials, and what else is known of the workload.
+def publish(work: Workload, ledger: Ledger, search: Search, roofline: Roofline | None) -> None:
+    """Write a workload's summary: all its trials that hold, and those of the other backends.
 
     Two tuners may end at the same time. Each records its trials before it reads the journals and reads them
     again after it has written: whichever writes last has seen the records of both.
@@ -31,24 +27,21 @@ def publish(
     Raises:
         CacheError: it could not be written; the old one stands.
     """
-    ours = {trial.path: trial for trial in trials}
     for _attempt in range(_ATTEMPTS):
         seen = ledger.refresh()
         state = ledger.state()
-        known = all(trial.identity in ledger.known.trials for trial in ours.values())
+        known = all(trial.identity in ledger.known.trials for trial in ledger.trials.values())
         if known and summary.is_current(ledger.folder, state):
             cache.note_outputs(ledger.folder / cache.METRICS)  # it is this run's result all the same
             return
-        summary.write(_summary(work, ledger, ours, search, roofline), state)
+        summary.write(_summary(work, ledger, search, roofline), state)
         if ledger.stamp() == seen:
             return
 
 
-def _summary(
-    work: Workload, ledger: Ledger, ours: dict[str, Trial], search: Search, roofline: Roofline | None
-) -> Summary:
+def _summary(work: Workload, ledger: Ledger, search: Search, roofline: Roofline | None) -> Summary:
     others = {trial.path: trial for trial in ledger.known.of_other_backends(work.backend)}
-    ranked = ranking({**others, **ledger.recalled, **ours}.values(), ledger.known.source_bytes)
+    ranked = ranking({**others, **ledger.trials}.values(), ledger.known.source_bytes)
     return Summary(
         folder=ledger.folder,
         kernel=work.kernel.name,
