@@ -1,4 +1,4 @@
-"""What the example scripts share: their flags, and the way from workloads to a printed table."""
+"""What the example scripts share: their flags, and the way from cases to a printed table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autotune.tuner import tune
 
 
 @dataclass(frozen=True)
-class Workload:
+class Case:
     """One kernel on one set of tensors.
 
     Args:
@@ -66,24 +66,24 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(flags: argparse.Namespace, workloads: Sequence[Workload]) -> int:
-    """Tune every workload, print the table of the best configs, return the exit code.
+def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
+    """Tune every case, print the table of the best configs, return the exit code.
 
-    0 where every workload has a best config, 1 where one has none, else the code of the printed error.
+    0 if every case has a best config, 1 if one has none, else the code of the printed error.
     """
     budget = Budget(trials=flags.budget or None)
     try:
         results = [
             tune(
-                workload.kernel,
-                workload.inputs,
-                space=workload.spaces.get(flags.backend),
+                case.kernel,
+                case.inputs,
+                space=case.spaces.get(flags.backend),
                 backend=flags.backend,
                 budget=budget,
                 cache_dir=flags.cache_dir,
                 live=report.Live,
             )
-            for workload in workloads
+            for case in cases
         ]
         report.print_table([report.load(result.folder / METRICS) for result in results])
         for result in results:

@@ -13,12 +13,12 @@ SHAPES = ((128, 512, 128), (129, 512, 128), (1024, 1024, 1024))
 MODES = {"lhs_rhs": ("lhs_rhs",), "lhsT_rhs": ("lhsT_rhs",), "both": ("lhs_rhs", "lhsT_rhs")}
 
 
-def workload(mode: str, shape: tuple[int, int, int], dtype: str) -> script.Workload:
+def case(mode: str, shape: tuple[int, int, int], dtype: str) -> script.Case:
     """Return one product to tune."""
     transposed = mode == "lhsT_rhs"
     inputs = gemm.inputs(*shape, lhs_transposed=transposed, dtype=dtype)
     spaces = {"numpy": gemm.numpy_space(inputs.specs, lhs_transposed=transposed)}
-    return script.Workload(gemm.lhsT_rhs if transposed else gemm.lhs_rhs, inputs, spaces)
+    return script.Case(gemm.lhsT_rhs if transposed else gemm.lhs_rhs, inputs, spaces)
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     )
     flags = parser.parse_args()
     return script.main(
-        flags, [workload(mode, shape, flags.dtype) for mode in MODES[flags.mode] for shape in SHAPES]
+        flags, [case(mode, shape, flags.dtype) for mode in MODES[flags.mode] for shape in SHAPES]
     )
 
 

@@ -17,8 +17,7 @@ def main() -> int:
     inputs = [rmsnorm_linear.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
     spaces = [{"numpy": rmsnorm_linear.numpy_space(each.specs)} for each in inputs]
     workloads = [
-        script.Workload(rmsnorm_linear.kernel, each, space)
-        for each, space in zip(inputs, spaces, strict=True)
+        script.Case(rmsnorm_linear.kernel, each, space) for each, space in zip(inputs, spaces, strict=True)
     ]
     return script.main(flags, workloads)
 

@@ -17,10 +17,7 @@ def main() -> int:
     inputs = [softmax.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
     return script.main(
         flags,
-        [
-            script.Workload(softmax.kernel, each, {"numpy": softmax.numpy_space(each.specs)})
-            for each in inputs
-        ],
+        [script.Case(softmax.kernel, each, {"numpy": softmax.numpy_space(each.specs)}) for each in inputs],
     )
 
 

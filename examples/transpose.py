@@ -18,7 +18,7 @@ def main() -> int:
     return script.main(
         flags,
         [
-            script.Workload(transpose.kernel, each, {"numpy": transpose.numpy_space(each.specs)})
+            script.Case(transpose.kernel, each, {"numpy": transpose.numpy_space(each.specs)})
             for each in inputs
         ],
     )

@@ -101,8 +101,8 @@ class Backend(Protocol):
         ...
 
 
-def digest(*parts: str) -> str:
-    """Return 32 hex digits that identify these texts, in this order."""
+def object_name(*parts: str) -> str:
+    """Return the name of a compiled object: 32 hex digits that identify these texts, in this order."""
     state = hashlib.sha256()
     for part in parts:
         state.update(f"{len(part)}:".encode())

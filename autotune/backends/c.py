@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.backends._base import Artifact, Build, Program, digest
+from autotune.backends._base import Artifact, Build, Program, object_name
 from autotune.machine.cpu import accepts, built_program, compiler_version, cpu_name, find_compiler
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs
@@ -61,7 +61,7 @@ class CBackend:
         """
         if len(inputs) + len(outputs) > MAX_TENSORS:
             raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, got {len(inputs) + len(outputs)}")
-        key = digest(source, entry, *self.fingerprint().values())
+        key = object_name(source, entry, *self.fingerprint().values())
         target = str(folder / f"{key}.so")
         produces = f"{target}.{os.getpid()}.part"
         compiler = self._path()

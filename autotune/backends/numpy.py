@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.backends._base import Artifact, Build, Program, digest
+from autotune.backends._base import Artifact, Build, Program, object_name
 from autotune.machine.cpu import cpu_name
 from autotune.model.kernel import Specs, TensorSpec
 
@@ -44,7 +44,7 @@ class NumpyBackend:
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
         """Return how another interpreter checks a source's syntax and writes it to a file."""
-        key = digest(source, entry, *self.fingerprint().values())
+        key = object_name(source, entry, *self.fingerprint().values())
         target = str(folder / f"{key}.py")
         produces = f"{target}.{os.getpid()}.part"
         command = (sys.executable, "-I", "-S", "-c", _CHECK, produces)

@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--elements", type=int, default=65536, help="the length of x (%(default)s)")
     flags = parser.parse_args()
     inputs = Inputs((TensorSpec("x", (flags.elements,), flags.dtype),))
-    return script.main(flags, [script.Workload(KERNEL, inputs)])
+    return script.main(flags, [script.Case(KERNEL, inputs)])
 
 
 if __name__ == "__main__":
