@@ -1,4 +1,4 @@
-"""Finalists: the best few are measured again, in turns, since the least of many noisy readings is luck."""
+"""Confirm: measure the best few again, in turns, since the least of many noisy readings is luck."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _why_failed(reference: RunOutcome) -> str:
 
 
 def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
-    """Return with how many BLAS threads the reference is measured; 0 for as many as it takes by itself."""
+    """Return the numbers of BLAS threads that the reference is measured with; 0 for its own default."""
     if not kernel.reference:
         return ()
     cores = len(os.sched_getaffinity(0))
@@ -115,10 +115,10 @@ def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
 
 
 def faster_reference(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
-    """Return the reference at its best; where its threads make no difference its name is silent about them.
+    """Return the reference at its best; its name contains the threads only if they make a difference.
 
-    A user who wants a fast product sets the threads that serve it: small products lose time on more than
-    one, and on a busy machine lose it all, since the others spin until the last has had its turn.
+    A user who wants a fast product sets the best number of threads. Small products lose time on more than
+    one. On a busy machine they lose far more, since all threads spin until the last one has run.
     """
     readings = {
         count: _pooled(turns, gauge) for count, turns in ways.items() if turns[-1].status is Status.OK
@@ -127,8 +127,8 @@ def faster_reference(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge:
         return None
     count = min(readings, key=lambda count: readings[count].median_ms)
     best = readings.pop(count)
-    told = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
-    return Reference(f"{name}, {count} thread{'s' if count > 1 else ''}" if told else name, best)
+    differs = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
+    return Reference(f"{name}, {count} thread{'s' if count > 1 else ''}" if differs else name, best)
 
 
 def take_turns(
@@ -139,8 +139,8 @@ def take_turns(
 ) -> list[list[RunOutcome]]:
     """Run each once a turn, forwards and backwards, until the runs' medians are steady or their time is up.
 
-    Every turn has fresh processes and other pages of memory: so what comes by luck (where pages lie) and what
-    the machine does meanwhile falls on all alike, and is another luck in the next. Who fails has no further
+    Every turn has new processes and other pages of memory. So chance (the place of the pages) and the load of
+    the machine affect all programs alike, and change from turn to turn. A program that fails gets no further
     turn.
     """
     programs = [*runs, *references]
@@ -156,7 +156,7 @@ def take_turns(
 
 
 def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
-    """Whether more turns would say no more, or none can be had: it failed, or has had its time."""
+    """Return whether more turns are useless: the median is steady, it failed, or its time is up."""
     if turns[-1].status is not Status.OK or sum(sum(t.samples_ms) * t.calls for t in turns) >= max_s * 1e3:
         return True
     known = summarize([median(turn.samples_ms) for turn in turns])

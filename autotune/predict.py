@@ -22,7 +22,7 @@ from autotune.store.results import backend_of, best_of_backend, median_ms
 
 Origin = Literal["exact", "nearest", "model"]
 
-_NEAR = 0.75  # tuned shapes that differ by no more doublings in all are taken at their word
+_NEAR = 0.75  # the best of a tuned shape is used as it is if the shapes differ by no more doublings in all
 _CANDIDATES = 4_096  # configs of the new shape that the model compares
 _TRIALS = 400  # that it learns from, the same number of each tuned shape, the fastest and others alike
 _STEPS = 20  # gradients for its weights
@@ -31,12 +31,12 @@ _SHAPE_STEPS = 2  # places in the model for each doubling of an extent
 
 @dataclass(frozen=True)
 class Choice:
-    """A config to use, and why it.
+    """A config to use, and its origin.
 
     Args:
         config: the config.
-        origin: `exact` where exactly these inputs were tuned; `nearest` where it is the best of the nearest
-            tuned shape; `model` where a model of all tuned shapes chose it.
+        origin: `exact` if exactly these inputs were tuned; `nearest` if it is the best of the nearest tuned
+            shape; `model` if a model of all tuned shapes chose it.
         shapes: the workloads that it comes from, nearest first.
         backend: the backend that it is for.
     """
@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Tuned:
-    """A tuned workload as far as it bears on another."""
+    """A tuned workload, as the model needs it."""
 
     shapes: str
     inputs: Specs
@@ -73,7 +73,7 @@ def best_config(
         backend: the backend that will run it, the kernel's first by default; no other's configs are used.
 
     Returns:
-        The config and where it comes from; None if the cache knows nothing of this kernel and backend.
+        The config and its origin; None if the cache has nothing of this kernel and backend.
 
     Raises:
         DataError: a summary in the cache cannot be trusted.

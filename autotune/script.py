@@ -1,4 +1,4 @@
-"""What the example scripts share: their flags, and the way from cases to a printed table."""
+"""The shared half of the example scripts: their flags, and the way from cases to a printed table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
 
     Args:
         description: one line for `--help`.
-        budget: how many configs to try for each workload unless told otherwise.
+        budget: the default of `--budget`: configs to try for each case.
     """
     flags = argparse.ArgumentParser(description=description)
     add = flags.add_argument

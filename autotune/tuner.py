@@ -1,4 +1,4 @@
-"""The loop: search, compile, measure, check, record; then confirm the winner."""
+"""The tuner: search, compile, measure, check, record; then confirm the best."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ from autotune.store.publish import publish
 from autotune.store.results import Results, ranking
 from autotune.store.summary import Search
 
-_AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: no compiler idles while one is measured
+_AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: so no compiler idles while one is measured
 _COUNTABLE = 1 << 20  # a product up to this size is listed in about a second
 
 
 class Listener(Protocol):
-    """What hears of each trial while a search runs."""
+    """Receives each trial while a search runs."""
 
     def trial(self, trial: Trial) -> None:
-        """Hear of one more trial, new or from the cache."""
+        """Receive one more trial, new or from the cache."""
 
 
 Live = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
-"""(name, how many trials there will be, seconds it may take) -> what hears of a search."""
+"""(name, number of trials, seconds it may take) -> the listener of a search."""
 
 
 class _Silent:
     def trial(self, trial: Trial) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
 
 def silent(_name: str, _total: int | None, _budget_s: float | None) -> AbstractContextManager[Listener]:
-    """Tell nobody."""
+    """Return a listener that ignores all."""
     return contextlib.nullcontext(_Silent())
 
 
@@ -75,21 +75,21 @@ def tune(
 ) -> Results:
     """Find the fastest config of a kernel for these inputs.
 
-    Every config ends in a status and is recorded before the next one is measured: killed at any moment and
-    started again, it continues, losing at most the configs in flight. What earlier runs recorded is used
-    where all that decides it is the same. Several tuners may share a cache.
+    Every config ends in a status and is recorded before the next one is measured. So a killed run continues
+    when it is started again, and loses at most the configs in flight. Results of earlier runs are used if
+    all that decides them is the same. Several tuners may share a cache.
 
     Args:
         kernel: what is tuned.
-        inputs: the tensors it is given.
+        inputs: its tensors.
         space: the configs to try; the kernel's own space by default.
         backend: its name, or one with settings: `CBackend(flags=...)`.
-        strategy: what proposes configs; by default every config in turn, or, where the budget does not
-            allow all of them, the one that finds good ones soonest.
-        budget: what the search may spend; without end by default.
+        strategy: proposes configs. By default every config in turn, or the strategy that finds good ones
+            soonest if the budget does not allow all of them.
+        budget: the limits of the search; none by default.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
         timing: how configs are timed.
-        live: told of each trial, such as `autotune.report.Live`; nobody by default.
+        live: makes the listener that receives each trial, such as `autotune.report.Live`; none by default.
 
     Returns:
         The trials best first, the config to use, and what ties with it.
@@ -110,14 +110,14 @@ def tune(
         ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
 
         @functools.cache
-        def workers() -> Workers:  # where the cache holds everything, none are started
+        def workers() -> Workers:  # started only if something is to be measured
             return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits))
 
         size = _size(space)
         strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
-        hear = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds)).trial
-        run = _Search(work, ledger, space, size, hear)
+        listener = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds))
+        run = _Search(work, ledger, space, size, listener)
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
         with _summarized(run, strategy, budget, started):
             run.search(strategy, budget, started, workers)
@@ -126,7 +126,7 @@ def tune(
 
 
 def _strategy(size: int | None, budget: Budget) -> Strategy:
-    """Return every config in turn where the budget allows all of them, else the strategy that does best."""
+    """Return the exhaustive strategy if the budget allows every config, else the best other one."""
     if budget.seconds is None and (budget.trials is None or (size is not None and size <= budget.trials)):
         return Exhaustive()
     return search.get()
@@ -149,7 +149,7 @@ def _stale(reason: tuple[str, int]) -> str:
 
 @contextlib.contextmanager
 def _summarized(run: _Search, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
-    """Write the summary at the end, and where the user interrupts the run."""
+    """Write the summary at the end, and if the user interrupts the run."""
 
     def write() -> None:
         about = Search(
@@ -202,14 +202,14 @@ class _Search:
         ledger: Ledger,
         space: SearchSpace,
         space_size: int | None,
-        hear: Callable[[Trial], None],
+        listener: Listener,
     ) -> None:
         self.work = work
         self.ledger = ledger
         self.space_size = space_size
         self.roofline = roofline(self.work.outputs[0].dtype)
         self._space = space
-        self._hear = hear
+        self._listener = listener
         self._measured = 0
         self._paths: dict[str, None] = {}  # of the trials in the space, in order
         self._history: list[Observation] = []
@@ -236,7 +236,7 @@ class _Search:
     def search(
         self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
     ) -> None:
-        """Try configs until there are no more or the budget is spent; compilers work ahead meanwhile."""
+        """Try configs until there are no more or the budget is spent; compilers work ahead."""
         if len(self._history) == self.space_size:
             return
         flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
@@ -254,7 +254,7 @@ class _Search:
                 self._finish(*flight.pop(future), future.result(), workers)
 
     def _begin(self, config: Config) -> tuple[int, Job] | None:
-        """Take a config into the history; None where the generator makes no source of it."""
+        """Add a config to the history; return None if the generator makes no source of it."""
         place = len(self._history)
         try:
             job = self.work.job(config)
@@ -271,7 +271,7 @@ class _Search:
         return place, job
 
     def _finish(self, place: int, job: Job, compiled: CompileOutcome, workers: Workers) -> None:
-        """Measure what was compiled, and record what became of it."""
+        """Measure a compiled config, and record how it ended."""
         begun = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         if compiled.artifact is None:
             ran = RunOutcome(compiled.status, compiled.message, "not run\n")
@@ -297,14 +297,14 @@ class _Search:
         self._conclude(trial)
 
     def _gauge(self, samples_ms: Sequence[float]) -> Metrics:
-        """Return the metrics in six digits: more is noise, and costs time wherever they are read."""
+        """Return the metrics in six digits: more are noise, and cost time in every reader."""
         exact = vars(self._exact(samples_ms)).items()
         short: dict[str, Any] = {name: _rounded(x) if isinstance(x, float) else x for name, x in exact}
         return Metrics(**short)
 
     def _conclude(self, trial: Trial) -> None:
         self._paths[trial.path] = None
-        self._hear(trial)
+        self._listener.trial(trial)
 
     def confirm(self, open_workers: Callable[[], Workers], timing: Timing) -> list[str]:
         """Measure the finalists again, if anything was measured or none is confirmed yet.

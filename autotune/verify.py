@@ -1,4 +1,4 @@
-"""Verify: whether a cache is whole, and whether its results would be used on this machine today."""
+"""Verify: find damage in a cache, and results that would be measured again on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autotune.store.ledger import Known, merge
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a cache's owner should know.
+    """One problem of a cache.
 
     Attributes:
         kind: damaged (cannot be trusted), incomplete (a tuner was killed), or stale (would be measured again
@@ -124,7 +124,7 @@ def _plain(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stale(folder: Path, known: Known) -> Iterator[Finding]:
-    """Say which backends' results would be measured again on this machine, and why."""
+    """Find the backends whose results would be measured again on this machine, and why."""
     for name, context in {context["backend"]: context for context in known.contexts.values()}.items():
         try:
             here = backends.get(name).fingerprint()
@@ -145,7 +145,7 @@ def _stale(folder: Path, known: Known) -> Iterator[Finding]:
 
 
 def _changed_kernel(context: Context, known: Known) -> list[str]:
-    """Say what is new in a kernel of `autotune.kernels` since it was tuned; others are out of reach here."""
+    """Return what changed in a kernel of `autotune.kernels` since it was tuned; others are not known here."""
     kernel = own_kernels().get(context["kernel"])
     backend = context["backend"]
     if kernel is None or backend not in kernel.generators:
@@ -161,7 +161,7 @@ def _changed_kernel(context: Context, known: Known) -> list[str]:
 
 
 def _source(work: Workload, trial: dict[str, Any]) -> str:
-    """Return what the generator writes today; nothing, as then, where it refuses the config."""
+    """Return the source that the generator writes today; empty if it rejects the config."""
     try:
         return work.source(trial["config"])
     except GENERATOR_FAULTS:

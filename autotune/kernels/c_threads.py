@@ -39,7 +39,7 @@ static void keep_off_this_core(struct worker *worker) {
     cpu_set_t others;
     if (sched_getaffinity(0, sizeof others, &others)) return;
     CPU_CLR(sched_getcpu(), &others);
-    pthread_setaffinity_np(worker->thread, sizeof others, &others); /* refused where no other is left */
+    pthread_setaffinity_np(worker->thread, sizeof others, &others); /* fails if no other core is left */
 }
 
 static void tell(struct worker *worker, int state) {

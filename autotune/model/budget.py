@@ -1,4 +1,4 @@
-"""Budget: what a search may spend, and what one config may."""
+"""Budget: the limits of a search, and of one config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Limits:
     """What a candidate may use before it is killed.
 
     Args:
-        compile_s: seconds of compiling; time held still for a measurement does not count.
+        compile_s: seconds of compiling; time stopped for a measurement does not count.
         run_s: seconds until a call returns; again for the timing, beside what `Timing` allows.
         memory_bytes: address space of a compiler, and of a candidate beside its tensors.
-        output_bytes: what a candidate may print; of a compiler's messages, what is kept.
+        output_bytes: of what a candidate prints; more kills it. A compiler's messages are cut there.
     """
 
     compile_s: float = 60.0
@@ -39,7 +39,7 @@ class Budget:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise UsageError for invalid values."""
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"budget: trials is at least 1, not {self.trials}")
         if self.seconds is not None and not self.seconds > 0:

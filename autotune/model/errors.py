@@ -1,10 +1,10 @@
-"""What can go wrong in the tuner itself; a candidate's failure is a trial's status, never an exception."""
+"""The tuner's exceptions. A candidate's failure is a trial's status, never an exception."""
 
 from __future__ import annotations
 
 
 class AutotuneError(Exception):
-    """A fault that the user can mend; the message says what failed, where, and what to do next.
+    """An error that the user can fix; the message says what failed, where, and what to do next.
 
     Attributes:
         exit_code: the sysexits code with which `python -m autotune` and the examples end.
@@ -14,7 +14,7 @@ class AutotuneError(Exception):
 
 
 class UsageError(AutotuneError):
-    """What was asked cannot be done: unknown parameter, empty space, no such backend."""
+    """The request is invalid: unknown parameter, empty space, no such backend."""
 
     exit_code = 64
 

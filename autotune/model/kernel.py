@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the keeper reads this file, too, and starts and forks several times faster without NumPy
+if TYPE_CHECKING:  # the keeper imports this module, and starts and forks several times faster without NumPy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -37,7 +37,7 @@ class TensorSpec:
 
     @property
     def element_strides(self) -> tuple[int, ...]:
-        """Strides in elements, computed where none were given."""
+        """Strides in elements; those of C order if none were given."""
         if self.strides is not None:
             return self.strides
         strides = [1]
@@ -55,7 +55,7 @@ Generator = Callable[["Config", Specs, Specs], str]
 class Inputs:
     """The tensors of one workload: shapes and dtypes with a seed, or arrays.
 
-    Arrays are drawn from `seed` where `arrays` is empty: standard normal for floats, so that sums neither
+    If `arrays` is empty, they are drawn from `seed`: standard normal for floats, so that sums neither
     vanish nor overflow. `arrays`, when given, match `specs` in order.
     """
 
@@ -82,8 +82,8 @@ class Kernel:
         entry: the symbol, or Python function, that a candidate defines.
         generators: backend name -> generator.
         outputs: input specs -> output specs.
-        golden: float64 inputs -> the exact outputs in float64; decides what is correct.
-        reference: inputs as given -> outputs; what one writes without a tuner, timed as the row to beat.
+        golden: float64 inputs -> the exact outputs in float64, with which candidates are compared.
+        reference: inputs as given -> outputs; the code that one writes without a tuner, timed for comparison.
         reference_name: what the reference is, for people (`NumPy`).
         flops: input specs -> floating-point operations of one call.
         bytes_moved: input specs -> bytes that one call must read and write at the least.

@@ -19,7 +19,7 @@ Value = bool | int | float | str
 Config = Mapping[str, Value]
 Constraint = Callable[[Config], bool]
 Indices = tuple[int, ...]
-"""A config as the places of its values, each among its parameter's."""
+"""A config as the index of each value in its parameter's list."""
 
 _ENUMERABLE = 1 << 20  # products up to this size are listed whole before they are sampled: about a second
 
@@ -59,14 +59,14 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A discrete space: the product of `parameters`, less what a constraint refuses.
+    """A discrete space: the product of `parameters`, without the configs that a constraint rejects.
 
-    A constraint is asked as soon as the parameters that it reads are set, so a space far smaller than its
-    product is listed without walking the product.
+    A constraint is evaluated as soon as the parameters that it reads are set. So a space far smaller than its
+    product is listed without trying the whole product.
 
     Args:
-        parameters: name -> its values in their natural order; that order is what "neighbour" means.
-        constraints: each takes a config and says whether it may be tried.
+        parameters: name -> its values in their natural order, which defines neighbours.
+        constraints: each takes a config and returns whether it is valid.
 
     Raises:
         UsageError: a parameter without values or with one value twice; later, a constraint that reads an
@@ -118,7 +118,7 @@ class SearchSpace:
         )
 
     def config(self, indices: Iterable[int]) -> dict[str, Value]:
-        """Return the config whose values stand at these places."""
+        """Return the config of these indices."""
         return {name: values[i] for (name, values), i in zip(self.parameters.items(), indices, strict=True)}
 
     def indices(self, config: Config) -> Indices:
@@ -141,7 +141,7 @@ class SearchSpace:
         """Yield the valid configs that differ from `config` in one parameter, nearest values first.
 
         Args:
-            config: where to look from; need not be valid itself.
+            config: the start; it need not be valid itself.
         """
         for name, at in zip(self.parameters, self.indices(config), strict=True):
             values = self.parameters[name]
@@ -152,10 +152,10 @@ class SearchSpace:
                         yield near
 
     def sample(self, rng: random.Random, count: int) -> list[dict[str, Value]]:
-        """Return up to `count` distinct valid configs in random order; fewer only where there are no more.
+        """Return up to `count` distinct valid configs in random order; fewer only if there are no more.
 
-        Products past a million are not listed: configs are drawn and tried, evenly; where constraints refuse
-        nearly all, by a random walk that only keeps what is still allowed, no longer quite evenly.
+        Products above a million are not listed: configs are drawn uniformly, and invalid ones rejected. If
+        constraints reject nearly all, a random walk draws valid ones, not quite uniformly.
         """
         if self.product > _ENUMERABLE:
             drawn = self._draw(rng, count)
@@ -165,7 +165,7 @@ class SearchSpace:
         return [self.config(self.codes[i]) for i in chosen]
 
     def _draw(self, rng: random.Random, count: int) -> list[Indices]:
-        """Draw distinct valid configs without listing the space; fewer where they are too rare."""
+        """Draw distinct valid configs without listing the space; fewer if they are too rare."""
         sizes = [len(values) for values in self.parameters.values()]
         drawn: dict[Indices, None] = {}
         for _ in range(20 * count + 1000):
@@ -202,7 +202,7 @@ class SearchSpace:
         return descend((), self.constraints)
 
     def _undecided(self, constraints: Sequence[Constraint], config: Config) -> list[Constraint] | None:
-        """Return the constraints that cannot be told yet; None where one refuses."""
+        """Return the constraints that cannot be evaluated yet; None if one rejects the config."""
         undecided = []
         for allows in constraints:
             try:

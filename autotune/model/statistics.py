@@ -1,4 +1,4 @@
-"""What a series of timing samples says; it is imported in the candidate's process, without NumPy."""
+"""Statistics of timing samples. The keeper imports this module without NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotune.model.trial import Metrics
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a series of samples says, in the samples' unit; `ci95_*` bound the median."""
+    """Statistics of samples, in the samples' unit; `ci95_*` bound the median."""
 
     minimum: float
     median: float
@@ -85,9 +85,9 @@ def metrics(
         samples_ms: milliseconds of each repeat.
         flops: floating-point operations of one call.
         bytes_moved: bytes one call must move at the least.
-        peak_gflops: measured peak of this machine, None where unknown.
-        bandwidth_gbytes_per_s: measured memory bandwidth of this machine, None where unknown.
-        device_gflops: the data sheet's peak, for MFU; None where unknown.
+        peak_gflops: measured peak of this machine; None if unknown.
+        bandwidth_gbytes_per_s: measured memory bandwidth of this machine; None if unknown.
+        device_gflops: the data sheet's peak, for MFU; None if unknown.
     """
     summary = summarize(samples_ms)
     gflops = flops / summary.median / 1e6

@@ -15,10 +15,10 @@ class Timing:
     Args:
         caches: "warm": calls follow each other; "cold": the caches are swept before each sample, of one call.
         warmup_s: seconds of untimed calls before the first sample.
-        min_repeats: samples taken at the least, where `max_s` allows.
+        min_repeats: samples taken at the least, if `max_s` allows.
         max_repeats: samples taken at the most.
         target_ci: stop once the median's 95 % interval is narrower than this fraction of the median.
-        max_s: seconds of samples after which none is begun.
+        max_s: seconds of samples after which no further one is taken.
         min_sample_ns: calls are batched until a sample lasts this long: a thousand times what the clock
             resolves.
     """
@@ -32,7 +32,7 @@ class Timing:
     min_sample_ns: int = 50_000
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise UsageError for invalid values."""
         if self.caches not in ("warm", "cold"):
             raise UsageError(f"timing: caches is 'warm' or 'cold', not {self.caches!r}")
         if not 1 <= self.min_repeats <= self.max_repeats:

@@ -1,4 +1,4 @@
-"""What became of one config: its status, and its metrics with their units."""
+"""Trial: one config with its status and its metrics."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ class Status(str, Enum):
 
     @property
     def transient(self) -> bool:
-        """Whether a later run should try once more: another day it may end otherwise."""
+        """Whether a later run should try once more, as it may end otherwise."""
         return self in {Status.TIMEOUT, Status.COMPILE_TIMEOUT, Status.OUT_OF_MEMORY}
 
 
-_STATUSES = {
-    status.value: status for status in Status
-}  # quicker than Status(...), and a cache holds thousands
+# Quicker than Status(...), and a cache contains thousands.
+_STATUSES = {status.value: status for status in Status}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The measured figures of a trial that ended ok; None where a device's peak is not known.
+    """The measured figures of a trial that ended ok; None if the device's peak is unknown.
 
     `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
     """
@@ -58,10 +57,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Reference:
-    """What one writes without a tuner, as it was measured in turns with the finalists.
+    """The code that one writes without a tuner, measured in turns with the finalists.
 
     Attributes:
-        name: what it is, and with how many threads where that matters.
+        name: what it is, and its number of threads if that matters.
         metrics: its reading.
     """
 
@@ -75,7 +74,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Trial:
-    """One config of one workload, and what became of it.
+    """One config of one workload, and how it ended.
 
     Attributes:
         config: the config.
@@ -83,7 +82,7 @@ class Trial:
         identity: digest of all that decides the result: source, shapes, flags, compiler, device, timing.
         path: its folder, relative to the workload's.
         order: its place in the search, from 0; -1 for one taken from the cache.
-        message: one line that says what failed; empty when ok.
+        message: one line that says what failed; empty if ok.
         metrics: first reading; None unless ok.
         confirmed: the finalist's second, interleaved reading; None for all others.
         compile_s: seconds the compiler took.
@@ -105,7 +104,7 @@ class Trial:
 
     @property
     def best_reading(self) -> Metrics | None:
-        """The reading that counts: the confirmed one where there is one, as a first may be luck."""
+        """The reading that counts: the confirmed one, or else the first, which may be luck."""
         return self.confirmed or self.metrics
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _PLAIN_VALUE = re.compile(r"(?!(?:True|False|nan|inf)$)[A-Za-z_][A-Za-z0-9_.+-]*
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 GENERATOR_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What a generator raises for a config that it cannot make a source of; ValueError says that it will not."""
+"""What a generator raises if it cannot make a source of a config; ValueError if the config is invalid."""
 
 Context = Mapping[str, Any]
 """All that decides a result beside config and source: plain JSON values, which `differences` compares."""
@@ -103,7 +103,7 @@ class Workload:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def path(self, config: Config) -> str:
-        """Name the config's folder; a backend other than the kernel's first stands in front of the name."""
+        """Name the config's folder; the name begins with the backend unless that is the kernel's first."""
         return config_label(config, self._prefix)
 
 
@@ -215,9 +215,9 @@ def digest(value: object) -> str:
 
 
 def source_digest(function: Callable[..., object]) -> str:
-    """Digest a function's own source text, or its byte code where the text is out of reach.
+    """Digest a function's own source text, or its byte code if the text cannot be read.
 
-    Of what a partial binds, plain values count; others have no text that is the same in another process.
+    Plain values that a partial binds count. Others have no text that is the same in another process.
     """
     bound: list[object] = []
     while isinstance(function, functools.partial):

@@ -49,7 +49,7 @@ def _flat(value: object) -> str:
 
 
 def log_tail(workload: Summary, trial: Trial) -> str:
-    """Return the end of the log that tells why a trial failed; empty where there is none.
+    """Return the end of the log that tells why a trial failed; empty if there is none.
 
     A trial's path is what another machine wrote: one that leads out of the workload's folder is not followed.
     """

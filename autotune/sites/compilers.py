@@ -51,7 +51,7 @@ class Compilers:
 
     @property
     def patience_s(self) -> float | None:
-        """Seconds until one is overdue; None where none runs, or all are held."""
+        """Seconds until one is overdue; None if none runs, or if all are stopped."""
         if self._held or not self._running:
             return None
         return max(0.0, min(job.deadline for job in self._running.values()) - time.monotonic())

@@ -1,4 +1,4 @@
-"""What the outputs should be, how near is near enough, and what is wrong where they are not."""
+"""The exact outputs, the tolerance of each element, and the description of wrong ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_REGIONS = 8
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What is wrong with one output.
+    """The errors of one output.
 
     Args:
         output: the output's name.
@@ -84,7 +84,7 @@ class Golden:
         """Compute the golden in float64 from the inputs as the candidates see them.
 
         Raises:
-            DataError: the kernel's golden does not have the shapes that its outputs say.
+            DataError: the golden's shapes are not those of the kernel's outputs.
         """
         outputs = kernel.outputs(tuple(specs))
         values = tuple(
@@ -107,7 +107,7 @@ class Golden:
         return tuple(_bounds(value, allowed, dtype_of(spec)) for value, allowed, spec in triples)
 
     def compare(self, actual: Sequence[Array]) -> Mismatch | None:
-        """Return what is wrong with the first output that is wrong; None where all are right."""
+        """Describe the first wrong output; None if all are right."""
         for place, (spec, got) in enumerate(zip(self.specs, actual, strict=True)):
             value, (least, largest) = self.values[place], self.bounds[place]
             right = (least <= got) & (got <= largest)
@@ -123,7 +123,7 @@ def tolerance(value: NDArray[np.float64], dtype: np.dtype[Any], terms: int) -> N
 
     Rounding errors of a sum of n terms add up like a random walk: about eps * sqrt(n) of the outputs' root
     mean square (Higham and Mary, 2019), besides the rounding of the element itself. Integers and booleans
-    must be exact. Where the golden is NaN or Inf the allowance is 0: these are compared exactly.
+    must be exact. The tolerance of NaN and Inf is 0: they are compared exactly.
     """
     if dtype.kind != "f":
         return np.zeros_like(value)

@@ -1,8 +1,8 @@
-"""The process that starts every compiler and every candidate, watches their limits, and leaves none behind.
+"""The process that starts every compiler and candidate, enforces their limits, and kills them at the end.
 
-`workers.py` runs it as a program of its own. It never calls a candidate itself, so nothing that a candidate
-does to its memory reaches it; it is the subreaper of all that they start, so nothing escapes it; and when its
-socket to the tuner closes, for whatever reason, it kills them all and ends.
+`workers.py` runs it as a program of its own. It never calls a candidate itself, so a candidate cannot corrupt
+its memory. It is the subreaper of all that they start, so no process escapes it. When its socket to the tuner
+closes, for whatever reason, it kills them all and ends.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Candidate:
 
 
 class Keeper:
-    """Owner of all processes of one tuning run; see the module's docstring.
+    """The owner of all processes of one tuning run; see the module's docstring.
 
     Args:
         control: socket to the tuner, for compiles.
@@ -79,7 +79,7 @@ class Keeper:
         self._limits, self._compilers, self._family = settings.limits, Compilers(settings), Family()
         self._errno_at_death = memoryview(mmap.mmap(settings.segment, mmap.PAGESIZE))[:4].cast("i")
         self._log = os.memfd_create("log")
-        # Emptied between candidates, which share its offset: without this they would leave holes.
+        # The file is emptied between candidates, which share its offset: without O_APPEND it would get holes.
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
         self._scratch = Path(settings.folder) / "scratch"  # the current directory of all that we start
         self._scratch.mkdir()
@@ -106,7 +106,7 @@ class Keeper:
                 part.unlink(missing_ok=True)
             folder = Path(self._settings.folder)
             shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # the other keeper of this tuner still needs it
+            with contextlib.suppress(OSError):  # not empty: the tuner's other keeper still uses it
                 folder.parent.rmdir()
 
     def _turn(self) -> None:
@@ -242,7 +242,7 @@ class Keeper:
                 with contextlib.suppress(ConnectionResetError):
                     if reply := candidate.sock.recv(_LARGEST_REPLY):
                         return reply
-                sources.remove(candidate.sock)  # closed: its death, if it died, is on its way
+                sources.remove(candidate.sock)  # closed: if it died, waitpid says so soon
             if self._alarm in ready:
                 self._alarm.recv(4096)
             pid, status = os.waitpid(candidate.pid, os.WNOHANG | os.WUNTRACED)
@@ -260,7 +260,7 @@ class Keeper:
         number = os.WTERMSIG(status)
         if number == signal.SIGXFSZ:
             return _Ended(Status.ERROR, f"wrote more than {self._limits.output_bytes} bytes of output")
-        if number == signal.SIGKILL:  # not by us: by the kernel, out of memory
+        if number == signal.SIGKILL:  # the keeper never does so here: the kernel did, out of memory
             return _Ended(Status.OUT_OF_MEMORY, "killed by the system, which ran out of memory")
         if self._errno_at_death[0] == errno.ENOMEM:
             return self._out_of_memory()
@@ -277,7 +277,7 @@ class Keeper:
             os.waitpid(candidate.pid, 0)
         candidate.sock.close()
         self._kill_strays()
-        for name in os.listdir(self._scratch):  # noqa: PTH208  most often there is nothing
+        for name in os.listdir(self._scratch):  # noqa: PTH208  faster, and usually empty
             left = self._scratch / name
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
@@ -286,7 +286,7 @@ class Keeper:
 
 
 def main() -> None:
-    """Serve the tuner whose sockets we were started with."""
+    """Serve the tuner; its sockets are the descriptors in the arguments."""
     control = socket.socket(fileno=int(sys.argv[1]))
     stage = socket.socket(fileno=int(sys.argv[2]))
     settings = receive(control, Settings)

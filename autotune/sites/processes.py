@@ -18,7 +18,7 @@ FileAction = tuple[int, int, int]
 
 
 class Family:
-    """All processes below this one, however far down, in whatever session: we are their subreaper."""
+    """All descendants of this process, in whatever session: this process is their subreaper."""
 
     def __init__(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -31,7 +31,7 @@ class Family:
                 kill(pid)
                 with contextlib.suppress(
                     ChildProcessError
-                ):  # while the list changes it may be wrong: proc(5)
+                ):  # the list may be wrong while it changes: proc(5)
                     os.waitpid(pid, 0)
 
     def _pids(self) -> list[int]:
@@ -39,7 +39,7 @@ class Family:
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str], files: Sequence[FileAction]) -> int:
-    """Start a program in a session of its own, with the signals that Python ignores as they were.
+    """Start a program in a new session; signals that Python ignores get their default action.
 
     Raises:
         OSError: it cannot be executed.
@@ -58,14 +58,14 @@ def kill(pid: int) -> None:
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal a process group that may be gone."""
+    """Signal a process group; do nothing if it has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
 @contextlib.contextmanager
 def first_to_go() -> Iterator[None]:
-    """Have the kernel kill what is started here first when memory runs out (proc(5), oom_score_adj)."""
+    """Make the kernel kill processes started here first if memory runs out (proc(5), oom_score_adj)."""
     score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):
         own = score.read_text(encoding="ascii")
@@ -84,9 +84,9 @@ def signal_name(number: int) -> str:
 
 
 def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
-    """Whether a process that failed held so much memory that the limit is what ended it.
+    """Return whether a process failed because of its memory limit.
 
-    Half: what grows by doubling fails well before all of it is in use.
+    Half of the limit counts: an array that grows by doubling fails well before all of it is in use.
     """
     return bool(usage.ru_maxrss * 1024 * 2 >= memory_bytes)
 

@@ -47,7 +47,7 @@ def serve(sock: socket.socket, settings: Settings, load: Load) -> NoReturn:
     for number in (signal.SIGCHLD, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     gc.collect()
-    gc.freeze()  # or each fork would copy the pages on which the collector writes
+    gc.freeze()  # else each fork would copy the pages that the collector writes
     addresses = [base + offset for offset in settings.tensors]
     while True:
         request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
@@ -61,7 +61,7 @@ def serve(sock: socket.socket, settings: Settings, load: Load) -> NoReturn:
 
 
 def _fork_for_keeper(body: Callable[[], object]) -> int:
-    """Fork twice and let the one between end: the keeper, a subreaper, becomes the parent of the other."""
+    """Fork twice and end the process between: so the keeper, a subreaper, becomes the parent."""
     readable, writable = os.pipe()
     between = os.fork()
     if between == 0:
@@ -80,7 +80,7 @@ def _fork_for_keeper(body: Callable[[], object]) -> int:
 
 
 def _confine(limits: Limits, tensors_bytes: int) -> None:
-    """Bound what this process and its forks may use, and leave no core behind."""
+    """Limit the memory and output of this process and its forks, and forbid core files."""
     own_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     room = limits.memory_bytes + tensors_bytes + own_pages * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
@@ -90,7 +90,7 @@ def _confine(limits: Limits, tensors_bytes: int) -> None:
 
 
 def _begin_on(cpu: int) -> None:
-    """Begin on the core of the runner, which is awake, and go on wherever; see runner.c."""
+    """Start on the runner's core, which is awake; the scheduler may move it later. See runner.c."""
     allowed = os.sched_getaffinity(0)
     if cpu in allowed:
         os.sched_setaffinity(0, {cpu})
@@ -104,7 +104,7 @@ def _be_candidate(sock: socket.socket, cpu: int, load: Callable[[], Program]) ->
         program, sweep_buffer = None, None
         while command := sock.recv(24):
             if not program:
-                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # only by now is the keeper our parent
+                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the keeper is the parent only now
                 program = load()
             calls, samples, sweep = struct.unpack("=3q", command)
             taken = []
@@ -118,9 +118,9 @@ def _be_candidate(sock: socket.socket, cpu: int, load: Callable[[], Program]) ->
 
 
 class _Exit:
-    """End the process when the block ends; say why where that was an exception.
+    """End the process when the block ends; report the exception, if there was one.
 
-    A context manager, since a candidate in Python may raise anything at all.
+    It is a context manager because a candidate in Python may raise any exception.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -135,7 +135,7 @@ class _Exit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Report, flush, end."""
+        """Report the exception, flush, and end the process."""
         if isinstance(error, SystemExit):
             sys.stdout.flush()
             os._exit(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)

@@ -1,4 +1,4 @@
-"""Take the samples of one program; it runs in the candidate's process, without NumPy."""
+"""Take the samples of one program. The keeper imports this module without NumPy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sample(run: Run, timing: Timing) -> Samples:
         left_ns -= sum(block)
         if _narrow_enough(taken, timing):
             break
-        # Blocks grow with what there is: sorting after every sample would cost more than a small kernel.
+        # Blocks grow with the samples taken: sorting after every sample would cost more than a small kernel.
         affordable = int(left_ns // (sum(taken) / len(taken)))
         want = min(max(1, len(taken) // 4), timing.max_repeats - len(taken), affordable)
     return Samples(taken, calls)

@@ -1,4 +1,4 @@
-"""The memory that tuner and candidates share: the tensors, each between guards."""
+"""The memory that tuner and candidates share: the tensors, each between guard pages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from autotune.sites.correctness import Mismatch, poison_byte
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0
-_TAKEN_BYTES = (
-    64 << 20
-)  # of placements that were given up; tensors of more pages average their luck by themselves
+_TAKEN_BYTES = 64 << 20  # of pages kept out of use; larger tensors average over their many pages anyway
 
 
 def _round_up(size: int) -> int:
@@ -39,9 +37,9 @@ def extent_bytes(spec: TensorSpec) -> int:
 class Segment:
     """One anonymous file with every tensor of a workload.
 
-    Each tensor begins on a page of its own, behind a page of canary bytes and a page that cannot be touched,
-    and is followed by the same. A candidate gets the inputs read-only; what it writes just outside an output
-    is seen, and what it writes further out kills it.
+    Each tensor begins on a page of its own. Before and after it are a page of canary bytes and a page without
+    access. A candidate gets the inputs read-only. A write just outside an output is detected; a write further
+    out kills the candidate.
 
     Args:
         inputs: specs and values of the inputs.
@@ -77,11 +75,11 @@ class Segment:
         self.place_anew()
 
     def place_anew(self) -> None:
-        """Let every tensor lie in other pages of the machine's memory, at the same addresses.
+        """Move every tensor to other pages of physical memory; its address stays.
 
-        Which pages meet in a set of a cache that is indexed by physical addresses is luck, and stays the same
-        as long as they do: a vector that fills most of such a cache differs by a tenth. What is given back is
-        taken out of reach, or the same pages would come again.
+        A cache that is indexed by physical addresses is fast or slow by chance: it depends on how many pages
+        share a set. A vector that fills most of such a cache differs by a tenth. The old pages are kept in
+        use, or the kernel would return the same ones.
         """
         self._memory.madvise(mmap.MADV_REMOVE, _PAGE)
         if self.size <= _TAKEN_BYTES:
@@ -95,17 +93,17 @@ class Segment:
             view[...] = values
 
     def poison(self) -> None:
-        """Fill the outputs, and what surrounds them, with a value that no candidate writes by chance."""
+        """Fill the outputs and their surroundings with a value that no candidate writes by chance."""
         for spec, offset in self._specs:
             self._around(spec, offset)[:] = poison_byte(dtype_of(spec))
 
     def stray(self) -> Mismatch | None:
-        """Return the first output around which something was written."""
+        """Describe the first output with a write outside of it; None if there is none."""
         for (spec, offset), view in zip(self._specs, self.outputs, strict=True):
             around, poison = self._around(spec, offset), poison_byte(dtype_of(spec))
             size = extent_bytes(spec)
             count = int((around[:_PAGE] != poison).sum() + (around[_PAGE + size :] != poison).sum())
-            if view.nbytes != size:  # strided: what lies between its elements is outside too
+            if view.nbytes != size:  # strided: the gaps between its elements are outside too
                 inside = self._around(spec, offset)[_PAGE : _PAGE + size].copy()
                 self._view(spec, 0, inside).view(f"u{view.itemsize}")[...] = _word(poison, view.itemsize)
                 count += int((inside != poison).sum())
@@ -114,7 +112,7 @@ class Segment:
         return None
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         os.close(self.file)
 
     def _around(self, spec: TensorSpec, offset: int) -> NDArray[np.uint8]:

@@ -1,8 +1,7 @@
-"""Where candidates are compiled, run, checked and timed: the tuner's side of the process that does so.
+"""The tuner's side of the processes that compile, run and time candidates.
 
-The tuner never loads a candidate's code. It writes the inputs into memory it shares with the candidates, asks
-the keeper (see `keeper.py`) to compile and to run, looks at what is in the outputs, and only then has the
-candidate timed.
+The tuner never loads a candidate's code. It writes the inputs into shared memory and asks the keeper (see
+`keeper.py`) to compile and to run. It checks the outputs, and only then has the candidate timed.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ from autotune.sites.wire import receive, send
 
 @dataclass(frozen=True)
 class CompileOutcome:
-    """What became of one compilation.
+    """How one compilation ended.
 
     Args:
         status: ok, compile_error, compile_timeout, out_of_memory or error.
         artifact: what can be measured; None unless ok.
         message: one line that says what failed.
         log: the command, and what the compiler printed.
-        seconds: how long the compiler took; 0 where its object was there already.
+        seconds: how long the compiler took; 0 if the object existed.
     """
 
     status: Status
@@ -70,7 +69,7 @@ class CompileOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What became of one run.
+    """How one run ended.
 
     Args:
         status: ok, crash, timeout, out_of_memory, wrong_output or error.
@@ -79,7 +78,7 @@ class RunOutcome:
         samples_ms: milliseconds per call of every repeat, in the order taken, outliers included; empty unless
             ok.
         calls: calls that each sample is the mean of.
-        mismatch: what is wrong with the outputs, where that is what failed.
+        mismatch: the first wrong output, if the status is wrong_output.
     """
 
     status: Status
@@ -91,13 +90,13 @@ class RunOutcome:
 
 
 class Workers:
-    """The processes of one tuning run; a context manager, and nothing runs once it is closed.
+    """The processes of one tuning run; a context manager that ends all of them.
 
-    `compile` may be called from any thread, and its futures end in a thread of ours; `measure` and
-    `reference` from one thread at a time.
+    `compile` may be called from any thread. Its futures are resolved in a thread of this class. `measure` and
+    `reference` may be called from one thread at a time.
 
     Args:
-        kernel: its golden decides what is right.
+        kernel: its golden defines the right outputs.
         inputs: the workload.
         backend: how candidates are built and called.
         timing: how they are timed.
@@ -105,8 +104,8 @@ class Workers:
         compile_jobs: compilers at a time; 0 for one a core.
 
     Raises:
-        DataError: inputs or golden that cannot be meant.
-        UsageError: a dtype without tolerance.
+        DataError: the inputs or the golden are invalid.
+        UsageError: a dtype has no tolerance.
         UnavailableError: no working compiler for the backend's runner, or not Linux.
     """
 
@@ -176,7 +175,7 @@ class Workers:
         self._reader.join()
 
     def compile(self, source: str) -> Future[CompileOutcome]:
-        """Compile a candidate beside whatever else goes on; an object built before is used again."""
+        """Start to compile a candidate; an object that was built before is used again."""
         future: Future[CompileOutcome] = Future()
         folder = self._private / "run"
         build = self._backend.build(source, self._kernel.entry, self._inputs.specs, self._outputs, folder)
@@ -202,7 +201,7 @@ class Workers:
 
         Args:
             artifact: what `compile` made.
-            timing: instead of the one that all have.
+            timing: replaces the default for this measurement.
         """
         request = MeasureRequest(artifact.files[0], artifact.entry, timing or self._timing)
         return self._measure(self._keeper, request)
@@ -211,8 +210,8 @@ class Workers:
         """Check and time the kernel's reference, in the same kind of process.
 
         Args:
-            threads: of NumPy's BLAS; 0 for as many as it takes by itself.
-            timing: instead of the one that all have.
+            threads: of NumPy's BLAS; 0 for its own default.
+            timing: replaces the default for this measurement.
 
         Raises:
             UsageError: the kernel has none.
@@ -227,7 +226,7 @@ class Workers:
         return self._measure(self._reference, MeasureRequest("", str(threads), timing or self._timing))
 
     def place_anew(self) -> None:
-        """Let the tensors of all further measurements lie in other pages; see `Segment.place_anew`."""
+        """Move the tensors to other pages of memory; see `Segment.place_anew`."""
         self._segment.place_anew()
 
     # -- inside
@@ -250,7 +249,7 @@ class Workers:
             raise _keeper_gone() from None
         ending = reply.ending
         if ending.status is Status.OK:
-            mismatch = self._check()  # right at first and wrong later is wrong
+            mismatch = self._check()  # right in the first call and wrong later is wrong
         if mismatch:
             return RunOutcome(Status.WRONG_OUTPUT, str(mismatch), reply.log, mismatch=mismatch)
         samples = tuple(each / reply.calls / 1e6 for each in reply.samples_ns)
@@ -319,8 +318,8 @@ class _Peer:
 
     Args:
         settings: its first message.
-        load: None: run the keeper as a program, which is small and forks fast. Else fork it from this
-            process, since a Python function cannot be sent to another program.
+        load: None to run the keeper as a program, which is small and forks fast. A loader is a Python
+            function, which cannot be sent to a program: the keeper is then a fork of this process.
     """
 
     def __init__(self, settings: Settings, load: Load | None) -> None:
@@ -337,7 +336,7 @@ class _Peer:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Hang up: the keeper kills what it has started, and ends."""
+        """Close the sockets: the keeper then kills all that it has started, and ends."""
         for sock in (self.control, self.stage):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -345,7 +344,7 @@ class _Peer:
         self._wait()
 
     def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
-        # The package without its API: importing that would bring NumPy into each fork.
+        # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
         code = (
             f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
             "package = types.ModuleType('autotune'); "
@@ -357,7 +356,7 @@ class _Peer:
             [sys.executable, "-I", "-S", "-c", code, *map(str, descriptors)],
             stdin=subprocess.DEVNULL,
             pass_fds=(*descriptors, settings.segment),
-            start_new_session=True,  # Ctrl-C is for the tuner, which closes us in its own time
+            start_new_session=True,  # Ctrl-C reaches the tuner alone, which then closes the keeper
         )
         send(self.control, settings)
         return process.wait
@@ -370,9 +369,9 @@ class _Peer:
         load: Load,
     ) -> Callable[[], object]:
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()  # or the child would print what is still in the buffers again
+            stream.flush()  # else the child would print the buffered text again
         with warnings.catch_warnings():
-            # Our other thread holds no lock that the child needs: it only ever waits in recv.
+            # The other thread only waits in recv. It holds no lock that the child needs.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid:

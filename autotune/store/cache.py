@@ -1,4 +1,4 @@
-"""The cache directory: where each file stands, and writing it whole or not at all.
+"""The cache directory: the place of each file, and atomic writes.
 
     {root}/{kernel}/{shapes}/{config}/performance_result.pkl   the trial and its context, builtins only
                                       compilation_output.log   the compiler's command, version and messages
@@ -7,10 +7,9 @@
     {root}/{kernel}/index/{time}-{host}-{pid}-{random}.jsonl   journals: what a resumed run reads
     {root}/plots/                                              the report's
 
-The shapes carry dtypes where they are not all float32, and the config carries `backend=numpy,` in front
-where the backend is not the kernel's first. JSON is authoritative: the journals say what is known,
-`perf_metrics.json` is their digest for one workload, and the pickle is a copy of one trial for programs that
-expect it there.
+The name of the shapes contains the dtypes if they are not all float32. The name of the config begins with
+`backend=numpy,` if the backend is not the kernel's first. The journals are authoritative. `perf_metrics.json`
+is their summary for one workload. The pickle is a copy of one trial, for programs that expect it there.
 """
 
 from __future__ import annotations
@@ -36,7 +35,9 @@ COMPILATION = "compilation_output.log"
 EXECUTION = "execution_output.log"
 METRICS = "perf_metrics.json"
 INDEX = "index"
-_UNFINISHED = ".unfinished-"  # folders and files that a killed tuner leaves; `clean` removes them
+_UNFINISHED = (
+    ".unfinished-"  # prefix of files and folders in the making; `clean` removes what killed tuners left
+)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BARRED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -48,8 +49,8 @@ def root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn the system's refusal into a message that says what to do."""
+def _advising(path: Path) -> Iterator[None]:
+    """Turn an OSError into a message with advice."""
     try:
         yield
     except OSError as fault:
@@ -63,13 +64,13 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder of the cache and see that files can be created and filled there.
+    """Make a folder of the cache, and check that files can be created and filled there.
 
     Raises:
         CacheError: they cannot.
     """
     probe = folder / f"{_UNFINISHED}{secrets.token_hex(6)}"
-    with _told(folder):
+    with _advising(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(b"probe")
@@ -85,18 +86,18 @@ def journal_writer(index: Path) -> journal.Writer:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: readers see the old one or the new one.
+    """Write a file atomically: readers see the old one or the new one.
 
     Raises:
         CacheError: it could not be written; the old one stands.
     """
     fresh = path.with_name(f"{_UNFINISHED}{secrets.token_hex(6)}")
-    with _told(path):
+    with _advising(path):
         try:
             with fresh.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the new name without its content
+                os.fsync(file.fileno())  # else a power cut could leave the new name without content
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
@@ -122,15 +123,15 @@ def write_trial(folder: Path, result: Mapping[str, Any], compilation: str, execu
     }
     target = os.fspath(folder)
     fresh = os.fspath(folder.parent / f"{_UNFINISHED}{secrets.token_hex(6)}")
-    with _told(folder):
+    with _advising(folder):
         try:
-            os.mkdir(fresh)  # noqa: PTH102  each of these calls is made for every config
+            os.mkdir(fresh)  # noqa: PTH102  os is faster than pathlib, and this runs for every config
             for name, data in contents.items():
                 _create(f"{fresh}/{name}", data)
             try:
                 os.rename(fresh, target)  # noqa: PTH104
             except OSError:
-                if not os.path.isdir(target):  # noqa: PTH112  what a full folder is answered with differs
+                if not os.path.isdir(target):  # noqa: PTH112  the errno of a full folder differs
                     raise
                 for name in contents:
                     Path(fresh, name).replace(folder / name)
@@ -142,7 +143,7 @@ def write_trial(folder: Path, result: Mapping[str, Any], compilation: str, execu
 
 
 def _create(path: str, data: bytes) -> None:
-    """Write a new file, with no more calls than that takes."""
+    """Write a new file with as few system calls as possible."""
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     try:
         rest = memoryview(data)
@@ -153,7 +154,7 @@ def _create(path: str, data: bytes) -> None:
 
 
 def note_outputs(*paths: Path) -> None:
-    """Tell a remote run which files are its own: absolute paths, each ended by NUL, in $AUTOTUNE_OUTPUTS.
+    """List files as outputs of this remote run: absolute paths, each ended by NUL, in $AUTOTUNE_OUTPUTS.
 
     Raises:
         CacheError: the list could not be written.
@@ -162,7 +163,7 @@ def note_outputs(*paths: Path) -> None:
     if not listed:
         return
     data = b"".join(os.fsencode(path.absolute()) + b"\0" for path in paths)
-    with _told(Path(listed)):
+    with _advising(Path(listed)):
         fd = os.open(listed, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, data)
@@ -171,10 +172,10 @@ def note_outputs(*paths: Path) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a `performance_result.pkl`, from whatever machine it came.
+    """Read a `performance_result.pkl` safely, even from another machine.
 
     Raises:
-        DataError: it holds anything but builtins, or is torn.
+        DataError: it is torn, or contains anything but builtins.
         CacheError: it cannot be read.
     """
     result = safe_pickle.loads(_read(path, safe_pickle.MAX_BYTES), path)
@@ -203,7 +204,7 @@ def summaries(cache_root: Path) -> list[Path]:
 
 
 def unfinished(cache_root: Path) -> list[Path]:
-    """Return what killed tuners left half-made, if it has lain there for an hour."""
+    """Return unfinished files and folders that are older than an hour."""
     hour_ago = time.time() - 3600
     found = []
     for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*", f"*/*/{_UNFINISHED}*"):

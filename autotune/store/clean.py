@@ -1,4 +1,4 @@
-"""Clean: remove what killed tuners left, and merge the journals of those that ended."""
+"""Clean: remove what killed tuners left, and merge the journals of ended ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from autotune.store import cache, journal
 
 
 def clean(cache_root: Path) -> list[str]:
-    """Remove unfinished files and folders, and merge journals that nobody appends to any more.
+    """Remove unfinished files and folders, and merge the journals of tuners that have ended.
 
-    A journal whose writer may live (on another host: until it has closed it) is left alone. The merged
-    journal is on the disk before the others are removed: killed in between, records are there twice and mean
-    the same.
+    A journal is left alone if its writer may still run; on another host, until the writer has closed it. The
+    merged journal is on the disk before the others are removed. If `clean` is killed in between, records
+    exist twice, which does no harm.
 
     Returns:
-        What was done, a line each.
+        One line for each action.
 
     Raises:
         CacheError: the cache cannot be read or written.
@@ -38,7 +38,7 @@ def _merge(ended: list[journal.Journal]) -> str:
     header = {"schema": journal.SCHEMA, "writer": ended[-1].writer}
     records = [record for each in ended for record in each.records]
     lines = [json.dumps(each, separators=(",", ":")) for each in (header, *records, {"record": "end"})]
-    # It sorts where the last of them stood, so that later journals still replace what it holds.
+    # Its name sorts like the last of them, so that records of later journals still replace its own.
     merged = ended[-1].path.with_name(f"{ended[-1].path.name.split('.')[0]}.merged{journal.SUFFIX}")
     cache.write_file(merged, b"".join(map(journal.encode, lines)))
     for each in ended:

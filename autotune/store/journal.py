@@ -1,9 +1,9 @@
-"""Journals: append-only files of records, one file for each writer, merged by whoever reads.
+"""Journals: append-only files of records, one file for each writer, merged by the reader.
 
-A record is one line: eight hex digits of CRC-32, a space, a JSON object. A writer only ever appends to a file
-of its own, so two tuners need no lock, on NFS neither. A line is written in one call before the next config
-begins, and flushed to the disk by a thread meanwhile: a killed tuner loses nothing that was recorded, a power
-cut a few milliseconds. What a kill or a power cut tears can only be a file's last line.
+A record is one line: eight hex digits of CRC-32, a space, a JSON object. A writer only appends, to a file of
+its own, so two tuners need no lock, not even on NFS. A line is written in one call before the next config
+begins; a thread flushes it to the disk. So a killed tuner loses no record, and a power cut loses those of a
+few milliseconds. Only a file's last line can be torn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Journal:
     Attributes:
         path: the file.
         records: in the order of writing, without header and end mark.
-        torn: whether its last line is incomplete: the writer was killed, or is writing just now.
+        torn: whether its last line is incomplete: the writer was killed, or is writing now.
         finished: whether its writer closed it.
         writer: `host` and `pid`.
     """
@@ -46,7 +46,7 @@ class Journal:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody will append to it again, as far as this machine can tell."""
+        """Whether its writer has ended, as far as this machine can know."""
         if self.finished:
             return True
         return self.writer.get("host") == socket.gethostname() and not _alive(int(self.writer.get("pid", 0)))
@@ -121,9 +121,9 @@ class Writer:
     """The one writer of one journal; the file comes into being with the first record.
 
     Args:
-        folder: where the journals of a kernel stand.
+        folder: the folder of a kernel's journals.
         name: the file's name without its suffix; sorts by time and is not used twice.
-        created: told the path once, when the file has been created.
+        created: called with the path once the file exists.
     """
 
     def __init__(self, folder: Path, name: str, created: Callable[[Path], None] = lambda _path: None) -> None:
@@ -191,11 +191,11 @@ class Writer:
         self._created(self.path)
 
     def _write(self, data: bytes) -> None:
-        """Write in one call; where the disk takes only a part, take that back too."""
+        """Write in one call; if the disk takes only a part, remove that part."""
         start = os.fstat(self._fd).st_size
         try:
             rest = memoryview(data)
-            while rest:  # a short write is how the last free blocks show; the next call says why
+            while rest:  # the disk is nearly full: the next call raises the reason
                 rest = rest[os.write(self._fd, rest) :]
         except OSError:
             with contextlib.suppress(OSError):
@@ -203,7 +203,7 @@ class Writer:
             raise
 
     def _flush_folder(self) -> None:
-        """Flush the folder too: the fsync of a file does not cover its name."""
+        """Flush the folder: fsync of a file does not include its name."""
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

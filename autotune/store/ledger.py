@@ -1,4 +1,4 @@
-"""Ledger: what a kernel's journals say about one workload, and the recording of more."""
+"""Ledger: the records of one workload in a kernel's journals, and the writing of new ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autotune.store import cache, journal
 from autotune.store.recorder import Recorder
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_ATTEMPTS = 2  # a transient failure is tried once more, then believed
+_ATTEMPTS = 2  # a transient failure is tried once more
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Known:
 
     Attributes:
         trials: identity -> its latest record: context, source_bytes, trial.
-        failures: identity -> how often it failed in a way that may pass.
+        failures: identity -> how often it failed in a transient way.
         contexts: digest -> context.
         confirmed: identity -> its latest interleaved reading.
         rounds: the identities that were confirmed together, one set for each round.
         references: context digest -> the reference as it was measured last.
-        notes: what a user should hear: torn records.
+        notes: what the user should know: torn records.
         count: how many records were merged.
     """
 
@@ -47,9 +47,9 @@ class Known:
     count: int = 0
 
     def trial(self, identity: str, limits: Limits) -> Trial | None:
-        """Return what is known of an identity; None where it has to be measured, or measured once more.
+        """Return the recorded trial of an identity; None if it is to be measured, or measured once more.
 
-        A failure that may pass is believed after the second time, and under the limits of then.
+        A transient failure counts if it happened twice, and only under the same limits.
         """
         record = self.trials.get(identity)
         if record is None:
@@ -58,9 +58,9 @@ class Known:
             self.failures[identity] < _ATTEMPTS or record.get("limits") != asdict(limits)
         ):
             return None
-        return self.told(record)
+        return self.parse(record)
 
-    def told(self, record: Mapping[str, Any]) -> Trial:
+    def parse(self, record: Mapping[str, Any]) -> Trial:
         """Return the trial of a record, with its confirmed reading."""
         trial = record["trial"]
         return Trial.from_dict(trial, order=-1, confirmed=self.confirmed.get(trial["identity"]))
@@ -70,11 +70,11 @@ class Known:
         return any(identities <= each for each in self.rounds)
 
     def source_bytes(self, identity: str) -> int:
-        """Return the length of a source; 0 where no source was made."""
+        """Return the bytes of a source; 0 if there was none."""
         return int(self.trials[identity]["source_bytes"]) if identity in self.trials else 0
 
     def of_backend(self, backend: str) -> dict[str, dict[str, Any]]:
-        """Return path -> the latest record of it, in whatever context, for one backend."""
+        """Return path -> its latest record in any context, for one backend."""
         of = {digest for digest, context in self.contexts.items() if context["backend"] == backend}
         return {each["trial"]["path"]: each for each in self.trials.values() if each["context"] in of}
 
@@ -82,7 +82,7 @@ class Known:
         """Return the trials of each other backend's latest context."""
         latest = {context["backend"]: digest for digest, context in self.contexts.items()}
         latest.pop(backend, None)
-        return [self.told(each) for each in self.trials.values() if each["context"] in latest.values()]
+        return [self.parse(each) for each in self.trials.values() if each["context"] in latest.values()]
 
 
 def merge(journals: list[journal.Journal], label: str) -> Known:
@@ -108,7 +108,7 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
     known.count += 1
     if kind == "context":
         if record["workload"] == label:
-            known.contexts.pop(record["digest"], None)  # the latest stands last
+            known.contexts.pop(record["digest"], None)  # the latest is last
             known.contexts[record["digest"]] = record["context"]
     elif record["context"] not in known.contexts:
         return
@@ -164,12 +164,11 @@ class Ledger:
         self.trials = {**recalled, **{path: self.trials[path] for path in self._own}}
 
     def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
-        """Sort the records of this backend into those that hold now, and those that do not."""
+        """Split the records of this backend into valid and stale ones."""
         holding: dict[str, Trial] = {}
         stale: list[Context] = []
-        there = {
-            entry.name for entry in os.scandir(self.folder)
-        }  # who deletes a folder wants it measured again
+        # A user deletes a trial's folder to have it measured again.
+        there = {entry.name for entry in os.scandir(self.folder)}
         for path, record in self.known.of_backend(self._workload.backend).items():
             config = record["trial"]["config"]
             try:
@@ -184,7 +183,7 @@ class Ledger:
         return holding, stale
 
     def why_not(self) -> Counter[str]:
-        """Say why earlier records of configs do not hold now: reason -> of how many configs."""
+        """Return why earlier results are stale: reason -> number of configs."""
         reasons: Counter[str] = Counter()
         for context in self._stale:
             changes = "; ".join(differences(context, self._workload.context))
@@ -205,7 +204,7 @@ class Ledger:
         return digest([self._workload.digest, self.known.count, sorted(self.known.trials)])
 
     def refresh(self) -> dict[str, int]:
-        """Write what is left, read the journals again where others have appended, and return the stamp.
+        """Write what is left, read the journals again if other tuners have appended, and return the stamp.
 
         Raises:
             CacheError: something could not be written.
@@ -219,7 +218,7 @@ class Ledger:
         """Record a trial: its folder first, so that every record has its files.
 
         Args:
-            trial: what became of a config.
+            trial: the trial.
             source: the candidate's source.
             compilation: the compiler's command, version and messages.
             execution: what the candidate printed and how it ended.

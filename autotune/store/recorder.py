@@ -1,4 +1,4 @@
-"""Recorder: writes beside the measuring, one task after the other."""
+"""Recorder: a thread that writes while the tuner measures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-_BEHIND = 4  # tasks that may wait, two for each trial: what a kill can lose
+_BEHIND = 4  # queued tasks, two for each trial: a kill loses no more than these
 
 
 class Recorder:
-    """One thread that runs tasks in order: some file systems take milliseconds to create a file."""
+    """One thread that runs tasks in order, since some file systems take milliseconds to create a file."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "recorder")
@@ -18,10 +18,10 @@ class Recorder:
         self._failed = False
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Have a task run after those before it; wait where too many do already.
+        """Queue a task; wait if too many are queued.
 
         Raises:
-            Exception: what an earlier task raised; nothing after it was run.
+            Exception: an earlier task raised it; no task after that one was run.
         """
         while self._tasks and (self._tasks[0].done() or len(self._tasks) > _BEHIND):
             self._tasks.popleft().result()
@@ -38,16 +38,16 @@ class Recorder:
         """Wait until every task has run.
 
         Raises:
-            Exception: what a task raised.
+            Exception: a task raised it.
         """
         while self._tasks:
             self._tasks.popleft().result()
 
     def close(self) -> None:
-        """Run what is left, and end the thread.
+        """Run the queued tasks, and end the thread.
 
         Raises:
-            Exception: what a task raised.
+            Exception: a task raised it.
         """
         try:
             self.drain()

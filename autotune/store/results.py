@@ -18,12 +18,12 @@ class Results:
         shapes: the workload folder's name.
         backend: the backend's name.
         trials: every trial of the space, best first, failures last.
-        best: the trial to use: the simplest among the winner and its ties; None where no config ended ok.
+        best: the trial to use: the simplest of the winner and its ties; None if no config ended ok.
         ties: the other trials whose confirmed interval overlaps the winner's.
-        reference: the kernel's reference at its best; None where it has none.
+        reference: the kernel's reference at its best; None if it has none.
         folder: the workload's folder in the cache.
         measured: how many of the trials this run compiled or measured; the others were known.
-        notes: what a user should hear: torn records, earlier results that no longer hold and why.
+        notes: what the user should know: torn records, stale results and why they are stale.
         elapsed_s: wall seconds of this run.
     """
 
@@ -46,7 +46,7 @@ class Results:
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the reference the best is; None where that cannot be told."""
+        """How many times faster than the reference the best is; None if the readings cannot say."""
         reading = self.best and self.best.best_reading
         return speedup(self.reference.metrics, reading) if self.reference and reading else None
 
@@ -54,7 +54,7 @@ class Results:
 def speedup(reference: Metrics, reading: Metrics) -> float | None:
     """Return how many times faster a reading is than the reference's.
 
-    None where either is known to no better than a factor of two: what such a ratio tells is how busy the
+    None if one of them is known to no better than a factor of two: such a ratio only shows how busy the
     machine was.
     """
     if any(each.ci95_high_ms > 2 * each.ci95_low_ms for each in (reference, reading)):
@@ -63,7 +63,7 @@ def speedup(reference: Metrics, reading: Metrics) -> float | None:
 
 
 def median_ms(trial: Trial) -> float:
-    """Return the median that counts: the confirmed one where there is one."""
+    """Return the median that counts: the confirmed one if the trial was confirmed."""
     reading = trial.best_reading
     assert reading is not None, "only trials that ended ok have a median"
     return reading.median_ms
@@ -75,8 +75,8 @@ class Ranking:
 
     Attributes:
         trials: best first, then the others by rank.
-        best: the trial to use; None where none ended ok.
-        ties: those that cannot be told from the winner, the best left out.
+        best: the trial to use; None if none ended ok.
+        ties: the others that are as fast as the winner within the error of measurement.
     """
 
     trials: list[Trial]
@@ -87,9 +87,9 @@ class Ranking:
 def ranking(trials: Iterable[Trial], source_bytes: Callable[[str], int]) -> Ranking:
     """Order trials, and choose the one to use.
 
-    The winner has the least confirmed median; a first reading counts only where nothing is confirmed, since
-    the least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it,
-    and among them the shortest source is preferred: it is the simpler one.
+    The winner has the least confirmed median. A first reading counts only if nothing is confirmed, since the
+    least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it. Of
+    the ties, the one with the shortest source is used: it is the simplest.
 
     Args:
         trials: any trials.
@@ -116,19 +116,19 @@ def rank(trial: Trial) -> tuple[int, float]:
 
 
 def backend_of(trial: Trial, first: str) -> str:
-    """Return a trial's backend: its folder's name says it, except for the kernel's first backend."""
+    """Return a trial's backend: it stands in the folder's name, unless it is the kernel's first backend."""
     label = trial.path.partition(",")[0]
     named = label.startswith("backend=") and "backend" not in trial.config
     return label.partition("=")[2] if named else first
 
 
 def best_of_backend(trials: Sequence[Trial], chosen: str | None, backend: str, first: str) -> Trial | None:
-    """Return the trial to use among those of one backend.
+    """Return the trial to use of one backend.
 
     Args:
         trials: of a summary, in its order: best first.
         chosen: the path of the summary's best, which may be another backend's.
-        backend: the backend that is asked for.
+        backend: the wanted backend.
         first: the kernel's first backend.
     """
     ours = [trial for trial in trials if backend_of(trial, first) == backend and trial.status is Status.OK]

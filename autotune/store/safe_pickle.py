@@ -1,4 +1,4 @@
-"""Pickles of builtins only: a file that came from another machine never runs code here."""
+"""Pickles of builtins only: a file from another machine never runs code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def loads(data: bytes, where: object) -> Any:
 
     Args:
         data: the pickle.
-        where: what the message calls it: the file's path.
+        where: the file's path, for messages.
 
     Raises:
         DataError: it names a class or function, is torn or too large, or is nested or shared without end.
