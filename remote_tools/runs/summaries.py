@@ -12,13 +12,40 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from remote_tools.errors import DataError
 
 SUMMARY = "perf_metrics.json"
 KEPT = "results"
 """Folder of a run's record with a copy of its summaries: later runs replace those in local_dir."""
+
+
+class Reading(TypedDict):
+    """One measurement of a config, in the file: what is used of it here."""
+
+    ci95_low_ms: float
+    median_ms: float
+    ci95_high_ms: float
+    gflops: float | None
+
+
+class Trial(TypedDict):
+    """One config in the file: what is used of it here."""
+
+    path: str
+    status: str
+    metrics: Reading | None
+    confirmed: Reading | None
+
+
+class Summary(TypedDict):
+    """The file: what is used of it here; `autotune/store/summary.py` writes it."""
+
+    kernel: str
+    shapes: str
+    environment: dict[str, object]
+    trials: list[Trial]
 
 
 @dataclass(frozen=True)
@@ -56,14 +83,13 @@ def read(path: Path) -> Best | None:
         DataError: the file cannot be read, or is no valid summary.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found: Summary = json.loads(path.read_bytes())
         trial = next((each for each in found["trials"] if each["status"] == "ok"), None)
-        if trial is None:
+        reading = trial and (trial["confirmed"] or trial["metrics"])
+        if not trial or not reading:
             return None
-        reading = trial["confirmed"] or trial["metrics"]
-        low_ms, median_ms, high_ms = (
-            _positive(reading[name]) for name in ("ci95_low_ms", "median_ms", "ci95_high_ms")
-        )
+        median_ms = _positive(reading["median_ms"])
+        low_ms, high_ms = _positive(reading["ci95_low_ms"]), _positive(reading["ci95_high_ms"])
         return Best(
             printable(found["kernel"]),
             printable(found["shapes"]),
@@ -71,8 +97,8 @@ def read(path: Path) -> Best | None:
             median_ms,
             min(low_ms, median_ms),
             max(high_ms, median_ms),
-            _positive(reading["gflops"]) if reading.get("gflops") else None,
-            _machine(found.get("environment") or {}),
+            _positive(reading["gflops"]) if reading["gflops"] else None,
+            _machine(found["environment"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "fetch it again: inv fetch --all"
@@ -135,7 +161,7 @@ def _positive(value: Any) -> float:
     return number
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def _machine(environment: dict[str, object]) -> str:
     """Return the machine's host, CPU and device."""
     parts = [environment.get(name) for name in ("host", "cpu", "device")]
     return printable(", ".join(str(part) for part in parts if part))

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from autotune.model import trial as autotune_trial
+from autotune.model.statistics import metrics
+from autotune.store import summary as autotune_summary
 from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.runs import reporting, summaries
 from remote_tools.runs.compare import Ratio, Side, closing, compare, ratio, side
@@ -233,3 +236,33 @@ def test_a_run_keeps_its_summaries_when_the_next_one_replaces_them(tmp_path: Pat
 
 def test_a_ratio_reads_as_one() -> None:
     assert "1.25x [1.21, 1.29]" == str(Ratio(1.25, 1.21, 1.29))
+
+
+def test_the_tuner_writes_every_field_that_is_read_here(tmp_path: Path) -> None:
+    trial = autotune_trial.Trial({}, autotune_trial.Status.OK, "", "default", metrics=metrics([1.0], 0, 1))
+    written = autotune_summary.Summary(
+        folder=tmp_path,
+        kernel="k",
+        shapes="8x8",
+        backend="c",
+        inputs=(),
+        outputs=(),
+        work=autotune_summary.Work(0, 1),
+        environment={"host": "trn"},
+        roofline=None,
+        timing={},
+        search=autotune_summary.Search("exhaustive", 0, 1),
+        reference=None,
+        best_path="default",
+        tie_paths=(),
+        trials=(trial,),
+    )
+    autotune_summary.write(written)
+    file = json.loads((tmp_path / summaries.SUMMARY).read_text())
+    (entry,) = file["trials"]
+    assert summaries.Summary.__annotations__.keys() <= file.keys()
+    assert summaries.Trial.__annotations__.keys() <= entry.keys()
+    assert summaries.Reading.__annotations__.keys() <= entry["metrics"].keys()
+    assert Best("k", "8x8", "default", 1.0, 1.0, 1.0, None, "trn") == summaries.read(
+        tmp_path / summaries.SUMMARY
+    )
