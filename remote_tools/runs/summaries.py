@@ -97,8 +97,8 @@ def read(path: Path) -> Best | None:
             median_ms,
             min(low_ms, median_ms),
             max(high_ms, median_ms),
-            _positive(reading["gflops"]) if reading["gflops"] else None,
-            _machine(found["environment"]),
+            _positive(reading["gflops"]) if reading.get("gflops") else None,
+            _machine(found.get("environment") or {}),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "fetch it again: inv fetch --all"
