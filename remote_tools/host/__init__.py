@@ -1,1 +1,1 @@
-"""What runs on the host: sent there as it is, so standard library only, Python >= 3.8, relative imports."""
+"""The program on the host: sent as source, so standard library only, Python >= 3.8, relative imports."""

@@ -1,13 +1,13 @@
-"""Keep account of what was pushed, of each client by itself.
+"""Record the files that each client pushed.
 
-So two laptops that push to one path never delete each other's files. A file there counts as pushed while it
-still looks as it did when it arrived; what looks different is the host's own, and is neither deleted nor
-overwritten without a copy.
+With an account for each client, two laptops that push to one path never delete each other's files. A file
+counts as pushed while it has not changed since it arrived. A changed file belongs to the host: it is not
+deleted, and not overwritten without a copy.
 
-    <state>/stamp               the stamp of the tree that the path holds, absent while a push is under way
-    <state>/holder              who pushed it
+    <state>/stamp               the stamp of the tree that the path holds; missing during a push
+    <state>/holder              the client that pushed it
     <state>/pushed/<client>     what that client pushed last
-    <state>/coming/<client>     what it was pushing when it was cut off, or is pushing now
+    <state>/coming/<client>     what that client is pushing now, or was pushing when it was interrupted
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
     from .messages import AccountHeader, Holder
 
 LOCK_PATIENCE_S = 5.0
-"""How long a push waits for the one before it to let go; a client that lost its session leaves one behind."""
+"""How long a push waits for the lock; the session of a lost client may still hold it for a moment."""
 
 
 class Account:
-    """What one client pushed: its listing then, and where the host differs from it.
+    """The files that one client pushed: its listing, and how the host differs from it.
 
     Args:
-        header: the stamp, and paths: `folders` that the push made; `absent`, listed but never sent;
-            `altered`, records as they look there where RSYNC_OPTIONS change what arrives; `left`, records
-            that were pushed once and are no longer listed, though not deleted: several of one path where
-            several pushes in a row were cut.
+        header: see `AccountHeader`; `left` holds several records of one path if several pushes in a row were
+            interrupted.
         listing: the client's workspace when the push ended.
     """
 
@@ -50,28 +48,28 @@ class Account:
         self.leave(unpack(header["left"]) if "left" in header else ())
 
     def leave(self, records: Iterable[bytes]) -> None:
-        """Remember what was pushed and is no longer listed."""
+        """Remember records that were pushed and are no longer listed."""
         for record in records:
             self.left.setdefault(path_of(record), set()).add(record)
 
     def pushed(self, path: bytes) -> set[bytes]:
-        """Return how a file of the client's may look on the host; nothing if none was ever there."""
+        """Return the records that the client's file may have on the host; empty if it was never pushed."""
         found = set(self.left.get(path, ()))
         if path not in self.absent and path in self.listing:
             found.add(self.altered.get(path) or self.listing[path])
         return found
 
     def knows(self, path: bytes, have: bytes) -> bool:
-        """Tell whether what the host has is a file that the client pushed, by its content."""
+        """Return whether the content of the host's file is one that the client pushed."""
         return any(same_content(have, record) for record in self.pushed(path))
 
     def paths(self) -> Iterator[bytes]:
-        """Yield every path that may hold a file of the client's."""
+        """Yield every path at which the client may have a file."""
         yield from self.listing
         yield from self.left
 
     def save(self, path: str) -> None:
-        """Replace the file whole."""
+        """Write the account, atomically."""
         self.header.update(
             {
                 "stamp": self.stamp,
@@ -85,12 +83,12 @@ class Account:
 
 
 def untouched(have: bytes, path: bytes, accounts: Iterable[Account]) -> bool:
-    """Tell whether a file is, mode and all, as one of the accounts says it was pushed."""
+    """Return whether a file, including its mode, is still as one of the accounts pushed it."""
     return bool(have) and any(same(have, record) for account in accounts for record in account.pushed(path))
 
 
 def load(path: str) -> Account:
-    """Read an account; an empty one where there is none."""
+    """Read an account; return an empty one if the file is missing."""
     try:
         with open(path, "rb") as file:
             header, _, listing = file.read().partition(b"\n")
@@ -100,7 +98,7 @@ def load(path: str) -> Account:
 
 
 def replace(path: str, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     part = path + ".part"
     with open(part, "wb") as file:
@@ -109,7 +107,7 @@ def replace(path: str, data: bytes) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file that may be gone already."""
+    """Remove a file if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
@@ -118,7 +116,7 @@ class Store:
     """The state of one workspace on the host."""
 
     def __init__(self, folder: str, client: str) -> None:
-        """Name the files."""
+        """Compose the paths."""
         self.folder, self.client = folder, client
         self.stamp_path = os.path.join(self.folder, "stamp")
         self.holder_path = os.path.join(self.folder, "holder")
@@ -127,7 +125,7 @@ class Store:
         self._others: list[Account] | None = None
 
     def holder(self) -> Holder | None:
-        """Return who pushed last."""
+        """Return the client that pushed last; None if there was no push."""
         try:
             with open(self.holder_path, encoding="ascii") as file:
                 holder: Holder = json.load(file)
@@ -136,25 +134,25 @@ class Store:
             return None
 
     def others(self) -> list[Account]:
-        """Return what other clients pushed, and were pushing."""
+        """Return the accounts of the other clients, including their interrupted pushes."""
         if self._others is None:
             folders = [os.path.dirname(path) for path in (self.pushed_path, self.coming_path)]
             names = [os.path.join(f, n) for f in folders if os.path.isdir(f) for n in sorted(os.listdir(f))]
-            mine = (self.pushed_path, self.coming_path)
-            self._others = [load(name) for name in names if name not in mine and not name.endswith(".part")]
+            own = (self.pushed_path, self.coming_path)
+            self._others = [load(name) for name in names if name not in own and not name.endswith(".part")]
         return self._others
 
-    def anothers(self, path: bytes, have: bytes) -> bool:
-        """Tell whether another client pushed the file as it is now."""
+    def pushed_by_another(self, path: bytes, have: bytes) -> bool:
+        """Return whether another client pushed the file with its present content."""
         return any(account.knows(path, have) for account in self.others())
 
 
 _lock: tuple[str, int] | None = None
-"""The workspace that this process pushes to; the lock ends with it, so a lost client holds nothing."""
+"""The workspace that this process pushes to, and its lock, which the kernel frees when the process ends."""
 
 
 def hold(folder: str) -> bool:
-    """Take the workspace for one push; False where another push does not end."""
+    """Lock the workspace for one push; return False if another push holds it after `LOCK_PATIENCE_S`."""
     global _lock
     if _lock is not None and _lock[0] == folder:
         return True
@@ -176,7 +174,7 @@ def hold(folder: str) -> bool:
 
 
 def release() -> None:
-    """Let the next push begin."""
+    """Free the lock."""
     global _lock
     if _lock is not None:
         os.close(_lock[1])

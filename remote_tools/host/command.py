@@ -1,4 +1,4 @@
-"""Turn what a client asks for into a process: its words, its environment, its start."""
+"""Start the command of a run: its arguments, its environment, its process."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Refusal(Exception):
-    """A request that cannot be carried out; becomes an error reply.
+    """A failed request; it becomes an error reply.
 
     Args:
-        kind: which of the client's errors it is (`unavailable`, `permission`, `usage`, `io`, `data`).
+        kind: kind of error (`unavailable`, `permission`, `usage`, `io`, `data`).
         message: what failed and where.
-        hint: what to do next.
+        hint: what to type next.
     """
 
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
-        """Keep the three apart: the client words the rest."""
+        """Keep the parts; the client composes the user's message from them."""
         super().__init__(message)
         self.kind, self.message, self.hint = kind, message, hint
 
@@ -36,7 +36,7 @@ def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, st
     """Return the variables that we set for the run.
 
     Raises:
-        Refusal: the interpreter or virtual environment that the settings name is not there.
+        Refusal: the interpreter or virtual environment in the settings is missing.
     """
     paths = [code_path, os.environ.get("PYTHONPATH", "")]
     added = {
@@ -50,7 +50,7 @@ def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, st
     if spec["venv_path"]:
         venv = os.path.abspath(os.path.expanduser(spec["venv_path"]))
         if find_program("python", os.path.join(venv, "bin")) is None:
-            hint = "inv provision makes one; or correct venv_path"
+            hint = "inv provision creates it; or correct venv_path"
             message = "no virtual environment at {} on the host".format(spec["venv_path"])
             raise Refusal("unavailable", message, hint)
         added.update(VIRTUAL_ENV=venv, PATH=os.path.join(venv, "bin") + os.pathsep + search)
@@ -70,7 +70,7 @@ def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, st
 
 
 def find_program(name: str, search: str) -> str | None:
-    """Return the executable file that a name or path means; shutil.which would cost a session's start."""
+    """Return the executable file of a name or path; importing shutil would slow down every session."""
     for folder in search.split(os.pathsep) if "/" not in name else [""]:
         path = os.path.join(folder, name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -81,7 +81,7 @@ def find_program(name: str, search: str) -> str | None:
 def python_folder(interpreter: str) -> str:
     """Return a folder for PATH in which `python` is this interpreter.
 
-    A script and no link: an interpreter that is called by a link elsewhere does not find its environment.
+    It holds a script, not a link: an interpreter that is started by a link does not find its environment.
     """
     name = f"python-{name_sum(interpreter):08x}"
     folder = os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
@@ -96,17 +96,17 @@ def python_folder(interpreter: str) -> str:
 
 
 def command_of(spec: Spec) -> list[str]:
-    """Return the words to execute: a shell string goes to the login shell, as it would under ssh."""
+    """Return the arguments to execute; a shell string goes to the login shell, as under ssh."""
     shell = spec["shell"]
     if shell is None:
         return list(spec["argv"] or ())
-    # A blank before it, since a shell would take a string that begins with - for an option.
+    # A shell would take a string that begins with - for an option.
     blank = " " if shell.startswith("-") else ""
     return [pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh", "-c", blank + shell]
 
 
 def guarded(argv: list[str], run_id: str, device_for: str) -> list[str]:
-    """Return the words that run a command once the host's accelerator is free."""
+    """Return the command line that runs a command once the host's accelerator is free."""
     from . import device_lock
 
     return device_lock.guarded(argv, {"run": run_id, "for": device_for})
@@ -118,7 +118,7 @@ def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, in
     Raises:
         OSError: the command could not be executed.
     """
-    told, tell = os.pipe()
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -130,13 +130,13 @@ def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, in
             for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP", "SIGCHLD"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.chdir(cwd)
-            os.closerange(3, tell)
+            os.closerange(3, writing)
             os.execvpe(argv[0], argv, env)
         except OSError as error:
-            os.write(tell, b"%d" % (error.errno or errno.EIO))
+            os.write(writing, b"%d" % (error.errno or errno.EIO))
         os._exit(127)
-    os.close(tell)
-    with os.fdopen(told, "rb") as file:
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
         failure = file.read()
     if failure:
         os.waitpid(pid, 0)

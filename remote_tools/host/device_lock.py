@@ -1,14 +1,13 @@
-"""Wait for the host's accelerator, then become the command: a lock that cannot outlive its holder.
+"""Wait for the lock on the host's accelerator, then exec the command.
 
     python3 -I -S device_lock.py HOLDER COMMAND...
 
 The lock is flock(2) on one file that all users of the host share. It belongs to the open file, which the
-command inherits through exec, so the kernel frees it when the command and whatever it forked are gone,
-however they ended: there is nothing to clean up. Where only the connection or the run's owner dies, the
-command, which still uses the accelerator, keeps it.
+command inherits through exec. So the kernel frees it when the command and its children have ended, however
+they ended; no stale lock is possible. If only the connection or the run's owner dies, the command keeps it.
 
-What the file says, who holds it, is for people. Anybody on the host can write it, so nothing rests on it.
-This file is sent to the host: stdlib only, Python >= 3.8.
+The file names the holder, for messages only: anybody on the host can write it.
+This file is sent to the host: standard library only, Python >= 3.8.
 """
 
 from __future__ import annotations
@@ -27,38 +26,38 @@ if TYPE_CHECKING:
     from .messages import DeviceHolder, DeviceOrder
 
 PATH_VARIABLE = "REMOTE_DEVICE_LOCK"
-"""Where a host has several accelerators for several people, its administrator sets one path for each."""
+"""Variable with the lock's path; on a host with several accelerators, its administrator sets one for each."""
 PATH = "/tmp/remote-tools-device.lock"
-"""/tmp is the one folder that every user of a Linux host can write to."""
+"""Every user of a Linux host can write to /tmp."""
 REMIND_S = 60.0
-"""How often one who waits is told that they still do."""
+"""Time between two reminders to a waiting run."""
 FIRST_SHARED_FD = 100
-"""The command inherits the lock above the descriptors that shell scripts use for themselves."""
+"""The command inherits the lock above the descriptors that shell scripts use."""
 RETRIES = 20
 
 
 class Unusable(Exception):
-    """The lock's file cannot be used; says why, and what mends it."""
+    """The lock file cannot be used; the message says why, and how to fix it."""
 
 
 def guarded(argv: Sequence[str], holder: DeviceOrder) -> list[str]:
-    """Return the words that run a command under the lock.
+    """Return the command line that runs a command under the lock.
 
     Args:
         argv: the command.
-        holder: {"run": id, "for": who asked for it}.
+        holder: the run, and the person who asked for it.
     """
     return [sys.executable, "-I", "-S", os.path.abspath(__file__), json.dumps(holder), *argv]
 
 
 def open_shared(path: str) -> int:
-    """Open the file that all users share, making it where it is missing.
+    """Open the file that all users share; create it if it is missing.
 
-    A link in its place is refused, else anybody could have us write to a file of ours. O_CREAT stands only
-    beside O_EXCL: fs.protected_regular (proc_sys_fs(5)) forbids it on a file of another user in /tmp.
+    A link is rejected: anybody could point it at one of our files. O_CREAT needs O_EXCL, because
+    fs.protected_regular (proc_sys_fs(5)) forbids O_CREAT on another user's file in /tmp.
 
     Raises:
-        Unusable: something else stands there, or it may not be opened.
+        Unusable: it is not a regular file, or cannot be opened.
     """
     for _ in range(RETRIES):
         try:
@@ -66,10 +65,10 @@ def open_shared(path: str) -> int:
         except FileNotFoundError:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                os.fchmod(fd, 0o666)  # whatever the umask says
+                os.fchmod(fd, 0o666)  # regardless of the umask
             except FileExistsError:
                 continue
-        except PermissionError:  # between another's open and its fchmod
+        except PermissionError:  # another process is between its open and its fchmod
             time.sleep(0.05)
             continue
         except OSError as error:
@@ -77,12 +76,12 @@ def open_shared(path: str) -> int:
         info = os.fstat(fd)
         if stat.S_ISREG(info.st_mode) and info.st_nlink <= 1:
             return fd
-        raise Unusable(f"{path} is not a plain file of its own; remove it")
-    raise Unusable(f"{path} may not be opened; remove it, or give everybody the right to write there")
+        raise Unusable(f"{path} is not a regular file with one link; remove it")
+    raise Unusable(f"{path} cannot be opened; remove it, or let everybody write to it")
 
 
 def still_there(fd: int, path: str) -> bool:
-    """Tell whether the path still leads to the open file: what cleans /tmp may have removed it."""
+    """Return whether the path still leads to the open file; a cleaner of /tmp may have removed it."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
     except OSError:
@@ -90,10 +89,10 @@ def still_there(fd: int, path: str) -> bool:
 
 
 def take(path: str, order: DeviceOrder) -> int:
-    """Wait until the lock is ours; return the open file that holds it.
+    """Wait for the lock; return the open file that holds it.
 
     Raises:
-        Unusable: there can be no lock.
+        Unusable: the lock file cannot be used.
     """
     began = time.monotonic()
     while True:
@@ -105,7 +104,7 @@ def take(path: str, order: DeviceOrder) -> int:
             break
         os.close(fd)
     if waited:
-        say(f"the accelerator is free, after {span(time.monotonic() - began)}")
+        report(f"the accelerator is free, after {span(time.monotonic() - began)}")
     holder: DeviceHolder = {**order, "user": user(), "pid": os.getpid(), "since": time.time()}
     os.ftruncate(fd, 0)
     os.pwrite(fd, json.dumps(holder).encode("ascii"), 0)
@@ -113,7 +112,7 @@ def take(path: str, order: DeviceOrder) -> int:
 
 
 def locked_at_once(fd: int) -> bool:
-    """Take the lock where nobody holds it."""
+    """Take the lock if it is free; return whether it was."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,17 +121,17 @@ def locked_at_once(fd: int) -> bool:
 
 
 def wait(fd: int) -> None:
-    """Wait for the lock; the kernel serves those who wait in their order."""
+    """Wait for the lock; the kernel grants it in the order of the requests."""
     time.sleep(0.05)  # a holder writes its name right after it took the lock
-    say(f"{held_by(fd)}; waiting")
-    signal.signal(signal.SIGALRM, lambda *_: say(f"{held_by(fd)}; still waiting"))
+    report(f"{held_by(fd)}; waiting")
+    signal.signal(signal.SIGALRM, lambda *_: report(f"{held_by(fd)}; still waiting"))
     signal.setitimer(signal.ITIMER_REAL, REMIND_S, REMIND_S)
     fcntl.flock(fd, fcntl.LOCK_EX)
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def holder_of(fd: int) -> DeviceHolder | None:
-    """Return what a holder wrote, printable; None if it cannot be read."""
+    """Return the holder from the lock file, in printable text; None if it cannot be read."""
     try:
         found = json.loads(os.pread(fd, 4096, 0))
         return {
@@ -147,24 +146,24 @@ def holder_of(fd: int) -> DeviceHolder | None:
 
 
 def outlived(holder: DeviceHolder) -> bool:
-    """Tell whether the run that took the lock is gone, and what it left running holds it."""
+    """Return whether the process that took the lock has ended, so its children hold it."""
     return not os.path.exists(f"/proc/{holder['pid']}")
 
 
 def held_by(fd: int) -> str:
-    """Say who holds the lock, since when, and with which run."""
+    """Return a message about the holder of the lock, its run, and for how long it has held it."""
     holder = holder_of(fd)
     if holder is None:
         return "the accelerator is in use"
     who, run, account, pid = holder["for"], holder["run"], holder["user"], holder["pid"]
     if outlived(holder):
-        return f"the accelerator is in use by what {run} of {who} left running here as {account}"
+        return f"the accelerator is in use by processes that {run} of {who} left running here as {account}"
     since = span(max(0.0, time.time() - holder["since"]))
     return f"the accelerator is in use by {who} for {since} now: {run}, here as {account}, process {pid}"
 
 
 def user() -> str:
-    """Name the account that this runs as; a container's may have no name."""
+    """Return the name of this process's account, or its uid; in a container it may have no name."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -172,27 +171,27 @@ def user() -> str:
 
 
 def plain(value: object) -> str:
-    """Return a value as short text without control characters: anybody may have written it."""
+    """Return a value as at most 100 printable characters: anybody may have written it."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:100])
 
 
 def span(seconds: float) -> str:
-    """Return a length of time for people."""
+    """Return a duration as text."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def say(text: str) -> None:
-    """Tell the user, past the command's own output."""
+def report(text: str) -> None:
+    """Print a message on stderr, apart from the command's output."""
     print(f"device: {text}", file=sys.stderr, flush=True)
 
 
 def main(holder: str, argv: Sequence[str]) -> NoReturn:
-    """Take the lock and become the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the waiting
+    """Take the lock and exec the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the wait
     try:
         fd = take(os.environ.get(PATH_VARIABLE) or PATH, json.loads(holder))
     except Unusable as error:
-        say(f"no lock: {error}, or set device_lock to false")
+        report(f"no lock: {error}, or set device_lock to false")
         sys.exit(69)
     os.set_inheritable(fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_SHARED_FD), True)
     os.close(fd)

@@ -1,7 +1,6 @@
-"""Speak with the client: frames on standard input and output.
+"""Exchange frames with the client on standard input and output.
 
-A frame is one byte of kind, four of length (big-endian), and the payload; `messages.FRAMES` says what each
-kind carries.
+A frame is one byte of kind, four of length (big-endian), and the payload; `messages.FRAMES` lists the kinds.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import struct
 from typing import Iterator, Mapping, Sequence
 
 MAGIC = b"\0remote-tools 1\n"
-"""Sent first, so that what shell start-up files print before it can be told from us."""
+"""Sent first, so that the client can skip what shell start-up files print."""
 HEADER = struct.Struct(">cI")
 FILE = struct.Struct(">qI")
 REQUEST, SOURCES, SIGNAL, INPUT, WINDOW, PING = b"Q", b"S", b"K", b"I", b"W", b"P"
@@ -23,7 +22,7 @@ PIPE_BYTES = 1024 * 1024
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write every byte: os.write may take less."""
+    """Write every byte; os.write may write fewer."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -35,12 +34,12 @@ def frame(kind: bytes, payload: bytes) -> bytes:
 
 
 def json_frame(kind: bytes, message: Mapping[str, object]) -> bytes:
-    """Return one frame of JSON; ASCII, so that names that are not UTF-8 survive as lone surrogates."""
+    """Return one frame of JSON, in ASCII, so that names that are not UTF-8 survive as lone surrogates."""
     return frame(kind, json.dumps(message).encode("ascii"))
 
 
 def take_frames(buffer: bytearray) -> list[tuple[bytes, bytes]]:
-    """Take the whole frames out of what has arrived."""
+    """Remove the complete frames from the buffer and return them."""
     found, start = [], 0
     while len(buffer) - start >= HEADER.size:
         kind, length = HEADER.unpack_from(buffer, start)
@@ -65,15 +64,15 @@ def send_json(kind: bytes, message: Mapping[str, object]) -> None:
 
 
 class Inbox:
-    """Frames from the client, as they arrive on standard input."""
+    """The frames that arrive from the client on standard input."""
 
     def __init__(self, early: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Start with the frames that arrived before this program did."""
+        """Start with the frames that were read before this program started."""
         self._arrived = list(early)
         self._buffer = bytearray()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Wait for bytes; end the session if the client is gone."""
+        """Wait for bytes; exit if the client has closed the connection."""
         if not select.select([0], [], [], timeout_s)[0]:
             return
         data = os.read(0, CHUNK_BYTES)
@@ -83,12 +82,12 @@ class Inbox:
         self._arrived += take_frames(self._buffer)
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
-        """Take the whole frames that have arrived."""
+        """Yield and remove the complete frames that have arrived."""
         while self._arrived:
             yield self._arrived.pop(0)
 
     def receive(self) -> tuple[bytes, bytes]:
-        """Wait for one whole frame."""
+        """Wait for one complete frame."""
         while not self._arrived:
             self.wait(None)
         return self._arrived.pop(0)

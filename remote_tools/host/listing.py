@@ -1,9 +1,9 @@
-"""Describe a tree in records: the one thing that both sides of a sync must write alike.
+"""Describe a tree in records, in the same format on both sides of a sync.
 
     f<mode, octal> <size, bytes> <mtime, ns> <path>          a regular file
     l0 0 0 <path>//<target>                                  a symbolic link
 
-with the path relative to the workspace. A listing is records joined by NUL, in the order of their paths.
+Paths are relative to the workspace. A listing is records joined by NUL, ordered by path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Dict, Iterable
 
 Listing = Dict[bytes, bytes]  # path -> record
 COARSE_NS = (100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
-"""How finely file systems and old rsyncs keep times: NTFS, HFS+, ..., NFSv2 and rsync < 3.1, FAT."""
+"""Resolution of file times: NTFS, HFS+, ..., NFSv2 and rsync < 3.1, FAT."""
 
 
 def file_record(path: bytes, info: os.stat_result) -> bytes:
@@ -25,7 +25,7 @@ def file_record(path: bytes, info: os.stat_result) -> bytes:
 
 
 def link_record(path: bytes, target: bytes) -> bytes:
-    """Return the record of a symbolic link; not every rsync keeps its times, and Linux has no mode for it."""
+    """Return the record of a symbolic link, without mode and time: not every rsync keeps its time."""
     return b"l0 0 0 %s//%s" % (path, target)
 
 
@@ -36,12 +36,12 @@ def path_of(record: bytes) -> bytes:
 
 
 def size_of(record: bytes) -> int:
-    """Return the size in bytes; none for a link."""
+    """Return the size in bytes; 0 for a link."""
     return int(record.split(b" ", 2)[1])
 
 
 def same_content(one: bytes | None, other: bytes | None) -> bool:
-    """Tell whether two records differ in the mode at most, by rsync's quick check: size and mtime."""
+    """Return whether two records differ at most in mode, by rsync's quick check: size and mtime."""
     if one is None or other is None:
         return one is other
     (kind, size, when, path), (kind2, size2, when2, path2) = one.split(b" ", 3), other.split(b" ", 3)
@@ -51,12 +51,12 @@ def same_content(one: bytes | None, other: bytes | None) -> bool:
 
 
 def same_time(one: int, other: int) -> bool:
-    """Tell whether one time, in ns, may be the other, cut by a file system that keeps times less finely."""
+    """Return whether two times in ns are equal, or one is the other truncated by a coarser file system."""
     return any(one - one % unit == other or other - other % unit == one for unit in COARSE_NS)
 
 
 def same(one: bytes | None, other: bytes | None) -> bool:
-    """Tell whether two records mean the same file, mode and all."""
+    """Return whether two records describe the same file, including its mode."""
     if one is None or other is None or one == other:
         return one == other
     return one.split(b" ", 1)[0] == other.split(b" ", 1)[0] and same_content(one, other)
@@ -68,27 +68,27 @@ def join(records: Iterable[bytes]) -> bytes:
 
 
 def split(data: bytes) -> list[bytes]:
-    """Return what `join` was given."""
+    """Undo `join`."""
     return data.split(b"\0") if data else []
 
 
 def pack(records: Iterable[bytes]) -> str:
-    """Return records, or paths, as one word of JSON."""
+    """Return records, or paths, as one JSON string."""
     return base64.b64encode(zlib.compress(join(records), 1)).decode("ascii")
 
 
 def unpack(word: str) -> list[bytes]:
-    """Return what `pack` was given."""
+    """Undo `pack`."""
     return split(zlib.decompress(base64.b64decode(word)))
 
 
 def by_path(records: Iterable[bytes]) -> Listing:
-    """Return records under their paths."""
+    """Return the records keyed by path."""
     return {path_of(record): record for record in records}
 
 
 def digest_of(path: bytes) -> str:
-    """Return a digest of a file's content, or nothing where it cannot be read."""
+    """Return the SHA-256 of a file's content; "" if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:

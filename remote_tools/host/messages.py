@@ -1,12 +1,12 @@
-"""Give a type to what travels between the laptop and the host, and to what both write down.
+"""Define the types of the messages between laptop and host, and of the records that they store.
 
-Both ends annotate with these types, so mypy sees a misspelt key on either side. docs/protocol.md has its
-tables from here: `python -m remote_tools.ssh.protocol_page`. The host imports this file for mypy alone: to
-make the types takes longer than to answer a request.
+Both ends annotate with these types, so mypy finds a misspelt key on either side. The tables of
+docs/protocol.md are generated from them: `python -m remote_tools.ssh.protocol_page`. On the host they are
+imported for type checking only: defining them takes longer than answering a request.
 
-A `TypedDict` whose name ends with `Params` is what a request asks with. `Packed` is a word of JSON that holds
-records or paths, see `listing.pack`. Paths travel as os.fsdecode gives them. JSON has no tuples, so pairs and
-triples are lists. A type is `final` if `in` tells it from another reply.
+A `TypedDict` whose name ends with `Params` holds a request's parameters. `Packed` is a JSON string that holds
+records or paths, see `listing.pack`. Paths are decoded by os.fsdecode. JSON has no tuples, so pairs and
+triples are lists. A type is `final` if an `in` test distinguishes it from another reply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Packed = str
 Entry = List[Any]
 """A file that a run wrote: [path below the cache root, size in bytes, mtime in ns]."""
 Process = List[Any]
-"""A process: [pid, when it started in kernel ticks]; see `processes.born`."""
+"""A process: [pid, start time in kernel ticks]; see `processes.born`."""
 
 
 class Nothing(TypedDict):
@@ -33,11 +33,11 @@ class Nothing(TypedDict):
 
 
 class Client(TypedDict):
-    """Who pushes.
+    """The client of a push.
 
     Args:
-        client: the checkout's random name.
-        name: user and machine, for people.
+        client: the checkout's random id.
+        name: user and machine, for messages.
     """
 
     client: str
@@ -45,13 +45,13 @@ class Client(TypedDict):
 
 
 class ComparisonParams(Client):
-    """What every comparison of the two trees is asked with.
+    """Parameters of every comparison of the two trees.
 
     Args:
         stamp: digest of the laptop's tree.
-        dry: change no state on the host either.
-        rsync: the program to look for.
-        more: more may be sent than the host names, since rsync compares the contents too.
+        dry: do not change the host's state.
+        rsync: the name or path of the host's rsync.
+        more: rsync compares contents too, so it may send more files than the host lists.
     """
 
     stamp: str
@@ -73,12 +73,12 @@ class ListingParams(ComparisonParams):
 
 @final
 class ChangesParams(ComparisonParams):
-    """A comparison with what changed since an earlier push.
+    """A comparison with the changes since an earlier push.
 
     Args:
         base: stamp of that push.
         changed: records of new and changed files.
-        gone: paths that are no longer there.
+        gone: paths of deleted files.
     """
 
     base: str
@@ -88,10 +88,10 @@ class ChangesParams(ComparisonParams):
 
 @final
 class WantListing(TypedDict):
-    """The host knows nothing of `base`.
+    """The host does not have the base.
 
     Args:
-        want_listing: always true: ask again with the whole listing.
+        want_listing: always true: repeat the request with the whole listing.
     """
 
     want_listing: bool
@@ -99,19 +99,19 @@ class WantListing(TypedDict):
 
 @final
 class PlanReply(TypedDict):
-    """What a push has to do.
+    """The steps of a push.
 
     Args:
         new: paths that the host does not have.
-        changed: paths that differ from what was pushed there.
-        conflict: [path, digest] of what somebody else changed there; no digest if the sizes differ.
-        blocked: paths of what stands in the way there: a folder, or a link in place of one.
+        changed: paths that differ from the pushed files.
+        conflict: [path, digest] of files that somebody else changed on the host; "" if the sizes differ.
+        blocked: paths on the host in the way of a file: a folder, or a link in place of a folder.
         delete: paths that were pushed and are no longer listed.
-        kept: [path, why] of what was pushed, is no longer listed and stays.
-        pushed: how many files an earlier push left there.
+        kept: [path, reason] of files that were pushed and are no longer listed, but stay.
+        pushed: number of files from earlier pushes.
         root: the code path, absolute.
         rsync: the host's rsync.
-        holder: who pushed there last.
+        holder: the client that pushed to this code path last.
     """
 
     new: Packed
@@ -131,13 +131,13 @@ BeginReply = Union[WantListing, PlanReply]
 
 
 class ClearParams(Client):
-    """What makes way for files about to arrive.
+    """Parameters of clearing the way for incoming files.
 
     Args:
-        blocked: paths of what is moved away.
-        delete: paths that may be deleted if they are below one of these.
-        folders: paths to make, since of two rsyncs that make one at the same time one fails.
-        date: what names of kept files end with.
+        blocked: paths to move aside.
+        delete: paths that may be deleted if they are below a blocked path.
+        folders: paths to create; if two rsyncs create the same folder at the same time, one fails.
+        date: the end of the names of kept files.
     """
 
     blocked: Packed
@@ -147,11 +147,11 @@ class ClearParams(Client):
 
 
 class ClearReply(TypedDict):
-    """What making way changed.
+    """Result of clearing the way.
 
     Args:
-        removed: paths that were deleted.
-        beside: [path, name] of what was kept under another name.
+        removed: deleted paths.
+        beside: [path, new name] of files and folders that were put aside.
     """
 
     removed: Packed
@@ -159,19 +159,19 @@ class ClearReply(TypedDict):
 
 
 class PushEnding(Client):
-    """What ends a push.
+    """Parameters of the end of a push.
 
     Args:
         stamp: digest of the tree that was sent.
-        date: what names of kept files end with.
-        records: these replace announced ones: the files changed while they were sent.
-        vanished: paths that vanished while they were sent.
-        absent: paths that rsync was not given.
+        date: the end of the names of kept files.
+        records: new records of files that changed during the transfer.
+        vanished: paths that were deleted during the transfer.
+        absent: paths that were not passed to rsync.
         delete: paths that may be deleted.
-        kept: paths that are no longer listed and stay.
-        contents: base64 by path, of small files that come along here instead of by rsync.
-        aside: where below `.remote-displaced` what they replace waits.
-        altering: rsync's options change what arrives.
+        kept: paths that are no longer listed, but stay.
+        contents: base64 by path, of small files that are sent in this request instead of by rsync.
+        aside: folder below `.remote-displaced` for the files that they replace.
+        altering: rsync's options change the files that arrive.
     """
 
     stamp: str
@@ -187,13 +187,13 @@ class PushEnding(Client):
 
 
 class PushEnded(TypedDict):
-    """What came of a push.
+    """Result of a push.
 
     Args:
-        removed: paths that were deleted.
-        kept: [path, why] of what was to be deleted and stays.
-        beside: [path, name] of what the push overwrote and is kept under another name.
-        differs: paths that are not as they were sent.
+        removed: deleted paths.
+        kept: [path, reason] of files that were not deleted.
+        beside: [path, new name] of files that the push overwrote and put aside.
+        differs: paths whose files differ from what was sent.
     """
 
     removed: Packed
@@ -206,22 +206,22 @@ class PushEnded(TypedDict):
 
 
 class Spec(TypedDict):
-    """What the host is to run, and how.
+    """The command to run on the host, and its options.
 
     Args:
-        argv: the words; null if `shell` is given.
+        argv: the command and its arguments; null if `shell` is given.
         shell: a string for the login shell.
         cache_dir: the cache root.
         venv_path: the virtual environment.
-        python: what `python` means without one; null leaves it to the host.
+        python: the interpreter called `python` if there is no venv_path; null leaves it to the host.
         pty: give the command a terminal.
-        size: that terminal's [rows, columns].
-        term: its TERM.
-        on_disconnect: `keep` lets the run live without a client, `kill` ends it after `lease_s`.
-        lease_s: how long the run lives without a client; 0 with `kill` means as soon as the loss is noticed.
+        size: the terminal's [rows, columns].
+        term: the terminal's TERM.
+        on_disconnect: `keep` leaves the run alive without a client, `kill` ends it after `lease_s`.
+        lease_s: how long the run lives without a client; 0 with `kill` ends it when the loss is noticed.
         keep_runs: how many ended runs the host keeps.
-        device_for: for whom the accelerator is locked while the command runs; null takes no lock.
-        env: more variables.
+        device_for: the person for whom the accelerator is locked during the run; null takes no lock.
+        env: additional variables.
     """
 
     argv: list[str] | None
@@ -240,11 +240,11 @@ class Spec(TypedDict):
 
 
 class ResultsWanted(TypedDict):
-    """How results come back.
+    """How the host sends results.
 
     Args:
-        inline_bytes: small files come along if together they are no larger; 0 wants no files.
-        rsync: the program that brings the others.
+        inline_bytes: send the small files before the reply if their total is at most this; 0 sends none.
+        rsync: the program that transfers the other files.
     """
 
     inline_bytes: int
@@ -252,14 +252,14 @@ class ResultsWanted(TypedDict):
 
 
 class RunParams(ResultsWanted):
-    """A run to be started.
+    """A run to start.
 
     Args:
-        id: names the run; a second start of the same id attaches to the first.
-        spec: what to run.
-        stamp: of the tree that must be there; null if it does not matter.
-        ending: a push to be ended first.
-        detach: reply as soon as the run is there.
+        id: the run's id; a second start with the same id attaches to the first run.
+        spec: the command and its options.
+        stamp: the stamp that the tree must have; null if any tree will do.
+        ending: a push to end first.
+        detach: reply as soon as the run has started.
     """
 
     id: str
@@ -270,11 +270,11 @@ class RunParams(ResultsWanted):
 
 
 class AttachParams(ResultsWanted):
-    """A run that was started before.
+    """A run that was started earlier.
 
     Args:
         id: the run.
-        follow: stream to the run's end, not only to what there is now.
+        follow: stream until the run ends, not only the output so far.
     """
 
     id: str
@@ -282,11 +282,11 @@ class AttachParams(ResultsWanted):
 
 
 class Started(TypedDict):
-    """The run is there: comes before the reply that ends the request.
+    """The run has started; sent before the reply that ends the request.
 
     Args:
         started: the run's id.
-        pushed: what came of the push that was ended first.
+        pushed: result of the push that was ended first.
     """
 
     started: str
@@ -295,31 +295,31 @@ class Started(TypedDict):
 
 @final
 class Stale(TypedDict):
-    """The tree on the host is not the expected one; nothing was started.
+    """The tree on the host does not have the expected stamp; nothing was started.
 
     Args:
-        stale: always true: push, and ask again.
+        stale: always true: push, and repeat the request.
     """
 
     stale: bool
 
 
 class RunBegun(TypedDict):
-    """What a run's record holds from its beginning.
+    """The keys that a run's record has from the start.
 
     Args:
         id: the run.
-        state: `starting`, `running`, `ended`, or `lost`: its owner is gone without an end.
-        host: the host's own name.
-        user: the account there.
+        state: `starting`, `running`, `ended`, or `lost`: its owner exited without recording an end.
+        host: the host's node name.
+        user: the account on the host.
         cwd: the code path, absolute.
         cache_dir: the cache root, absolute.
-        argv: the words that are executed.
+        argv: the command and its arguments, as executed.
         env: the variables that we set.
-        shell: the string that the words hold, if one was given.
+        shell: the string for the login shell, if one was given.
         pty: the command has a terminal.
         python: version of the Python that owns the run.
-        started: when, in seconds since 1970.
+        started: start time in seconds since 1970.
     """
 
     id: str
@@ -341,19 +341,19 @@ class RunRecord(RunBegun, total=False):
 
     Args:
         owner: the process that owns the run.
-        since_ns: later changes below the cache root are the run's; null if all is new.
-        pid: the command's process, and its group.
-        process: the same, named for ever.
+        since_ns: files below the cache root that changed later are the run's; null if there was no root.
+        pid: pid of the command, and id of its process group.
+        process: the command's process, unique even after its pid is reused.
         tty: the command's terminal.
-        exit: its exit code, 128+n after a signal.
-        signal: that signal.
-        ended: when, in seconds since 1970.
-        output_bytes: size of what it printed, as frames.
-        fault: what could not be recorded, in words.
-        left_running: processes of it still run.
-        lease_ended: it was ended since its client was gone.
-        files: how many files it wrote.
-        files_bytes: their size.
+        exit: the command's exit code, 128+n after a signal.
+        signal: the signal that ended the command; null if it exited.
+        ended: end time in seconds since 1970.
+        output_bytes: size of the recorded output, as frames.
+        fault: message about what could not be recorded; "" if all was.
+        left_running: some of the run's processes outlived it.
+        lease_ended: the run was ended because it lost its client.
+        files: number of files that the run wrote.
+        files_bytes: total size of these files.
     """
 
     owner: Process
@@ -377,7 +377,7 @@ class Files(TypedDict):
 
     Args:
         outputs: [path, size in bytes, mtime in ns] of each.
-        rsync: the host's rsync; null if nothing is left for it.
+        rsync: the host's rsync; null if it has no files to transfer.
     """
 
     outputs: list[Entry]
@@ -386,10 +386,10 @@ class Files(TypedDict):
 
 @final
 class RunReply(Files):
-    """A run, and what it wrote.
+    """A run, and the files that it wrote.
 
     Args:
-        run: its record.
+        run: the run's record.
     """
 
     run: RunRecord
@@ -397,7 +397,7 @@ class RunReply(Files):
 
 @final
 class CacheReply(Files):
-    """What the cache holds.
+    """The files in the cache.
 
     Args:
         cache_dir: the cache root, absolute.
@@ -413,7 +413,7 @@ class ListReply(TypedDict):
     """The workspace's runs.
 
     Args:
-        runs: their records, oldest first.
+        runs: the records, oldest first.
     """
 
     runs: list[RunRecord]
@@ -424,7 +424,7 @@ class SignalParams(TypedDict):
 
     Args:
         id: the run.
-        signal: the number.
+        signal: the signal's number.
     """
 
     id: str
@@ -435,7 +435,7 @@ class SignalReply(TypedDict):
     """Whether a signal was sent.
 
     Args:
-        delivered: false if nothing of the run is left.
+        delivered: false if none of the run's processes is left.
     """
 
     delivered: bool
@@ -452,11 +452,11 @@ class OutputsParams(ResultsWanted):
 
 
 class CacheParams(ResultsWanted):
-    """A part of the cache that is wanted.
+    """A part of the cache to send.
 
     Args:
         cache_dir: the cache root.
-        kernel: a folder below it; null for all.
+        kernel: a folder below the cache root; null for the whole cache.
     """
 
     cache_dir: str
@@ -467,13 +467,13 @@ class CacheParams(ResultsWanted):
 
 
 class ProbeSettings(TypedDict):
-    """What the checks need of the settings and of this laptop.
+    """What the checks need from the settings and from this laptop.
 
     Args:
         venv_path: the virtual environment.
-        python: what `python` means without one.
+        python: the interpreter called `python` if there is no venv_path.
         cache_dir: the cache root.
-        rsync: the program to try.
+        rsync: the rsync program to test.
         device_lock: runs lock the accelerator.
         lock: digest of requirements.lock; null if it is missing.
         runs: the workspace's runs.
@@ -492,7 +492,7 @@ class ProbeParams(ProbeSettings):
     """One check of the host's half of `inv doctor`.
 
     Args:
-        check: its name.
+        check: the check's name.
         now: the laptop's clock, in seconds since 1970.
     """
 
@@ -501,15 +501,15 @@ class ProbeParams(ProbeSettings):
 
 
 class Row(TypedDict):
-    """What came of a check.
+    """Result of a check.
 
     Args:
         name: the capability.
-        ok: whether it is there.
-        seen: what was tried and what came of it.
-        hint: what mends it.
-        code: exit code of a run that needs it; 0 if a run would go on.
-        seconds: how long trying took.
+        ok: whether the host has it.
+        seen: what the check found.
+        hint: how to fix it.
+        code: exit code of a run that needs the capability; 0 if a run would continue without it.
+        seconds: duration of the check.
     """
 
     name: str
@@ -521,10 +521,10 @@ class Row(TypedDict):
 
 
 class ProbeReply(TypedDict):
-    """What a check found.
+    """Reply to one check.
 
     Args:
-        found: its row, or nothing if there was nothing to try.
+        found: the check's row; empty if the check does not apply.
     """
 
     found: list[Row]
@@ -537,7 +537,7 @@ class Request(TypedDict):
     """The payload of a `Q` frame.
 
     Args:
-        op: what is asked for.
+        op: the operation.
         code_path: the workspace on the host.
         offset: bytes of output frames that the client has consumed.
         params: the op's own parameters.
@@ -550,11 +550,10 @@ class Request(TypedDict):
 
 
 class Refused(TypedDict):
-    """The reply to a request that cannot be carried out.
+    """The reply to a request that failed.
 
     Args:
-        error: which of the client's errors it is: `unavailable`, `permission`, `usage`, `io`, `data` or
-            `temporary`.
+        error: kind of error: `unavailable`, `permission`, `usage`, `io`, `data` or `temporary`.
         message: what failed and where.
         hint: what to type next.
     """
@@ -568,11 +567,11 @@ class Refused(TypedDict):
 
 
 class RsyncHere(TypedDict):
-    """Which rsync a host has.
+    """The host's rsync.
 
     Args:
-        path: where it is; null if it is missing.
-        says: what `rsync --version` prints.
+        path: its path; null if it is missing.
+        says: output of `rsync --version`.
         system: ID and ID_LIKE of os-release(5).
     """
 
@@ -582,35 +581,35 @@ class RsyncHere(TypedDict):
 
 
 class RsyncKept(RsyncHere):
-    """What was found before, kept on the host in `rsync-version`.
+    """The result of an earlier `rsync --version`, kept on the host in `rsync-version`.
 
     Args:
-        key: the program's path, size and mtime then.
+        key: the program's path, size and mtime at that time.
     """
 
     key: list[object]
 
 
 class Holder(Client):
-    """Who pushed to a code path last, kept on the host in `holder`.
+    """The client that pushed to a code path last, kept on the host in `holder`.
 
     Args:
-        at: when, in seconds since 1970.
+        at: time of the push, in seconds since 1970.
     """
 
     at: float
 
 
 class AccountHeader(TypedDict, total=False):
-    """The first line of what the host keeps of each client's push.
+    """The first line of the file that the host keeps about each client's push.
 
     Args:
         stamp: digest of the tree.
-        folders: paths of the folders that the push made.
+        folders: paths of the folders that the push created.
         absent: paths that are listed but were never sent.
-        altered: records as they look on the host, if rsync's options change what arrives.
-        left: records that were pushed once and are no longer listed, though not deleted.
-        named: paths that a push under way sends.
+        altered: records of the files on the host, if rsync's options change the files that arrive.
+        left: records that were pushed and are no longer listed, but were not deleted.
+        named: paths that the current push sends.
     """
 
     stamp: str
@@ -625,10 +624,10 @@ _For = TypedDict("_For", {"for": str})
 
 
 class DeviceOrder(_For):
-    """Who asks for the accelerator.
+    """A request for the accelerator's lock.
 
     Args:
-        for: the person, for people.
+        for: the person who asked, for messages.
         run: the run.
     """
 
@@ -636,12 +635,12 @@ class DeviceOrder(_For):
 
 
 class DeviceHolder(DeviceOrder):
-    """Who holds the accelerator, written in the lock's file.
+    """The holder of the accelerator's lock, written to the lock file.
 
     Args:
         user: the account.
         pid: the process.
-        since: when it took the lock, in seconds since 1970.
+        since: time when it took the lock, in seconds since 1970.
     """
 
     user: str
@@ -650,12 +649,12 @@ class DeviceHolder(DeviceOrder):
 
 
 class Orders(TypedDict):
-    """What `inv provision` has the host do.
+    """Parameters of `inv provision`.
 
     Args:
-        venv: the virtual environment to make.
-        extras: of the project, to be installed.
-        python: the interpreter to make it with; null leaves it to the host.
+        venv: the virtual environment to create.
+        extras: the project's extras to install.
+        python: the interpreter to create it with; null leaves it to the host.
     """
 
     venv: str
@@ -664,13 +663,13 @@ class Orders(TypedDict):
 
 
 class Mark(TypedDict, total=False):
-    """What was installed, written in the virtual environment as `.remote-provision.json`.
+    """What was installed, kept in the virtual environment as `.remote-provision.json`.
 
     Args:
         accelerator: `neuron`, `cuda` or `plain`.
-        extras: that were installed.
-        files: digest by name, of what says what to install.
-        project: its folder.
+        extras: the installed extras.
+        files: digests by name, of requirements.lock, pyproject.toml and requirements.txt.
+        project: the project's folder.
         python: version of the interpreter.
     """
 
@@ -688,47 +687,47 @@ ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
 
 class Ask(Generic[ReplyT_co]):
-    """A request that is ready to be sent, with the type of its reply."""
+    """A request to send, with the type of its reply."""
 
     def __init__(self, op: str, params: object) -> None:
-        """Keep its name and parameters."""
+        """Keep the operation and its parameters."""
         self.op, self.params = op, params
 
 
 class Op(Generic[ParamsT, ReplyT_co]):
-    """A request that the host program answers: its name, with the types of its parameters and its reply."""
+    """An operation of the host program: its name, and the types of its parameters and its reply."""
 
     def __init__(self, name: str, about: str) -> None:
-        """Name it, and say what it does."""
+        """Keep the name and the description."""
         self.name, self.about = name, about
 
     def __call__(self, params: ParamsT) -> Ask[ReplyT_co]:
-        """Ask with these parameters."""
+        """Return a request with these parameters."""
         return Ask(self.name, params)
 
     def answered_by(self, function: Callable[Concatenate[ParamsT, ...], ReplyT_co | Refused]) -> None:
-        """Have mypy compare the types with those of the function that answers."""
+        """Let mypy check that the function that answers has these types."""
 
 
-HELLO: Op[Nothing, Nothing] = Op("hello", "is answered at once")
+HELLO: Op[Nothing, Nothing] = Op("hello", "replies at once")
 RUN: Op[RunParams, RunAnswer] = Op(
     "run",
-    "ends a push if there is an `ending`; replies `Stale` if the tree has not the expected `stamp`; starts "
-    "the run, or finds it; streams it from `offset`",
+    "ends a push if there is an `ending`; replies `Stale` if the tree does not have the expected `stamp`; "
+    "starts the run, or finds it; streams it from `offset`",
 )
-ATTACH: Op[AttachParams, RunReply] = Op("attach", "streams a run that was started before, from `offset`")
+ATTACH: Op[AttachParams, RunReply] = Op("attach", "streams a run that was started earlier, from `offset`")
 LIST: Op[Nothing, ListReply] = Op("list", "returns every run's record")
 SIGNAL: Op[SignalParams, SignalReply] = Op("signal", "signals a run's process group")
-OUTPUTS: Op[OutputsParams, RunReply] = Op("outputs", "sends what a run wrote")
-CACHE: Op[CacheParams, CacheReply] = Op("cache", "sends what the cache holds")
+OUTPUTS: Op[OutputsParams, RunReply] = Op("outputs", "sends the files that a run wrote")
+CACHE: Op[CacheParams, CacheReply] = Op("cache", "sends the files in the cache")
 BEGIN: Op[BeginParams, BeginReply] = Op("sync.begin", "compares the trees")
-CLEAR: Op[ClearParams, ClearReply] = Op("sync.clear", "makes way for files about to arrive")
-FINISH: Op[PushEnding, PushEnded] = Op("sync.finish", "ends a push: deletes, and writes the stamp")
+CLEAR: Op[ClearParams, ClearReply] = Op("sync.clear", "clears the way for incoming files")
+FINISH: Op[PushEnding, PushEnded] = Op("sync.finish", "ends a push: deletes files, and writes the stamp")
 PROBE: Op[ProbeParams, ProbeReply] = Op("probe", "runs one check of the host's half of `inv doctor`")
 
 
 class Frame(NamedTuple):
-    """A kind of frame: its byte, its name, where it goes, and what it carries."""
+    """A kind of frame: its byte, its name, its receiver, and its payload."""
 
     kind: bytes
     name: str
@@ -747,13 +746,13 @@ FRAMES = (
         frames.REPLY, "reply", "laptop", "JSON: `Refused` or the reply of the op, which `Started` may precede"
     ),
     Frame(frames.NEED, "need", "laptop", "nothing: send the sources"),
-    Frame(frames.STDOUT, "stdout", "laptop", "what the command printed"),
-    Frame(frames.STDERR, "stderr", "laptop", "the same, on stderr"),
+    Frame(frames.STDOUT, "stdout", "laptop", "the command's stdout"),
+    Frame(frames.STDERR, "stderr", "laptop", "the command's stderr"),
     Frame(
         frames.RESULT,
         "file",
         "laptop",
         "a small result: mtime in ns (8 bytes) and length of the path (4), big-endian; path; data",
     ),
-    Frame(frames.PING, "pong", "laptop", "nothing: the answer to a ping"),
+    Frame(frames.PING, "pong", "laptop", "nothing: the reply to a ping"),
 )

@@ -1,4 +1,4 @@
-"""Tell what a run wrote: what it named, and what changed below the cache root while it ran."""
+"""Find the files that a run wrote: those that it claimed, and those that changed below the cache root."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def mark(root: str, run_id: str) -> int | None:
-    """Return a time, on the clock of the cache's own file system, that every later write there exceeds.
+    """Return a time in ns, on the clock of the cache's file system, that is before every later write there.
 
-    A file system's clock need not agree with the host's (NFS) and moves in ticks, so the mark is made there
-    and given back once the clock has gone past it. None where there is no root yet: all is new then.
+    A file system's clock may differ from the host's (NFS) and moves in ticks. So a file is written there, and
+    its time is returned once the clock has moved past it. Return None if there is no root: all files are new.
     """
     path = os.path.join(root, ".remote-tools-mark-" + run_id)
     try:
@@ -36,7 +36,7 @@ def mark(root: str, run_id: str) -> int | None:
 
 
 def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (path relative to it, lstat) of every regular file; what vanishes meanwhile is passed over."""
+    """Yield (relative path, lstat) of every regular file; skip what is deleted meanwhile."""
     folders = [""]
     while folders:
         below = folders.pop()
@@ -56,7 +56,7 @@ def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set[str]
-    """Return the paths that a run named as its own."""
+    """Return the paths that a run claimed."""
     try:
         with open(run.claims_path, "rb") as file:
             return {os.fsdecode(path) for path in file.read().split(b"\0") if path}
@@ -65,13 +65,13 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
 
 
 def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
-    """Return [path, size, mtime_ns] of what the run wrote below the cache root, paths relative to it.
+    """Return [path, size, mtime_ns] of the files that the run wrote; paths are relative to the cache root.
 
-    Those are the files that it claimed, and those that changed after the mark and that no other run of the
-    same time claimed.
+    These are the files that it claimed, and the files that changed after the mark and that no concurrent run
+    claimed.
     """
     root, since_ns, started = record["cache_dir"], record["since_ns"], record["started"]
-    mine = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
+    own = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
     others: set = set()  # type: ignore[type-arg]
     for other in all_runs(state):
         try:
@@ -83,6 +83,6 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     found = []
     for name, info in files_below(root):
         changed = since_ns is None or info.st_ctime_ns > since_ns
-        if name in mine or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
+        if name in own or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
             found.append([name, info.st_size, info.st_mtime_ns])
     return sorted(found)

@@ -1,7 +1,7 @@
-"""Own a run: start its command, write to disk what it prints, and record how it ended.
+"""Own a run: start its command, record its output on disk, and record how it ended.
 
-The owner is nobody's child: it starts the command in a session and process group of its own. Sessions come
-and go; they read the files that the owner writes.
+The owner is a daemon, so a run outlives the sessions; they read the files that the owner writes. It starts
+the command in a session and process group of its own.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from .messages import RunRecord, Spec
 
 DRAIN_S = 0.5
-"""Once the command has ended: how long a child that keeps its output open may be silent before it is left."""
+"""After the command has ended: stop reading if its children print nothing for this long."""
 DRAIN_ALL_S = 2.0
-"""The same for a child that is not silent."""
-DEAF_S = 15.0
-"""Without a sign of life for this long, an attached client counts as gone; three of its pings."""
+"""After the command has ended: stop reading after this time even if its children still print."""
+MIN_LEASE_S = 15.0
+"""The shortest lease: three of the client's pings."""
 LEFT_BYTES = 1024 * 1024 * 1024
-"""Output is recorded while this much, or a twentieth, of the disk is left for others."""
+"""Stop recording output if less than this, and less than a twentieth of the disk, is free."""
 LOOK_EVERY_BYTES = 16 * 1024 * 1024
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Output:
-    """The file of what the command prints; a full disk is remembered, not fatal to the run."""
+    """The file with the command's output; a full disk ends the recording, not the run."""
 
     def __init__(self, path: str) -> None:
         """Create the file."""
@@ -54,7 +54,7 @@ class Output:
         try:
             header = HEADER.pack(kind, len(data))
             taken = os.writev(self._fd, [header, data])
-            if taken < len(header) + len(data):  # a disk that fills up takes a part of it, then says so
+            if taken < len(header) + len(data):  # a disk that fills up takes a part, and fails the next write
                 write_all(self._fd, (header + data)[taken:])
             self.size_bytes += len(header) + len(data)
             if self.size_bytes > self._look_at_bytes:
@@ -66,7 +66,7 @@ class Output:
             self.fault = f"output after byte {self.size_bytes} was not recorded: {error.strerror}"
 
     def _leave_room(self) -> None:
-        """Stop before the disk is full: a run that prints without end and without a client would fill it."""
+        """Raise ENOSPC before the disk is full: a run that prints endlessly would fill it."""
         self._look_at_bytes = self.size_bytes + LOOK_EVERY_BYTES
         disk = os.fstatvfs(self._fd)
         if disk.f_bavail < min(disk.f_blocks // 20, LEFT_BYTES // disk.f_frsize):
@@ -77,7 +77,7 @@ class Owner:
     """The process that a run belongs to, from its start to its end."""
 
     def __init__(self, run: Run, state: str, spec: Spec) -> None:
-        """Take over a run whose folder was just made."""
+        """Take over a run whose folder was just created."""
         self.run, self.state, self.spec = run, state, spec
         self.record: RunRecord = read_json(run.record_path)
         self.root: str = self.record["cache_dir"]
@@ -86,15 +86,15 @@ class Owner:
         self.terminal: int | None = None
         self.input: int | None = None
         self.typed = bytearray()
-        self.heard = time.monotonic()
+        self.renewed = time.monotonic()
         self.lease_mtime = 0
 
     def live(self) -> None:
-        """Start the command, record what it prints, record its end."""
-        self.bell, ringing = os.pipe()
-        for fd in (self.bell, ringing):
+        """Start the command, record its output, record its end."""
+        self.wakeup, wakeup_writing = os.pipe()
+        for fd in (self.wakeup, wakeup_writing):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(ringing, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wakeup_writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         self.record.update({"started": time.time(), "since_ns": mark(self.root, self.run.id)})
         pid = self._start()
@@ -107,7 +107,7 @@ class Owner:
         return self._end(code, None if code is not None else os.WTERMSIG(status))
 
     def _start(self) -> int | None:
-        """Start the command; None, with the reason on its stderr, where it cannot be executed."""
+        """Start the command; return None, with the reason on its stderr, if it cannot be executed."""
         env = {**os.environ, **self.record["env"]}
         env.pop("PYTHONHOME", None)
         argv = self.record["argv"]
@@ -127,7 +127,7 @@ class Owner:
                 os.close(fd)
 
     def _streams(self) -> tuple[int, int, int]:
-        """Open the command's three streams and remember our ends."""
+        """Open the command's three streams and keep our ends."""
         if self.spec["pty"]:
             self.terminal, inner = os.openpty()
             os.set_blocking(self.terminal, False)
@@ -146,10 +146,10 @@ class Owner:
         return os.open(os.devnull, os.O_RDONLY), ends[0], ends[1]
 
     def _record_output(self, pid: int) -> int:
-        """Copy what the command prints to disk until it has ended; return its wait status."""
+        """Copy the command's output to disk until it has ended; return its wait status."""
         ended = 0
         while not ended:
-            self._copy(1.0)  # its end wakes us: SIGCHLD
+            self._copy(1.0)  # SIGCHLD interrupts it
             ended, status = os.waitpid(pid, os.WNOHANG)
             if not ended:
                 self._keep_lease(pid)
@@ -159,8 +159,8 @@ class Owner:
         return status
 
     def _copy(self, timeout_s: float) -> bool:
-        """Copy what is there, waiting at most `timeout_s` for it; tell whether there was anything."""
-        reading = [self.bell, *self.readers]
+        """Copy the available output, waiting at most `timeout_s` for it; return whether there was any."""
+        reading = [self.wakeup, *self.readers]
         if self.input is not None and not self.typed:
             reading.append(self.input)
         writing = [self.terminal] if self.typed and self.terminal is not None else []
@@ -168,7 +168,7 @@ class Owner:
         for fd in readable:
             if fd == self.input:
                 self.typed += os.read(fd, CHUNK_BYTES)
-            elif fd == self.bell:
+            elif fd == self.wakeup:
                 os.read(fd, CHUNK_BYTES)
             else:
                 self._take(fd)
@@ -177,13 +177,13 @@ class Owner:
         return bool(readable)
 
     def _take(self, fd: int) -> None:
-        """Record what one of the command's streams holds."""
+        """Record the available output of one of the command's streams."""
         try:
-            data = os.read(fd, PIPE_BYTES - HEADER.size)  # `send_frames` reads a whole frame at once
+            data = os.read(fd, PIPE_BYTES - HEADER.size)  # `send_frames` reads a complete frame at once
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # how Linux says that a terminal has no other end any more
+            if error.errno != errno.EIO:  # on Linux: nobody has the terminal's other end open
                 raise
             data = b""
         if data:
@@ -195,16 +195,16 @@ class Owner:
             self.typed.clear()
 
     def _type(self, terminal: int) -> None:
-        """Give the command's terminal what was typed, as much as it takes now."""
+        """Write the typed input to the command's terminal, as much as it accepts now."""
         try:
             del self.typed[: os.write(terminal, self.typed)]
         except BlockingIOError:
             return
-        except OSError:  # it has no other end any more
+        except OSError:  # nobody has the other end open
             self.typed.clear()
 
     def _keep_lease(self, pid: int) -> None:
-        """End the run where its client was to keep it alive and has not been heard of for too long."""
+        """End the run if its lease has expired: SIGTERM, and SIGKILL 10 s later."""
         if self.spec["on_disconnect"] != "kill":
             return
         try:
@@ -212,9 +212,9 @@ class Owner:
         except OSError:
             mtime = 0
         if mtime != self.lease_mtime:
-            self.lease_mtime, self.heard = mtime, time.monotonic()
-        silent_s = time.monotonic() - self.heard
-        lease_s = max(float(self.spec["lease_s"]), DEAF_S)
+            self.lease_mtime, self.renewed = mtime, time.monotonic()
+        silent_s = time.monotonic() - self.renewed
+        lease_s = max(float(self.spec["lease_s"]), MIN_LEASE_S)
         if silent_s > lease_s and not self.record.get("lease_ended"):
             self.record["lease_ended"] = True
             os.killpg(pid, signal.SIGTERM)
@@ -222,7 +222,7 @@ class Owner:
             os.killpg(pid, signal.SIGKILL)
 
     def _end(self, code: int | None, signal_number: int | None) -> None:
-        """Record how the run ended, then what it wrote; keep recording what its children still print."""
+        """Record how the run ended and what it wrote; keep recording the output of its children."""
         self.record.update(
             {
                 "state": "ended",
@@ -247,12 +247,12 @@ class Owner:
 
 
 def prune(state: str, keep: int) -> None:
-    """Remove the oldest runs beyond `keep`; never one that has not ended, or that left processes behind."""
+    """Remove the oldest runs beyond `keep`, except runs that have not ended or left processes running."""
     runs = all_runs(state)
     for run in runs[: max(0, len(runs) - keep)]:
         try:
             record = run.record()
-        except FileNotFoundError:  # another run's owner was quicker
+        except FileNotFoundError:  # another run's owner removed it
             continue
         left = record.get("left_running") and group_alive(record["pid"])
         if record["state"] in ("ended", "lost") and not left:
@@ -260,19 +260,23 @@ def prune(state: str, keep: int) -> None:
 
 
 def resize(fd: int, size: list[int]) -> None:
-    """Set a terminal's [rows, columns]; the kernel tells the foreground program."""
+    """Set a terminal's [rows, columns]; the kernel sends SIGWINCH to the foreground program."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
 
 
 def become_owner(part: Run, run: Run, record: RunRecord, state: str, spec: Spec) -> None:
-    """Fork the owner off: no terminal, no parent, none of the session's streams. Return in the session."""
-    told, tell = os.pipe()
+    """Fork the owner off as a daemon: no terminal, no parent, none of the session's streams.
+
+    Raises:
+        OSError: the run's folder could not be created.
+    """
+    reading, writing = os.pipe()
     child = os.fork()
     if child:
-        os.close(tell)
+        os.close(writing)
         os.waitpid(child, 0)
-        with os.fdopen(told, "rb") as file:
-            failure = file.read()  # ends once the run is there, or cannot be
+        with os.fdopen(reading, "rb") as file:
+            failure = file.read()  # EOF once the run's folder exists, or could not be created
         if failure:
             raise OSError(int(failure), os.strerror(int(failure)), run.folder)
         return
@@ -284,8 +288,8 @@ def become_owner(part: Run, run: Run, record: RunRecord, state: str, spec: Spec)
         write_json(part.record_path, record)
         os.rename(part.folder, run.folder)
     except OSError as error:
-        if not os.path.isdir(run.folder):  # else another session was quicker with the same run
-            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        if not os.path.isdir(run.folder):  # otherwise another session has started the same run
+            os.write(writing, b"%d" % (error.errno or errno.EIO))
         os._exit(0)
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -297,7 +301,7 @@ def become_owner(part: Run, run: Run, record: RunRecord, state: str, spec: Spec)
         for name in ("SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         Owner(run, state, spec).live()
-    except BaseException:  # noqa: BLE001  # a bug of ours: nobody is left to raise it to
+    except BaseException:  # noqa: BLE001  # a bug of ours: a daemon has no caller to raise it to
         import traceback
 
         traceback.print_exc()

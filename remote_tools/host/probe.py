@@ -1,7 +1,7 @@
-"""Try on the host what a run will need, each capability for real: the host's half of `inv doctor`.
+"""Test on the host what a run will need: the host's half of `inv doctor`.
 
-Sent to the host: standard library only, Python >= 3.8. Each check is a function that returns what it saw,
-None where there is nothing to try, or raises `Trouble` with what mends it; `OPS["probe"]` runs one.
+Sent to the host: standard library only, Python >= 3.8. Each check is a function that uses the capability and
+returns what it found, returns None if it does not apply, or raises `Trouble`; `OPS["probe"]` runs one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .messages import ProbeParams, ProbeReply, Row
 
     class Subject(ProbeParams):
-        """What a check on the host looks at: the request, and where and when it arrived."""
+        """The input of a check on the host: the request, its code path, and its time of arrival."""
 
         code_path: str
         arrived: float
@@ -46,7 +46,7 @@ RSYNC_FLAGS = (
     "--ignore-missing-args",
     "--no-implied-dirs",
 )
-"""The flags that transfers use where both sides have them."""
+"""The flags that transfers use if both sides have them."""
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FEW_INODES = 10_000
 LITTLE_BYTES = 1 << 30
@@ -54,25 +54,25 @@ COMMAND_S = 20.0
 
 
 class Trouble(Exception):
-    """A capability that is missing.
+    """A missing capability.
 
     Args:
-        seen: what was tried and what it said.
-        hint: what mends it.
-        code: the exit code that a run would end with; 0 where a run would go on.
+        seen: what the check found.
+        hint: how to fix it.
+        code: exit code of a run that needs the capability; 0 if a run would continue without it.
     """
 
     def __init__(self, seen: str, hint: str = "", code: int = 0) -> None:
-        """Keep them apart: the client words the rest."""
+        """Keep the parts; the client composes the row from them."""
         super().__init__(seen)
         self.seen, self.hint, self.code = seen, hint, code
 
 
-def said(*command: str, env: dict[str, str] | None = None) -> str:
-    """Return what a command prints.
+def output_of(*command: str, env: dict[str, str] | None = None) -> str:
+    """Return a command's output.
 
     Raises:
-        Trouble: there is no such command, it fails, or it does not end.
+        Trouble: the command is missing, fails, or does not end within `COMMAND_S`.
     """
     try:
         done = subprocess.run(
@@ -89,27 +89,27 @@ def said(*command: str, env: dict[str, str] | None = None) -> str:
         raise Trouble(f"{command[0]} did not end within {COMMAND_S:.0f} s") from None
     text = done.stdout.decode("utf-8", "replace").strip()
     if done.returncode:
-        raise Trouble(f"{command[0]} ended with {done.returncode}: {text[-300:]}")
+        raise Trouble(f"{command[0]} failed with exit code {done.returncode}: {text[-300:]}")
     return text
 
 
 def expanded(path: str) -> str:
-    """Return a path with its ~ resolved."""
+    """Return an absolute path, with ~ expanded."""
     return os.path.abspath(os.path.expanduser(path))
 
 
 def nearest_folder(path: str) -> str:
-    """Return the folder that a path lies in or will be made in."""
+    """Return the nearest existing folder at or above a path."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
 
 
 def write_and_remove(folder: str, hint: str) -> None:
-    """Make a file in a folder.
+    """Create a file in a folder and remove it.
 
     Raises:
-        Trouble: it cannot be made.
+        Trouble: the file cannot be created.
     """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".remote-tools-probe-") as file:
@@ -122,17 +122,17 @@ def write_and_remove(folder: str, hint: str) -> None:
 
 
 def code_path(params: Subject) -> str:
-    """Write into the code path, or where it will be made."""
+    """Write to the code path, or to its parent directory if it is missing."""
     path = params["code_path"]
     place = path if os.path.isdir(path) else os.path.dirname(path)
     if not os.path.isdir(place):
-        raise Trouble(f"no folder {place}", "inv provision makes it; or correct code_path", 74)
-    write_and_remove(place, "correct code_path, or its owner's rights")
-    return f"{path} is writable" if place == path else f"{path} will be made by the first push"
+        raise Trouble(f"no folder {place}", "inv provision creates it; or correct code_path", 74)
+    write_and_remove(place, "correct code_path, or its permissions")
+    return f"{path} is writable" if place == path else f"the first push will create {path}"
 
 
 def disk(params: Subject) -> str:
-    """Look at the space and the inodes where the code goes."""
+    """Check the free space and inodes at the code path."""
     found = os.statvfs(nearest_folder(params["code_path"]))
     free = found.f_bavail * found.f_frsize
     seen = f"{free / 1e9:.1f} GB free, {found.f_favail:,} inodes"
@@ -142,12 +142,12 @@ def disk(params: Subject) -> str:
 
 
 def rsync_there(params: Subject) -> str:
-    """Try the host's rsync."""
+    """Test the host's rsync."""
     return rsync_works(params["rsync"])
 
 
 def rsync_works(program: str) -> str:
-    """Copy a file with the very flags that transfers use."""
+    """Copy a file with the flags that transfers use."""
     if not shutil.which(program):
         raise Trouble(f"no {program}", install("rsync"), 69)
     with tempfile.TemporaryDirectory() as folder:
@@ -160,18 +160,18 @@ def rsync_works(program: str) -> str:
             names.write(b"it\0")
         try:
             to = os.path.join(folder, "to")
-            said(program, *RSYNC_FLAGS, f"--files-from={listing}", source + "/", to + "/")
+            output_of(program, *RSYNC_FLAGS, f"--files-from={listing}", source + "/", to + "/")
         except Trouble as trouble:
-            hint = "transfers do without these flags where one side lacks them; rsync 3.2 has all"
+            hint = "transfers leave out the flags that one side lacks; rsync 3.2 has all"
             raise Trouble(trouble.seen, hint) from None
-    return said(program, "--version").splitlines()[0]
+    return output_of(program, "--version").splitlines()[0]
 
 
 def interpreter(params: Subject) -> str:
-    """Return the Python that runs will have, found as the supervisor finds it.
+    """Return the path of the Python that runs will use, found as the supervisor finds it.
 
     Raises:
-        Trouble: the one that the settings name is not there.
+        Trouble: the interpreter or virtual environment in the settings is missing.
     """
     venv, named = params["venv_path"], params["python"]
     if venv:
@@ -186,16 +186,16 @@ def interpreter(params: Subject) -> str:
 
 
 def python(params: Subject) -> str:
-    """Start the Python that runs will have."""
+    """Start the Python that runs will use."""
     try:
-        seen = said(interpreter(params), "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
+        seen = output_of(interpreter(params), "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
     except Trouble as trouble:
         raise Trouble(trouble.seen, trouble.hint or "inv provision", 69) from None
     return f"{seen} ({'venv' if params.get('venv_path') else 'no venv_path is set'})"
 
 
 def lock(params: Subject) -> str | None:
-    """Compare what was installed with the lock that is pushed."""
+    """Compare the installed requirements.lock with the one that is pushed."""
     venv = params["venv_path"]
     wanted = params["lock"]
     if not venv or not wanted:
@@ -217,7 +217,7 @@ def autotune(params: Subject) -> str | None:
     env = {**os.environ, "PYTHONPATH": params["code_path"]}
     code = "import autotune, numpy; print('importable, NumPy', numpy.__version__)"
     try:
-        return said(interpreter(params), "-c", code, env=env)
+        return output_of(interpreter(params), "-c", code, env=env)
     except Trouble as trouble:
         last = (trouble.seen.splitlines() or [""])[-1]
         raise Trouble(f"cannot be imported: {last}", "inv provision, with extras: [autotune]") from None
@@ -232,8 +232,8 @@ def compiler(_params: Subject) -> str:
         source = os.path.join(folder, "it.c")
         with open(source, "w") as file:
             file.write("#include <math.h>\nint main(void) { return 0; }\n")
-        said(name, "-O3", "-march=native", source, "-o", os.path.join(folder, "it"))
-    return said(name, "--version").splitlines()[0]
+        output_of(name, "-O3", "-march=native", source, "-o", os.path.join(folder, "it"))
+    return output_of(name, "--version").splitlines()[0]
 
 
 def accelerator(_params: Subject) -> str:
@@ -242,12 +242,13 @@ def accelerator(_params: Subject) -> str:
     visible = os.environ.get("NEURON_RT_VISIBLE_CORES")
     devices = sorted(glob.glob("/dev/neuron[0-9]*"))
     if devices:
-        driver = said("modinfo", "-F", "version", "neuron") if shutil.which("modinfo") else "driver unknown"
+        known = shutil.which("modinfo")
+        driver = output_of("modinfo", "-F", "version", "neuron") if known else "driver unknown"
         seen = f"{len(devices)} Neuron devices, driver {driver}, visible cores: {visible or 'all'}"
         return f"{seen}; {cores} CPU cores"
     if shutil.which("nvidia-smi"):
         query = "--query-gpu=name,driver_version"
-        return f"{said('nvidia-smi', query, '--format=csv,noheader').splitlines()[0]}; {cores} CPU cores"
+        return f"{output_of('nvidia-smi', query, '--format=csv,noheader').splitlines()[0]}; {cores} CPU cores"
     return f"none; {cores} CPU cores"
 
 
@@ -267,26 +268,26 @@ def cache_root(params: Subject) -> str:
     place = nearest_folder(root)
     write_and_remove(place, "correct cache_dir")
     try:
-        kind = said("stat", "-f", "-c", "%T", place)
+        kind = output_of("stat", "-f", "-c", "%T", place)
     except Trouble:
         kind = "unknown file system"
     return f"{root}, {kind}"
 
 
 def runs(params: Subject) -> str:
-    """Look for runs that still hold the machine."""
+    """Look for lost and running runs."""
     found: dict[str, list[str]] = {"running": [], "lost": []}
     for record in params["runs"]:
         found.setdefault(record["state"], []).append(record["id"])
     if found["lost"]:
         last = found["lost"][-1]
         seen = f"{len(found['lost'])} lost, the last is {last}"
-        raise Trouble(seen, f"their supervisor was killed; inv runs.kill {last} ends what is left of it")
+        raise Trouble(seen, f"the run's owner was killed; inv runs.kill {last} ends its remaining processes")
     return f"{len(params['runs'])} kept, running: {', '.join(found['running']) or 'none'}"
 
 
 def device(params: Subject) -> str:
-    """Look who has locked the accelerator; a run that is gone may have left something that still holds it."""
+    """Find the holder of the accelerator's lock; processes that an ended run left may still hold it."""
     from . import device_lock
 
     path = os.environ.get(device_lock.PATH_VARIABLE) or device_lock.PATH
@@ -324,7 +325,7 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
 
 
 def examine(checks: Mapping[str, Callable[[SubjectT], str | None]], subject: SubjectT) -> Iterator[Row]:
-    """Run checks one after the other; one that had nothing to try has no row."""
+    """Run the checks in order; a check that does not apply has no row."""
     for name, check in checks.items():
         begun = time.monotonic()
         seen: str | None
@@ -341,14 +342,14 @@ def examine(checks: Mapping[str, Callable[[SubjectT], str | None]], subject: Sub
 
 
 def probe(params: ProbeParams, place: Place) -> ProbeReply:
-    """Run one check of this side."""
+    """Run one check of the host."""
     name = params["check"]
     subject: Subject = {**params, "code_path": place.code_path, "arrived": time.time()}
     return {"found": list(examine({name: CHECKS[name]}, subject))}
 
 
 def digest(path: str) -> str | None:
-    """Return the digest of a file, as provisioning marks it; None where it is missing."""
+    """Return the SHA-256 of a file, as in the venv's mark; None if the file is missing."""
     if not os.path.exists(path):
         return None
     with open(path, "rb") as file:

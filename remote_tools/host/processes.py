@@ -1,4 +1,4 @@
-"""Name a process for ever, and tell whether it still runs: proc(5)."""
+"""Identify a process beyond the reuse of its pid, and check whether it still runs: proc(5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def status_of(pid: int) -> list[bytes]:
-    """Return proc(5)'s `stat` from the state on; nothing for a process that has ended, reaped or not."""
+    """Return the fields of proc(5)'s `stat` from the state on; empty if the process is gone or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -20,18 +20,18 @@ def status_of(pid: int) -> list[bytes]:
 
 
 def born(pid: int) -> str | None:
-    """Return when a process started, in kernel ticks: with its pid that names it for ever; None if gone."""
+    """Return the start time of a process in kernel ticks, unique with its pid; None if it has ended."""
     fields = status_of(pid)
     return fields[19].decode("ascii") if fields else None
 
 
 def alive(process: Process | None) -> bool:
-    """Tell whether the process of a `[pid, start]` pair still runs."""
+    """Return whether the process of a `[pid, start time]` pair still runs."""
     return process is not None and born(process[0]) == process[1]
 
 
 def group_alive(pgid: int) -> bool:
-    """Tell whether any process is left in a group; the kernel would count those that nobody waited for."""
+    """Return whether a process group still has a process, without zombies, which killpg would count."""
     try:
         os.killpg(pgid, 0)
     except ProcessLookupError:

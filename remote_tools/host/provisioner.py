@@ -1,8 +1,8 @@
-"""Make a project's virtual environment: the program that `inv provision` runs on the host.
+"""Create a project's virtual environment: the program that `inv provision` runs on the host.
 
-Standard library only, Python >= 3.8; gets its orders as JSON in its one argument. It uses uv where the host
-has it, else venv and pip, needs no rights beyond the user's own, and does nothing where its mark in the venv
-says that the very same was installed before.
+Standard library only, Python >= 3.8. It reads `Orders` as JSON from its one argument, uses uv if the host has
+it, else venv and pip, and runs without root. It does nothing if the venv's mark is equal to what it would
+install.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ LOCK = "requirements.lock"
 
 
 def fail(code: int, message: str) -> NoReturn:
-    """End with one of sysexits' codes, which becomes the command's own."""
+    """Print a message and exit with a sysexits code."""
     print(f"provision: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def find_uv() -> str | None:
-    """Find uv, also where its installer puts it, which is not in the PATH of an ssh session."""
+    """Return uv's path; its installer's folders may not be in the PATH of an ssh session."""
     return shutil.which("uv") or shutil.which("uv", path=os.path.expanduser("~/.local/bin:~/.cargo/bin"))
 
 
 def accelerator() -> str:
-    """Tell a Neuron host from a CUDA host from a plain one."""
+    """Return `neuron`, `cuda` or `plain`."""
     if glob.glob("/dev/neuron*"):
         return "neuron"
     if (
@@ -59,7 +59,7 @@ def known_extras(text: str) -> list[str]:
 
 
 def wanted(orders: Orders) -> Mark:
-    """Return all that decides what will be in the venv, for the mark."""
+    """Return the mark of the venv to create: everything that decides what will be in it."""
     texts = {}
     for name in (LOCK, "pyproject.toml", "requirements.txt"):
         if os.path.exists(name):
@@ -82,7 +82,7 @@ def wanted(orders: Orders) -> Mark:
 
 
 def version_of(interpreter: str) -> str:
-    """Return an interpreter's version, as far as a virtual environment depends on it."""
+    """Return an interpreter's version as major.minor, which a virtual environment depends on."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         return subprocess.check_output([os.path.expanduser(interpreter), "-c", code]).decode().strip()
@@ -91,7 +91,7 @@ def version_of(interpreter: str) -> str:
 
 
 def changes(before: Mark, goal: Mark) -> list[str]:
-    """Say what differs from what was installed before."""
+    """Return a line for each difference from the installed state."""
     found = []
     for key, new in goal.items():
         if key == "files":
@@ -108,7 +108,7 @@ def _text(value: object) -> str:
 
 
 def read_mark(path: str) -> Mark:
-    """Return what was installed before; nothing where that is not known."""
+    """Return the mark of what is installed; empty if it is missing or damaged."""
     try:
         with open(path, encoding="ascii") as file:
             found: Mark = json.load(file)
@@ -118,27 +118,27 @@ def read_mark(path: str) -> Mark:
 
 
 def run(command: Sequence[str]) -> None:
-    """Run one step, and end with its failure."""
+    """Run a command; exit if it fails."""
     print("$ " + " ".join(command), flush=True)
     code = subprocess.run(command).returncode
     if code:
-        fail(69, f"{command[0]} ended with {code}; what it said stands above")
+        fail(69, f"{command[0]} failed with exit code {code}; see its output above")
 
 
 def make_venv(venv: str, interpreter: str) -> None:
-    """Make an empty virtual environment, in the place of one that another Python made."""
+    """Create an empty virtual environment, replacing an existing one."""
     uv, there = find_uv(), os.path.exists(venv)
     make = [uv, "venv", "-q", "--python", interpreter] if uv else [interpreter, "-m", "venv"]
     try:
         run([*make, "--clear", venv])
     except SystemExit:
         if not there:
-            shutil.rmtree(venv, ignore_errors=True)  # half of one would be taken for a whole one
+            shutil.rmtree(venv, ignore_errors=True)  # an incomplete venv would look complete
         raise
 
 
 def install(venv: str, goal: Mark) -> None:
-    """Install the lock where there is one, and the project itself where it is one."""
+    """Install the locked requirements, and the project itself if it has a pyproject.toml."""
     python = os.path.join(venv, "bin", "python")
     uv = find_uv()
     pip = [uv, "pip", "install", "-q", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
@@ -153,19 +153,19 @@ def install(venv: str, goal: Mark) -> None:
 
 
 def main() -> None:
-    """Carry out the orders that the one argument holds."""
+    """Carry out the orders in the program's argument."""
     orders: Orders = json.loads(sys.argv[1])
     venv = os.path.abspath(os.path.expanduser(orders["venv"]))
     mark = os.path.join(venv, MARK)
     goal, before = wanted(orders), read_mark(mark)
     if before == goal:
-        print(f"nothing to do: {venv} is as it should be")
+        print(f"nothing to do: {venv} is up to date")
         return
     another = bool(before) and before["python"] != goal["python"]
     if another or not os.path.exists(os.path.join(venv, "bin", "python")):
         make_venv(venv, os.path.expanduser(orders["python"] or sys.executable))
     with suppress(FileNotFoundError):
-        os.unlink(mark)  # until all of it is installed, nobody knows what is
+        os.unlink(mark)  # until the installation is complete, the state of the venv is unknown
     install(venv, goal)
     with open(mark + ".part", "w", encoding="ascii") as file:
         json.dump(goal, file)

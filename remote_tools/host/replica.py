@@ -1,4 +1,4 @@
-"""Hold the host's side of a sync: compare the tree there with a listing, and take in what arrives."""
+"""Do the host's side of a push: compare its tree with a listing, and record what arrives."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 
 class Differences:
-    """What must be sent for the tree to become the client's, and what is in the way."""
+    """The paths to send to make the tree equal to the client's, and the paths in the way."""
 
     def __init__(self) -> None:
-        """Start with two trees that are equal."""
+        """Start with no differences."""
         self.new: list[bytes] = []
         self.changed: list[bytes] = []
         self.conflict: list[tuple[bytes, str]] = []
         self.blocked: list[bytes] = []
 
     def any(self) -> bool:
-        """Tell whether anything differs."""
+        """Return whether anything differs."""
         return bool(self.new or self.changed or self.conflict)
 
 
 def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
-    """Compare the tree here with the client's; nothing but our own state is touched."""
+    """Compare the tree here with the client's; write only to our own state."""
     failure = check_root(place.code_path)
     if failure:
         return failure
@@ -56,7 +56,7 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
     if not dry and not hold(store.folder):
         holder = store.holder()
         name = holder["name"] if holder else "another client"
-        message = f"another push to {place.code_path} is under way (last there: {name})"
+        message = f"another push to {place.code_path} is in progress (the last one was by {name})"
         return {"error": "temporary", "message": message, "hint": "try again when it has ended"}
     account = load(store.pushed_path)
     if "listing" in params:
@@ -91,10 +91,10 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
 
 
 def check_root(path: str) -> Refused | None:
-    """Return why nothing can be pushed to the code path, or None."""
+    """Return an error reply if nothing can be pushed to the code path."""
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
-        hint = f"make {parent} there, or correct code_path"
+        hint = f"create {parent} on the host, or correct code_path"
         return {"error": "io", "message": f"no folder {parent} on the host", "hint": hint}
     if os.path.lexists(path) and not os.path.isdir(path):
         return {"error": "io", "message": f"{path} is not a folder", "hint": "correct code_path"}
@@ -104,10 +104,10 @@ def check_root(path: str) -> Refused | None:
     return None
 
 
-def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store) -> Differences:
-    """Name what must be sent for the tree to become the target."""
+def compare(tree: Tree, target: Listing, own: tuple[Account, Account], store: Store) -> Differences:
+    """Return what to send to make the tree equal to the target."""
     plan = Differences()
-    altered = mine[0].altered
+    altered = own[0].altered
     blocked: set[bytes | None] = set()
     for path, wanted in target.items():
         have = tree.record(path)
@@ -116,12 +116,12 @@ def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: S
         if not have:
             plan.new.append(path)
             blocked.add(tree.obstacle(path))
-        elif same(have, wanted) or (have == altered.get(path) and mine[0].listing.get(path) == wanted):
+        elif same(have, wanted) or (have == altered.get(path) and own[0].listing.get(path) == wanted):
             continue
         elif (
             same_content(have, wanted)
-            or any(account.knows(path, have) for account in mine)
-            or store.anothers(path, have)
+            or any(account.knows(path, have) for account in own)
+            or store.pushed_by_another(path, have)
         ):
             plan.changed.append(path)
         else:
@@ -132,17 +132,17 @@ def compare(tree: Tree, target: Listing, mine: tuple[Account, Account], store: S
 
 
 def surplus(
-    tree: Tree, target: Listing, mine: tuple[Account, Account], store: Store
+    tree: Tree, target: Listing, own: tuple[Account, Account], store: Store
 ) -> tuple[list[bytes], list[tuple[bytes, str]]]:
-    """Return what was pushed and is no longer in the target: what may be deleted, and what stays and why."""
+    """Return the pushed files that are not in the target: those to delete, and (path, why) of the rest."""
     deletes, kept = [], []
-    for path in sorted({path for account in mine for path in account.paths() if path not in target}):
+    for path in sorted({path for account in own for path in account.paths() if path not in target}):
         have = tree.record(path)
         if have is None:
             continue
-        if not untouched(have, path, mine):
+        if not untouched(have, path, own):
             kept.append((path, "changed on the host"))
-        elif store.anothers(path, have):
+        elif store.pushed_by_another(path, have):
             kept.append((path, "pushed from another machine too"))
         else:
             deletes.append(path)
@@ -150,7 +150,7 @@ def surplus(
 
 
 def note_coming(store: Store, coming: Account, target: Listing, plan: Differences, tree: Tree) -> None:
-    """Write down what is about to arrive: if the push is cut, what came is still known as pushed."""
+    """Record what will arrive: if the push is interrupted, the files that arrived still count as pushed."""
     coming.leave(record for path, record in coming.listing.items() if target.get(path) != record)
     coming.listing = target
     for path in plan.new:
@@ -164,27 +164,27 @@ def note_coming(store: Store, coming: Account, target: Listing, plan: Difference
 
 
 def clear(params: ClearParams, place: Place) -> ClearReply:
-    """Make way for files about to arrive."""
+    """Clear the way for incoming files."""
     store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
-    mine = (load(store.pushed_path), load(store.coming_path))
+    own = (load(store.pushed_path), load(store.coming_path))
     deletes, removed = unpack(params["delete"]), []
     beside: list[list[str]] = []
     for path in unpack(params["blocked"]):
         below = [p for p in deletes if p == path or p.startswith(path + b"/")]
-        removed += delete_pushed(tree, below, mine, store)[0]
+        removed += delete_pushed(tree, below, own, store)[0]
         tree.forget()
         if os.path.lexists(tree.prefix + path):
             kept = tree.beside(path, params["date"])
             os.rename(tree.prefix + path, tree.prefix + kept)
             beside.append([os.fsdecode(path), os.fsdecode(kept)])
     for folder in unpack(params["folders"]):
-        with contextlib.suppress(OSError):  # rsync says what is wrong with it
+        with contextlib.suppress(OSError):  # rsync will report the error
             os.makedirs(tree.prefix + folder, exist_ok=True)
     return {"removed": pack(removed), "beside": beside}
 
 
 def finish(params: PushEnding, place: Place) -> PushEnded:
-    """Take account of what arrived, delete what may go, and write the stamp if the tree is as sent."""
+    """Record what arrived, delete what may be deleted, and write the stamp if the tree is as sent."""
     store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
     account, coming = load(store.pushed_path), load(store.coming_path)
     if "named" not in coming.header:
@@ -224,7 +224,7 @@ def finish(params: PushEnding, place: Place) -> PushEnded:
 
 
 def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
-    """Write one file that came along, as rsync would: whole, and what it replaces put aside for `sweep`."""
+    """Write one file of the request, as rsync would: atomically, with the old file put aside for `sweep`."""
     path = path_of(record)
     there, old = tree.prefix + path, tree.prefix + os.path.join(aside, path)
     name = hashlib.sha256(path).hexdigest().encode("ascii")
@@ -243,23 +243,23 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
         os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
     if os.path.lexists(there):
         os.makedirs(os.path.dirname(old), exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # a second try: what was put aside first is what counts
+        with contextlib.suppress(FileExistsError):  # a retry: keep the file that was put aside first
             os.link(there, old, follow_symlinks=False)
     os.replace(part, there)
-    with contextlib.suppress(OSError):  # half a big file of an rsync may wait there too
+    with contextlib.suppress(OSError):  # it may also hold a partial file of rsync's
         os.rmdir(os.path.dirname(part))
     tree.forget()
 
 
 def write_stamp(store: Store, params: PushEnding) -> None:
-    """Say what the path holds, and from whom."""
+    """Record the tree that the code path holds, and the client that pushed it."""
     holder: Holder = {"client": store.client, "name": params["name"], "at": time.time()}
     replace(store.holder_path, json.dumps(holder).encode("ascii"))
     replace(store.stamp_path, params["stamp"].encode("ascii"))
 
 
 def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering: bool) -> list[bytes]:
-    """Note in the account how the sent files look; return those that look as nobody sent them."""
+    """Record in the account how the sent files look; return those that differ from what was sent."""
     differs = []
     for path in named:
         wanted = result.listing.get(path)
@@ -278,12 +278,14 @@ def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering:
 
 
 def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> list[tuple[bytes, bytes]]:
-    """Put what rsync overwrote beside its successor; drop what a client had pushed, and what is the same."""
+    """Keep overwritten files beside their successors; delete those that a client pushed or that are equal."""
     top, beside = tree.prefix + DISPLACED, []
     for place in sorted(paths_below(top)):
         folder, _, path = place.partition(b"/")
         old, there = Tree(os.path.join(top, folder)).record(path), os.path.join(top, place)
-        pushed = old and (any(account.knows(path, old) for account in known) or store.anothers(path, old))
+        pushed = old and (
+            any(account.knows(path, old) for account in known) or store.pushed_by_another(path, old)
+        )
         if pushed or same_bytes(there, tree.prefix + path):
             os.unlink(there)
         else:
@@ -296,7 +298,7 @@ def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> li
 
 
 def paths_below(top: bytes) -> list[bytes]:
-    """Return the path of everything below a folder that is no folder, relative to it."""
+    """Return the relative paths of everything below a folder, except folders."""
     found: list[bytes] = []
     folders = [b""] if os.path.isdir(top) else []
     while folders:
@@ -308,7 +310,7 @@ def paths_below(top: bytes) -> list[bytes]:
 
 
 def same_bytes(one: bytes, other: bytes) -> bool:
-    """Tell whether two paths are regular files of one content."""
+    """Return whether two paths are regular files with the same content."""
     try:
         infos = os.lstat(one), os.lstat(other)
     except OSError:
@@ -318,30 +320,30 @@ def same_bytes(one: bytes, other: bytes) -> bool:
 
 
 def delete_pushed(
-    tree: Tree, paths: Iterable[bytes], mine: tuple[Account, Account], store: Store
+    tree: Tree, paths: Iterable[bytes], own: tuple[Account, Account], store: Store
 ) -> tuple[list[bytes], list[bytes]]:
-    """Delete files that are still as they were pushed, and folders that the push made and that are now empty.
+    """Delete files that have not changed since they were pushed, and then the push's own empty folders.
 
     Returns:
-        The paths that are gone and those that stay since they changed meanwhile.
+        The deleted paths, and the paths that stay because they changed.
     """
     removed, kept, folders = [], [], set()
     for path in paths:
         have = tree.record(path)
         if have is None:
             continue
-        if not untouched(have, path, mine) or store.anothers(path, have):
+        if not untouched(have, path, own) or store.pushed_by_another(path, have):
             kept.append(path)
             continue
         os.unlink(tree.prefix + path)
         removed.append(path)
         folders.add(path.rpartition(b"/")[0])
-    made = mine[0].folders | mine[1].folders
+    made = own[0].folders | own[1].folders
     for folder in sorted(folders, reverse=True):
         while folder in made:
             try:
                 os.rmdir(tree.prefix + folder)
-            except OSError:  # not empty: something of the host's is in it
+            except OSError:  # not empty: it holds files of the host
                 break
             folder = folder.rpartition(b"/")[0]
     tree.forget()

@@ -1,15 +1,15 @@
-"""Keep a run's files: where they lie, and reading and writing them whole.
+"""Read and write a run's files.
 
 Below `~/.cache/remote-tools/<workspace>/`:
 
-    stamp                     digest of the tree that was pushed last, absent while a push is under way
-    runs/<id>/run.json        the record; replaced whole, never edited
-    runs/<id>/output.frames   what the command printed, as the very frames that a client is sent
-    runs/<id>/claims          files that the run named as its own, NUL-terminated ($AUTOTUNE_OUTPUTS)
+    stamp                     digest of the tree that was pushed last; missing during a push
+    runs/<id>/run.json        the record; replaced atomically, never edited
+    runs/<id>/output.frames   the command's output, in the frames that are sent to clients
+    runs/<id>/claims          files that the run claimed, NUL-terminated ($AUTOTUNE_OUTPUTS)
     runs/<id>/outputs.json    files that the run wrote below the cache root: [path, size, mtime_ns]
 
-`output.frames` holds O and E frames only, so a client that lost its connection comes back with the number of
-bytes that it has consumed, and goes on there.
+`output.frames` holds O and E frames only, so a client that lost its connection resumes at the number of bytes
+that it has consumed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from .messages import Entry, RunRecord
 
 RECORD_BYTES = 16 * 1024
-"""Room that is taken for a run's record before it starts."""
+"""Disk space reserved for a run's record before it starts."""
 
 
 def write_json(path: str, message: object) -> None:
-    """Replace a JSON file whole: a reader sees the old or the new one."""
+    """Replace a JSON file atomically."""
     part = f"{path}.{os.getpid()}.part"
     with open(part, "w", encoding="ascii") as file:
         json.dump(message, file)
@@ -38,15 +38,14 @@ def write_json(path: str, message: object) -> None:
 
 
 def write_reserved(reserved: str, path: str, message: Mapping[str, object]) -> None:
-    """Replace a JSON file by one whose room was taken before, so that a full disk cannot refuse it."""
+    """Replace a JSON file by one whose disk space was reserved, so that it succeeds on a full disk."""
     with open(reserved, "r+b") as file:
         file.write(json.dumps(message).encode("ascii").ljust(RECORD_BYTES))
     os.replace(reserved, path)
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a folder; what cannot be removed stays."""
-
+    """Remove a folder; leave what cannot be removed."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -62,11 +61,11 @@ class Place:
     Args:
         asked: its folder, as the client calls it.
         code_path: the same, absolute.
-        state: where its state lies: one folder for all who push there.
+        state: the folder of its state; all clients share it.
     """
 
     def __init__(self, asked: str, code_path: str, state: str) -> None:
-        """Name the folders; nothing is read or made."""
+        """Keep the paths."""
         self.asked, self.code_path, self.state = asked, code_path, state
 
 
@@ -78,7 +77,7 @@ def place_of(code_path: str) -> Place:
 
 
 def name_sum(path: str) -> int:
-    """Return 32 bits that tell paths of one user apart; hashlib would be a quarter of a session's start."""
+    """Return a 32-bit checksum of a path; importing hashlib would take a quarter of a session's start."""
     return zlib.crc32(os.fsencode(path))
 
 
@@ -86,7 +85,7 @@ class Run:
     """The files of one run."""
 
     def __init__(self, state: str, run_id: str) -> None:
-        """Name the files; nothing is read or made."""
+        """Compose the paths."""
         self.id = run_id
         self.folder = os.path.join(state, "runs", run_id)
         self.record_path = os.path.join(self.folder, "run.json")
@@ -98,7 +97,7 @@ class Run:
         self.reserved = [os.path.join(self.folder, name) for name in ("running.part", "ended.part")]
 
     def record(self) -> RunRecord:
-        """Read the record; a run whose owner is gone without an end is `lost`."""
+        """Read the record; a run is `lost` if its owner exited without recording an end."""
         record: RunRecord = read_json(self.record_path)
         if record["state"] in ("starting", "running") and not alive(record["owner"]):
             record = read_json(self.record_path)
@@ -108,7 +107,7 @@ class Run:
         return record
 
     def outputs(self) -> list[Entry]:
-        """Return the files that the run wrote; none before it has ended."""
+        """Return the files that the run wrote; empty before it has ended."""
         return read_json(self.outputs_path) if os.path.exists(self.outputs_path) else []
 
 

@@ -1,4 +1,4 @@
-"""Tell what is installed here."""
+"""Find out what is installed on this machine, and how to install more."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ INSTALLERS = (
     ("pacman", "sudo pacman -S", "arch"),
     ("brew", "brew install", "macos"),
 )
-"""Package managers: the program, the words that install, and the systems whose own it is."""
+"""Package managers: the program, its install command, and the systems that use it."""
 
 
 def install(package: str) -> str:
-    """Return what installs a package here: by the package manager that is here."""
+    """Return the command that installs a package with this machine's package manager."""
     found = next((words for program, words, _ in INSTALLERS if shutil.which(program)), "install")
     return f"{found} {package}"
 
 
 def install_on(system: str, package: str) -> str:
-    """Return what installs a package on a system, named as by `system_here`."""
+    """Return the command that installs a package on a system, named as `system_here` returns it."""
     here = set(system.split())
     found = next((words for _, words, systems in INSTALLERS if here & set(systems.split())), "install")
     return f"{found} {package}"
 
 
 def rsync_here(state: str, name: str) -> RsyncHere:
-    """Return which rsync the host has; each program is asked once."""
+    """Return the host's rsync; each program's version is read once and cached in `state`."""
     path = shutil.which(name)
     if path is None:
         return {"path": None, "says": "", "system": system_here()}
@@ -52,17 +52,17 @@ def rsync_here(state: str, name: str) -> RsyncHere:
         if known["key"] == key:
             return known
     except (OSError, ValueError, KeyError):
-        pass  # not asked yet, or cut while it was written
+        pass  # not cached yet, or only partly written
     command = [path, "--version"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    text = said.stdout.decode("ascii", "replace")[:2000]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = done.stdout.decode("ascii", "replace")[:2000]
     known = {"path": path, "says": text, "system": system_here(), "key": key}
     replace(cache, json.dumps(known).encode("ascii"))
     return known
 
 
 def system_here() -> str:
-    """Return the words of ID and ID_LIKE in os-release(5); `macos` there."""
+    """Return ID and ID_LIKE of os-release(5), separated by spaces; `macos` on macOS."""
     if sys.platform == "darwin":
         return "macos"
     try:

@@ -1,8 +1,8 @@
-"""Answer requests: the program at a session's other end, on the host.
+"""Answer requests: the program on the host's end of a session.
 
-It is sent over the session itself, with the other files of this folder, kept on the host under their digest,
-and needs nothing there but Linux and Python >= 3.8. A session is one process, started by sshd, that answers
-framed requests on its standard streams. A run belongs to another process, its owner (`owner`).
+The client sends it over the session, with the other files of this folder; the host keeps them under their
+digest. It needs only Linux and Python >= 3.8. A session is one process, started by sshd, that answers framed
+requests on its standard streams. Another process, the `owner`, owns a run.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ if TYPE_CHECKING:
     )
 
 IDLE_S = 0.005
-"""How long a session waits before it looks at a run's files again; `QUIET_S` for one that is long quiet."""
+"""Polling interval of a run's files; it grows to `QUIET_S` while the run prints nothing."""
 QUIET_S = 0.1
 ORPHAN_S = 120
-"""A session that hears nothing of its client for this long ends: a lost network closes no connection here."""
+"""A session ends after this time without a frame from its client: a lost network closes no connection."""
 INLINE_FILE_BYTES = 256 * 1024
-"""Results up to this size are sent in the run's own session, where they are not too many."""
+"""Results up to this size are sent in the run's own session if their total is small enough."""
 
 
 def start(run_id: str, spec: Spec, place: Place) -> Run:
-    """Start a run, or find it if this very run was started before: asking twice starts it once."""
+    """Start a run; return the existing one if its id was started before, so that a retry is safe."""
     run = Run(place.state, run_id)
     if os.path.isdir(run.folder):
         return run
@@ -94,7 +94,7 @@ def start(run_id: str, spec: Spec, place: Place) -> Run:
 
 
 def send_frames(fd: int, offset: int, limit: int | None) -> int:
-    """Send the whole frames that follow `offset` in a run's output, 1 MB at most; return where they end."""
+    """Send the complete frames after `offset` in a run's output, at most 1 MiB; return their end."""
     data = os.pread(fd, PIPE_BYTES if limit is None else min(PIPE_BYTES, max(0, limit - offset)), offset)
     end = 0
     while len(data) - end >= HEADER.size:
@@ -107,7 +107,7 @@ def send_frames(fd: int, offset: int, limit: int | None) -> int:
 
 
 def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> RunRecord:
-    """Send a run's output from `offset` on and pass on what the client does; return the record at its end."""
+    """Send a run's output from `offset` on and pass the client's frames to it; return its last record."""
     while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
         inbox.wait(IDLE_S)
     fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
@@ -137,7 +137,7 @@ def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> RunRecor
 
 
 def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
-    """Give the run what its client sent: a signal, input, a new window size, a sign of life."""
+    """Pass a client's frame to the run: a signal, input, a window size or a ping."""
     if kind == frames.PING:
         touch(run.lease_path)
         send(frames.PING, b"")
@@ -154,11 +154,11 @@ def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
             finally:
                 os.close(fd)
     except (OSError, KeyError):
-        return  # the run has ended, or has no terminal: as with keys that are typed too late
+        return  # the run has ended or has no terminal: drop the frame, as a terminal drops late keys
 
 
 def put(fifo: str, data: bytes) -> None:
-    """Write to a pipe that is being read; what it does not take is lost, as with a terminal that is full."""
+    """Write to a pipe that is being read; drop what does not fit, as a full terminal does."""
     fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     try:
         os.write(fd, data)
@@ -167,7 +167,7 @@ def put(fifo: str, data: bytes) -> None:
 
 
 def touch(path: str) -> None:
-    """Renew a file's time, making the file where it is missing."""
+    """Set a file's time to now; create the file if it is missing."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         os.utime(path)
@@ -177,13 +177,13 @@ def touch(path: str) -> None:
 
 
 def signal_run(run: Run, number: int) -> bool:
-    """Send a signal to the run's whole process group; False where nothing of it is left."""
+    """Send a signal to the run's process group; return False if none of its processes is left."""
     record = run.record()
     while record["state"] == "starting":
         time.sleep(IDLE_S)
         record = run.record()
     pid = record.get("pid")
-    # The group outlives its leader where children are left; a leader of that number may be another's by now.
+    # The group outlives its leader if children are left; the leader's pid may then be another process's.
     if pid is None or not group_alive(pid) or (born(pid) is not None and not alive(record["process"])):
         return False
     try:
@@ -194,9 +194,9 @@ def signal_run(run: Run, number: int) -> bool:
 
 
 def read_small(path: str, size: int) -> tuple[bytes, int]:
-    """Return a file's content, or as much of it as is too much to be sent, and its mtime.
+    """Return a file's content and its mtime; stop reading once the content is too large to send.
 
-    With bare calls, as there may be many, and into a buffer of the size that it had when it was listed.
+    It makes bare system calls because there may be many files. `size` is the size when the file was listed.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -209,10 +209,10 @@ def read_small(path: str, size: int) -> tuple[bytes, int]:
 
 
 def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[Entry], bool]:
-    """Send the small files themselves, unless they are too many.
+    """Send the content of the small files, unless their total exceeds `limit_bytes`.
 
     Returns:
-        [path, size, mtime_ns] of all the files, as they are now; whether each was sent.
+        [path, size, mtime_ns] of all files, as they are now; whether all were sent.
     """
     if sum(size for _, size, _ in outputs if size <= INLINE_FILE_BYTES) > limit_bytes:
         return outputs, not outputs
@@ -224,10 +224,10 @@ def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[
         if size <= INLINE_FILE_BYTES:
             try:
                 data, mtime_ns = read_small(os.path.join(root, name), size)
-            except FileNotFoundError:  # it was removed after the run's end
+            except FileNotFoundError:  # removed after the run's end
                 continue
             except OSError:
-                data = None  # rsync says what is wrong with it
+                data = None  # rsync will report the error
         if data is None or len(data) > INLINE_FILE_BYTES:
             found.append(entry)
             all_sent = False
@@ -249,7 +249,7 @@ def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[
 
 
 def end_reply(run: Run, state: str, record: RunRecord, wanted: ResultsWanted) -> RunReply:
-    """Compose the reply about a run, and send its files if they are wanted, small, and complete."""
+    """Compose the reply about a run; if it has ended, send its small files if they are wanted."""
     outputs = run.outputs()
     if record["state"] == "lost" and "since_ns" in record and not outputs:
         outputs = find_outputs(run, state, record)
@@ -264,7 +264,7 @@ def send_results(
     """Send the small files.
 
     Returns:
-        All the files, and the rsync to fetch the others with, if others are wanted.
+        All files, and the rsync to fetch the others with; None if no others are wanted.
     """
     if not inline_bytes:
         return outputs, None
@@ -277,7 +277,7 @@ def send_results(
 
 
 def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAnswer | Refused:
-    """Start a run if the pushed tree is the expected one, then stream it."""
+    """Start a run if the tree has the expected stamp, then stream it."""
     pushed = None
     if params["ending"] is not None:
         from . import replica
@@ -301,16 +301,16 @@ def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAns
 
 
 def report_started(run: Run, pushed: PushEnded | None) -> None:
-    """Tell the client that the run is there, before the reply that ends the request."""
+    """Send `Started`, before the reply that ends the request."""
     started: Started = {"started": run.id, "pushed": pushed}
     send_json(frames.REPLY, started)
 
 
 def known_run(run_id: str, place: Place) -> Run:
-    """Return the run that an id names.
+    """Return the run with this id.
 
     Raises:
-        Refusal: the host does not know it.
+        Refusal: the host has no such run.
     """
     run = Run(place.state, run_id)
     if not os.path.exists(run.record_path):
@@ -319,7 +319,7 @@ def known_run(run_id: str, place: Place) -> Run:
 
 
 def op_attach(params: AttachParams, place: Place, inbox: Inbox, offset: int) -> RunReply:
-    """Stream a run that was started before, to its end or to what there is now."""
+    """Stream a run that was started earlier, until it ends or only the output so far."""
     run = known_run(params["id"], place)
     report_started(run, None)
     record = stream(run, offset, inbox, params["follow"])
@@ -327,7 +327,7 @@ def op_attach(params: AttachParams, place: Place, inbox: Inbox, offset: int) -> 
 
 
 def op_hello(_params: Nothing, _place: Place) -> Nothing:
-    """Answer."""
+    """Reply with nothing."""
     return {}
 
 
@@ -342,13 +342,13 @@ def op_signal(params: SignalParams, place: Place) -> SignalReply:
 
 
 def op_outputs(params: OutputsParams, place: Place) -> RunReply:
-    """Return what a run wrote, with the files if they are small."""
+    """Return the files that a run wrote; send the small ones."""
     run = known_run(params["id"], place)
     return end_reply(run, place.state, run.record(), params)
 
 
 def op_cache(params: CacheParams, place: Place) -> CacheReply:
-    """Return every file below the cache root, or one kernel's folder, and the files if they are small."""
+    """Return the files below the cache root, or below one kernel's folder; send the small ones."""
     root = os.path.realpath(os.path.expanduser(params["cache_dir"]))
     below = os.path.join(root, params["kernel"]) if params["kernel"] else root
     if not os.path.isdir(below):
@@ -389,7 +389,7 @@ if TYPE_CHECKING:
 
 
 def function_for(op: str) -> Callable[[Any, Place], Mapping[str, object]]:
-    """Return what answers an op that streams nothing; this program's other files are loaded when needed."""
+    """Return the function that answers an op without a stream; its module is imported only when needed."""
     if op in OPS:
         return OPS[op]
     if op.startswith("sync."):
@@ -402,7 +402,7 @@ def function_for(op: str) -> Callable[[Any, Place], Mapping[str, object]]:
 
 
 def answer(request: Request, inbox: Inbox) -> Mapping[str, object]:
-    """Carry out one request; a failure becomes an error reply."""
+    """Carry out one request; turn a failure into an error reply."""
     op, params = request["op"], request["params"]
     try:
         place = place_of(request["code_path"])
@@ -422,7 +422,7 @@ def refused(kind: str, message: str, hint: str) -> Refused:
 
 
 def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
-    """Answer requests until the client goes away; `early` are frames that were read before."""
+    """Answer requests until the client disconnects; `early` are frames that were read before."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     inbox = Inbox(early)

@@ -9,15 +9,15 @@ import stat
 from .listing import file_record, link_record
 
 DISPLACED = b".remote-displaced"
-"""Where what is overwritten waits: in the workspace, as a rename stays on one disk. Each rsync has its own
-folder in it: --backup-dir replaces what an earlier one put there, of a push that was cut, or of a file that
-is sent again since it changed meanwhile."""
+"""Folder for overwritten files; inside the workspace because a rename stays on one disk. Each rsync has its
+own subfolder: --backup-dir would replace the backups of an interrupted push, or of a file that is sent again
+because it changed during the transfer."""
 PARTIAL_DIR = b".remote-partial"
-"""Where half a file waits for its other half: rsync's --partial-dir, in the folder of the file itself."""
+"""Folder for partly sent files: rsync's --partial-dir, next to each file."""
 
 
 class Tree:
-    """The workspace on the host, looked at without following a link below its root."""
+    """The workspace on the host, read without following links below its root."""
 
     def __init__(self, root: bytes) -> None:
         """Name the root."""
@@ -25,7 +25,7 @@ class Tree:
         self._folders: dict[bytes, bytes | None] = {b"": b""}
 
     def folder(self, path: bytes) -> bytes | None:
-        """Tell what a folder is: b"" real, None missing, else the path of what stands in its way."""
+        """Return b"" if it is a real folder, None if it is missing, else the path of what blocks it."""
         if path not in self._folders:
             above = self.folder(path.rpartition(b"/")[0])
             self._folders[path] = self._look(path) if above == b"" else above
@@ -40,11 +40,11 @@ class Tree:
             return None
 
     def forget(self) -> None:
-        """Look at every folder anew: something was moved."""
+        """Clear the cache of folders, after something was moved."""
         self._folders = {b"": b""}
 
     def record(self, path: bytes) -> bytes | None:
-        """Return the record of what lies at `path`: None for nothing, b"" for what is no file and no link."""
+        """Return the record of `path`: None if it is missing, b"" if it is neither a file nor a link."""
         above = self.folder(path.rpartition(b"/")[0])
         if above != b"":
             return None
@@ -61,14 +61,14 @@ class Tree:
         return b""
 
     def obstacle(self, path: bytes) -> bytes | None:
-        """Return what must be moved before a file can stand at `path`: a folder there, or no folder above."""
+        """Return the path to move aside for a file at `path`: a folder there, or a parent that is not one."""
         above = self.folder(path.rpartition(b"/")[0])
         if above is None:
             return None
         return above or (path if self.record(path) == b"" else None)
 
     def beside(self, path: bytes, date: str) -> bytes:
-        """Return a free name for what must give way at `path`."""
+        """Return a free name under which to put `path` aside."""
         folder, slash, name = path.rpartition(b"/")
         ending, count = b".remote-" + date.encode("ascii"), 1
         while True:

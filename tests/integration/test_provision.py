@@ -32,7 +32,7 @@ def test_a_host_is_made_ready_once_and_then_what_changed_is_told(project: Laptop
 
     before = {path: path.lstat().st_mtime_ns for path in venv.rglob("*")}
     again = project.inv("provision")
-    assert (0, f"nothing to do: {venv} is as it should be") == (
+    assert (0, f"nothing to do: {venv} is up to date") == (
         again.returncode,
         again.stdout.splitlines()[-1],
     )

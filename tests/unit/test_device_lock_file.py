@@ -39,8 +39,8 @@ def test_the_command_runs_under_the_lock_and_leaves_its_holders_name(tmp_path: P
     ("make", "why"),
     [
         (lambda path, victim: path.symlink_to(victim), "Too many levels of symbolic links"),
-        (lambda path, victim: path.hardlink_to(victim), "is not a plain file of its own"),
-        (lambda path, _victim: os.mkfifo(path), "is not a plain file of its own"),
+        (lambda path, victim: path.hardlink_to(victim), "is not a regular file with one link"),
+        (lambda path, _victim: os.mkfifo(path), "is not a regular file with one link"),
         (lambda path, _victim: path.mkdir(), "Is a directory"),
     ],
 )

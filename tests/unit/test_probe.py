@@ -66,7 +66,7 @@ def test_a_python_that_does_not_start_fails(tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\necho its library is gone >&2\nexit 1\n")
     python.chmod(0o700)
 
-    seen = f"{python} ended with 1: its library is gone"
+    seen = f"{python} failed with exit code 1: its library is gone"
     assert (seen, "inv provision", 69) == trouble(probe.python, subject(venv_path=str(tmp_path)))
 
 
@@ -74,7 +74,7 @@ def test_a_command_that_does_not_end_is_not_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(probe, "COMMAND_S", 0.05)
 
     with pytest.raises(probe.Trouble, match="sleep did not end within"):
-        probe.said("sleep", "60")
+        probe.output_of("sleep", "60")
 
 
 def test_a_package_is_installed_by_what_the_host_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
