@@ -10,7 +10,7 @@ from remote_tools.host.messages import Orders
 from remote_tools.loop import steps
 from remote_tools.settings.settings import Settings, require
 from remote_tools.ssh.bootstrap import packed_program, program_folder
-from remote_tools.ssh.connection import Connection, there
+from remote_tools.ssh.connection import Connection, quote_path
 from remote_tools.ssh.master import quote
 from remote_tools.sync.open_host import open_host
 from remote_tools.sync.plan import PushMode
@@ -40,7 +40,7 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
 
 
 def _make_folder(connection: Connection, path: str) -> None:
-    made = connection.run(f"mkdir -p -- {there(path)}", hide=True, warn=True, in_stream=False)
+    made = connection.run(f"mkdir -p -- {quote_path(path)}", hide=True, warn=True, in_stream=False)
     if not made.ok:
         said = made.stderr.strip().splitlines()[-1:] or ["mkdir failed"]
         raise UnavailableError("provision", f"{connection.host}: {said[0]}", "correct code_path: inv config")

@@ -1,1 +1,1 @@
-"""Reach a host: the shared connection, sessions over it, and Fabric's API."""
+"""Connect to a host: the shared connection, the sessions over it, and Fabric's API."""

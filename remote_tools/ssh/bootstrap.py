@@ -1,7 +1,7 @@
-"""Start the host program over ssh, and bring it there where it is missing.
+"""Start the host program over ssh, and send it if the host does not have it.
 
-The remote command is a Python one-liner that reads its real beginning from standard input. The program itself
-(the files of `host/`) is sent only where the host does not have it under its digest.
+The remote command is a Python one-liner that reads a bootstrap script from standard input. The program itself
+(the files of `host/`) is sent only if the host does not have it under its digest.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def install(folder):
         import shutil
         shutil.rmtree(part, ignore_errors=True)
         if not os.path.isdir(folder):
-            refuse("io", "our program has no place there: " + str(error), "make room in ~/.cache there")
+            refuse("io", "cannot write the host program: " + str(error), "free space in ~/.cache on the host")
 os.write(1, MAGIC)
 early = []
 if sys.version_info < (3, 8):
     refuse("unavailable", "Python " + sys.version.split()[0] + " is too old",
-           "install Python 3.8 or newer there, as python3")
+           "install Python 3.8 or newer on the host, as python3")
 folder = os.path.expanduser("FOLDER")
 if not os.path.isdir(folder):
     install(folder)
@@ -57,30 +57,30 @@ supervisor.serve(early)
 
 
 def host_program() -> dict[str, str]:
-    """Return the sources that run on the host, by file name; `messages` holds types for mypy alone."""
+    """Return the host program's sources by file name, without `messages`, which only mypy needs."""
     paths = sorted((Path(__file__).parents[1] / "host").glob("*.py"))
     return {path.name: path.read_text(encoding="utf-8") for path in paths if path.stem != "messages"}
 
 
 def packed_program() -> bytes:
-    """Return what the host is sent to have the program."""
+    """Return the program as the payload of a `sources` frame."""
     return json.dumps(host_program()).encode()
 
 
 def program_folder(packed: bytes) -> str:
-    """Name the folder, below the account's home there, that keeps a program as its package `host`."""
+    """Return the folder on the host, below ~, that holds a program as its package `host`."""
     return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
 
 
 def beginning_of(packed: bytes) -> bytes:
-    """Return the Python that the host begins with: it asks for a program that is missing, and starts it."""
+    """Return the bootstrap script: it requests the program if the host does not have it, and starts it."""
     return _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("FOLDER", program_folder(packed)).encode()
 
 
 def loader(size: int) -> str:
-    """Return Python that reads its beginning, so many bytes, from standard input, and carries it out.
+    """Return Python that reads a script of `size` bytes from standard input and executes it.
 
-    It holds no newline, !, $ or single quote, and so reads the same to sh, bash, zsh, fish and csh.
+    It has no newline, !, $ or single quote, so that sh, bash, zsh, fish and csh read it alike.
     """
     read = f"while len(b)<{size}: b+=os.read(0,{size}-len(b)) or sys.exit(75)"
     return f'import os,sys;b=b"";exec("{read}");exec(b)'

@@ -1,6 +1,6 @@
-"""Fabric's Connection, over the user's own OpenSSH.
+"""Provide Fabric's Connection over the user's own OpenSSH.
 
-Fabric's client is paramiko with a policy that accepts any host key (fabric#1804, #2071) and that never reads
+Fabric's client is paramiko, with a policy that accepts any host key (fabric#1804, #2071) and never reads
 known_hosts. Here Fabric is the API and ssh is the transport: `run`, `sudo`, `shell`, `cd`, `prefix`, `local`,
 `get`, `put` and groups work as documented, over the shared master; paramiko is never opened.
 """
@@ -26,8 +26,8 @@ from remote_tools.errors import PermissionDenied, TransferError, UnavailableErro
 from remote_tools.ssh.master import Destination, Master, quote
 
 
-def there(path: str) -> str:
-    """Quote a path for the host's shell, leaving a leading ~ to it; a leading - is no option then."""
+def quote_path(path: str) -> str:
+    """Quote a path for the host's shell, which still expands a leading ~; protect a leading -."""
     home, slash, rest = path.partition("/")
     if home == "~":
         return home + slash + (quote(rest) if rest else "")
@@ -35,14 +35,14 @@ def there(path: str) -> str:
 
 
 class Ssh(Local):
-    """Run a command on a Connection's host: a local `ssh` that has it as its last word."""
+    """Run a command on a Connection's host, by a local `ssh` with the command as its last argument."""
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:  # noqa: ARG002
-        """Start ssh; sshd takes no environment by default, and not every login shell has `export`."""
+        """Start ssh; set variables by env(1): sshd rejects them, and not every login shell has `export`."""
         if env:
             values = " ".join(f"{name}={quote(str(value))}" for name, value in env.items())
             command = f"exec env {values} $SHELL -c {quote(command)}"
-        # At INFO, ssh says that the shared connection is closed, into the very terminal (mux.c).
+        # At INFO, ssh prints to this terminal that the shared connection is closed (mux.c).
         terminal = ["-tt", "-o", "LogLevel=ERROR"] if self.using_pty else ["-T"]
         master = self.context.master
         master.open()
@@ -50,11 +50,11 @@ class Ssh(Local):
         super().start("exec " + shlex.join(words), "/bin/sh", dict(os.environ))
 
     def generate_env(self, env: dict[str, Any], replace_env: bool) -> dict[str, Any]:  # noqa: ARG002
-        """Return only what was asked for: this machine's environment stays here."""
+        """Return only the requested variables, without this machine's environment."""
         return env
 
     def generate_result(self, **kwargs: Any) -> RunResult:
-        """Name the Connection in the result, as Fabric does."""
+        """Put the Connection into the result, as Fabric does."""
         return RunResult(connection=self.context, **kwargs)
 
 
@@ -62,21 +62,21 @@ class Connection(fabric.Connection):
     """A `fabric.Connection` whose transport is OpenSSH over a shared master.
 
     Args:
-        host: what one would type after `ssh`: an alias, a name, `user@name`.
-        ssh_options: words for ssh's command line.
-        master: one that is there already, and that knows how to reach the host; None makes one.
-        kwargs: as for `fabric.Connection`; a gateway or key belongs into ~/.ssh/config.
+        host: the destination as after `ssh`: an alias, a name, `user@name`.
+        ssh_options: options for ssh's command line.
+        master: an existing master for the host; None creates one.
+        kwargs: as for `fabric.Connection`; put a gateway or key into ~/.ssh/config.
     """
 
     def __init__(
         self, host: str, ssh_options: tuple[str, ...] = (), master: Master | None = None, **kwargs: Any
     ) -> None:
-        """Name the host; nothing is connected."""
+        """Set the host; do not connect."""
         super().__init__(host, **kwargs)
         self._take(master or self._master(host, ssh_options, **kwargs))
 
     def _master(self, host: str, ssh_options: tuple[str, ...], **kwargs: Any) -> Master:
-        """Make the master for a host as Fabric takes one: with a user and a port in its name."""
+        """Create the master for a host in Fabric's form, which may contain a user and a port."""
         shorthand = self.derive_shorthand(host)
         user, port = kwargs.get("user") or shorthand["user"], kwargs.get("port") or shorthand["port"]
         alias = f"{user}@{shorthand['host']}" if user else shorthand["host"]
@@ -85,26 +85,26 @@ class Connection(fabric.Connection):
 
     @classmethod
     def over(cls, master: Master) -> Connection:
-        """Make a Connection over a master that is there already."""
+        """Create a Connection over an existing master."""
         return cls(master.destination.alias, master=master)
 
     def _take(self, master: Master) -> None:
-        """Run over `master`; user and port are what ssh says, the host is the alias that ssh knows."""
+        """Use `master`; take user and port from `ssh -G`, and the alias as the host."""
         resolved = master.resolved
         self._set(master=master, host=master.destination.alias.rpartition("@")[2])
         self._set(user=resolved.get("user", self.user), port=int(resolved.get("port") or 22))
 
     @property
     def is_connected(self) -> bool:
-        """Whether the shared master is open."""
+        """Return whether the shared master is open."""
         return bool(self.master.is_open())
 
     def open(self) -> None:
-        """Open the shared master where none is open."""
+        """Open the shared master if it is not open."""
         self.master.open()
 
     def close(self) -> None:
-        """Leave the master open: it is shared, and ends by itself (`persist_s`)."""
+        """Do nothing: the master is shared, and ends when it was unused for `persist_s`."""
 
     def _remote_runner(self) -> Ssh:
         return Ssh(self)
@@ -116,20 +116,20 @@ class Connection(fabric.Connection):
     def get(
         self, remote: str, local: str | IO[bytes] | None = None, preserve_mode: bool = True
     ) -> TransferResult:
-        """Copy one file from the host; the local file appears whole or not at all.
+        """Copy one file from the host, atomically.
 
         Args:
-            remote: the path there; a relative one starts at the home folder.
-            local: a path, where {host}, {user}, {port}, {dirname} and {basename} stand for what they say and
-                a trailing / names a folder; or something to write to. None: here, under its own name.
-            preserve_mode: take the file's mode over.
+            remote: the path on the host; relative to the home folder.
+            local: a path, in which {host}, {user}, {port}, {dirname} and {basename} are replaced, and a
+                trailing / means a folder; or a file object. None: the current folder.
+            preserve_mode: copy the file's mode.
 
         Raises:
-            TransferError: it could not be read there or written here.
+            TransferError: the file cannot be read on the host or written here.
         """
         result = {"remote": remote, "orig_remote": remote, "orig_local": local, "connection": self}
         if local is not None and not isinstance(local, str):
-            self._copy(f"cat -- {there(remote)}", target=local)
+            self._copy(f"cat -- {quote_path(remote)}", target=local)
             return TransferResult(local=local, **result)
         folder, _, name = remote.rpartition("/")
         places = {"host": self.host, "user": self.user, "port": self.port}
@@ -143,7 +143,7 @@ class Connection(fabric.Connection):
         return TransferResult(local=str(target.absolute()), **result)
 
     def _receive(self, remote: str, target: Path, preserve_mode: bool) -> None:
-        path = there(remote)
+        path = quote_path(remote)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
             try:
                 self._copy(f"cat -- {path}", target=part)
@@ -157,27 +157,27 @@ class Connection(fabric.Connection):
     def put(
         self, local: str | IO[bytes], remote: str | None = None, preserve_mode: bool = True
     ) -> TransferResult:
-        """Copy one file to the host; the file there appears whole or not at all.
+        """Copy one file to the host, atomically.
 
         Args:
-            local: a path, or something to read from.
-            remote: a path there, or a folder that is there; a relative one starts at the home folder.
-                None: the home folder.
-            preserve_mode: take the mode of a local path over.
+            local: a path, or a file object to read from.
+            remote: a path or an existing folder on the host, relative to the home folder. None: the home
+                folder.
+            preserve_mode: copy the mode of a local path.
 
         Raises:
-            TransferError: it could not be read here or written there.
-            ValueError: it has no name there.
+            TransferError: the file cannot be read here or written on the host.
+            ValueError: `local` has no name, and `remote` is not given.
         """
         name = Path(local if isinstance(local, str) else str(getattr(local, "name", ""))).name
         given = remote or name
         if not given:
-            raise ValueError("what has no name needs a remote path")
-        folder_test = f"test -d {there(given)} && echo yes || echo no"
+            raise ValueError("a file object with no name needs a remote path")
+        folder_test = f"test -d {quote_path(given)} && echo yes || echo no"
         target = str(PurePosixPath(given, name)) if self._ask(folder_test) == "yes" else given
-        part = there(f"{target}.{secrets.token_hex(4)}.part")
-        # Two commands: the first one's success says that every byte arrived.
-        finish = f"mv -f -- {part} {there(target)}"
+        part = quote_path(f"{target}.{secrets.token_hex(4)}.part")
+        # A second command, sent only after the first one has succeeded: then every byte has arrived.
+        finish = f"mv -f -- {part} {quote_path(target)}"
         try:
             if isinstance(local, str):
                 with Path(local).open("rb") as source:
@@ -200,16 +200,16 @@ class Connection(fabric.Connection):
         return str(self.run(command, hide=True, in_stream=False).stdout).strip()
 
     def _copy(self, command: str, source: IO[bytes] | None = None, target: IO[bytes] | None = None) -> None:
-        """Run a command with its bytes piped here, past Invoke's runner, which holds output in memory."""
+        """Run a command with its streams connected to files; Invoke's runner would keep output in memory."""
         self.master.open()
         words = [*self.master.words(), "-T", "--", self.master.destination.alias, command]
         with (
-            tempfile.TemporaryFile() as said,
+            tempfile.TemporaryFile() as stderr,
             subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE if source else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if target else subprocess.DEVNULL,
-                stderr=said,
+                stderr=stderr,
                 bufsize=0,
             ) as process,
         ):
@@ -220,15 +220,15 @@ class Connection(fabric.Connection):
             if target is not None and process.stdout is not None:
                 shutil.copyfileobj(process.stdout, target)
             code = process.wait()
-            said.seek(0)
-            text = said.read().decode(errors="replace").strip()
+            stderr.seek(0)
+            text = stderr.read().decode(errors="replace").strip()
         if code:
             kind = PermissionDenied if "Permission denied" in text else TransferError
             raise kind("copy", f"{self.master.destination.alias}: {text}")
 
     def _not_over_openssh(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise UnavailableError(
-            "connect", "this needs paramiko, which is never opened here", "use ssh's own -L, -R or sftp"
+            "connect", "Connection does not support this: it has no paramiko", "use ssh's -L, -R or sftp"
         )
 
     create_session = forward_local = forward_remote = sftp = _not_over_openssh
@@ -238,6 +238,6 @@ class ThreadingGroup(fabric.ThreadingGroup):
     """A `fabric.ThreadingGroup` of our Connections: `ThreadingGroup("trn1", "trn2").run("uname")`."""
 
     def __init__(self, *hosts: str, **kwargs: Any) -> None:
-        """Name the hosts; nothing is connected."""
+        """Set the hosts; do not connect."""
         super().__init__()
         self.extend(Connection(host, **kwargs) for host in hosts)

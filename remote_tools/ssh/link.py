@@ -1,6 +1,6 @@
-"""Answer requests over a host's sessions: a lost one is opened again, and the request is sent again.
+"""Send requests to a host; after a lost connection, open a new session and retry the request.
 
-A request that is sent twice does what it does once; that is why this is safe.
+A retry is safe because requests are idempotent.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from remote_tools.ssh.session import Controls, Listener, ReplyT, Session
 
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
 PATIENCE_S = 600.0
-"""How long a lost host is called again; a closed laptop counts only while it is awake."""
+"""Give up on a lost host after this time; the time of a sleeping laptop does not count."""
 FIRST_PATIENCE_S = 5.0
-"""The same for a host that has not answered yet: it may not be there at all."""
+"""Give up after this time on a host that has never answered: it may not exist."""
 STEADY_S = 10.0
-"""A session that lasted this long, or brought output, ends an outage: waiting starts over at the next."""
-DEATHS = 5
-"""How often in a row the host program may die without having brought anything."""
+"""A session that lasted this long, or sent output, ends an outage."""
+MAX_CRASHES = 5
+"""Give up if the host program ends more often than this in a row without having sent anything."""
 
 
 class Silent:
@@ -44,16 +44,16 @@ class Silent:
 
 
 class Link:
-    """A host, reached: sessions come and go underneath, requests are answered.
+    """A connection to a host that survives the loss of its sessions.
 
     Args:
-        destination: where the host is.
-        code_path: the workspace there; every request is about it.
-        say: prints one line to the user.
+        destination: the host.
+        code_path: the workspace on the host, which every request is about.
+        say: prints one line for the user.
     """
 
     def __init__(self, destination: Destination, code_path: str, say: Callable[[str], None]) -> None:
-        """Name the host; nothing is opened."""
+        """Set the host; do not connect."""
         self.master = Master(destination)
         self.code_path = code_path
         self.say = say
@@ -62,19 +62,19 @@ class Link:
 
     @property
     def alias(self) -> str:
-        """The destination as the user typed it."""
+        """Return the destination as the user typed it."""
         return self.master.destination.alias
 
     def ssh_words(self) -> list[str]:
-        """Return ssh's command line up to the destination, for programs that run it themselves."""
+        """Return ssh's command line up to the destination, for programs that start ssh themselves."""
         return self.master.words()
 
     def open(self) -> None:
-        """Open a session ahead of the first request, so that its round trips hide behind local work.
+        """Open a session before the first request, so that its round trips overlap local work.
 
         Raises:
-            RemoteError: the host cannot be reached. A connection that gave out under it is no failure yet:
-                the first request opens it again.
+            RemoteError: the host cannot be reached. A lost connection raises nothing: the first request will
+                open it again.
         """
         with suppress(errors.Dropped):
             self._open()
@@ -86,27 +86,27 @@ class Link:
         return self._session
 
     def reopen(self) -> None:
-        """Open everything anew, the master too, as patiently as a request does."""
+        """Open a new master and a new session, with the retries of a request."""
         self.close()
         self.master.close()
         self.call(messages.HELLO({}))
 
     def close(self) -> None:
-        """End the session; the master and what runs on the host go on."""
+        """End the session; the master and the runs on the host continue."""
         if self._session is not None:
             self._known |= self._session.greeted
             self._session.close()
             self._session = None
 
     def call(self, ask: Ask[ReplyT]) -> ReplyT:
-        """Ask for something that has no output and return the answer."""
+        """Send a request without output and return the reply."""
         return self.stream(ask, Silent())
 
     def stream(self, ask: Ask[ReplyT], listener: Listener, controls: Controls | None = None) -> ReplyT:
-        """Ask, listen, and return the answer; a lost connection is opened again and goes on where it stopped.
+        """Send a request, pass its output to the listener, return the reply; resume after a lost connection.
 
         Raises:
-            RemoteError: the host refuses, cannot be reached, or was lost for longer than `PATIENCE_S`.
+            RemoteError: the host rejects the request, cannot be reached, or was lost for over `PATIENCE_S`.
         """
         outage = Outage()
         done: list[tuple[bytes, bytes]] = []
@@ -119,7 +119,7 @@ class Link:
                 "params": ask.params,
             }
             try:
-                # What the host sends is believed to be of the type that `messages` gives it.
+                # The reply's type is not checked at run time.
                 return cast("ReplyT", self._open().request(asked, listener, controls, done))
             except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
                 greeted = self._session is not None and self._session.greeted
@@ -133,23 +133,23 @@ class Link:
                 if outage.hopeless(self._known, greeted):
                     raise
                 done = [] if greeted else done
-            done += _rest(outage.backoff_s(), controls)
+            done += _wait(outage.backoff_s(), controls)
 
 
 class Outage:
-    """A connection that was lost: since when, and how often it was opened again in vain."""
+    """The start of an outage, and the number of failed attempts to reconnect."""
 
     def __init__(self) -> None:
-        """Start with a connection that was not lost yet."""
+        """Start before the outage."""
         self._since = 0.0
-        self.attempts = self._deaths = 0
+        self.attempts = self._crashes = 0
 
     def hopeless(self, known: bool, greeted: bool) -> bool:
-        """Tell whether to give up: on time, or where the host program starts and dies again and again."""
+        """Return whether to give up: the time is over, or the host program ends again and again."""
         self._since = self._since or time.monotonic()
-        self._deaths += greeted
+        self._crashes += greeted
         patience_s = PATIENCE_S if known else FIRST_PATIENCE_S
-        return self._deaths > DEATHS or time.monotonic() - self._since > patience_s
+        return self._crashes > MAX_CRASHES or time.monotonic() - self._since > patience_s
 
     def backoff_s(self) -> float:
         """Return how long to wait before the next attempt."""
@@ -157,8 +157,8 @@ class Outage:
         return BACKOFF_S[min(self.attempts, len(BACKOFF_S)) - 1]
 
 
-def _rest(duration_s: float, controls: Controls | None) -> list[tuple[bytes, bytes]]:
-    """Wait, and return what the user did meanwhile, who may let go of the run here too."""
+def _wait(duration_s: float, controls: Controls | None) -> list[tuple[bytes, bytes]]:
+    """Wait, and return the frames of what the user did meanwhile; the user can detach here too."""
     done: list[tuple[bytes, bytes]] = []
     until = time.monotonic() + duration_s
     while (left_s := until - time.monotonic()) > 0:

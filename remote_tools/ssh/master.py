@@ -1,8 +1,8 @@
-"""OpenSSH command lines, and the shared master that they run over.
+"""Compose OpenSSH command lines, and open the shared master that they run over.
 
 A master (ssh_config(5): ControlMaster) is one authenticated connection that outlives the command which opened
-it; every later session costs no handshake and asks for no passphrase. All of the user's own ssh configuration
-holds: we add to the command line and read `ssh -G`, and never parse or write a file of the user's.
+it. Later sessions need no handshake and no passphrase. The user's ssh configuration applies: we add options
+to the command line and read `ssh -G`, and never parse or write the user's files.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from remote_tools.errors import (
 )
 
 SSH_FAILED = 255
-"""How ssh itself ends when the failure is its own (ssh(1), EXIT STATUS)."""
+"""ssh's exit code if ssh itself fails (ssh(1), EXIT STATUS)."""
 
 KEEPALIVES = 3
-"""Unanswered keep-alives after which a connection counts as dead (ServerAliveCountMax)."""
+"""Number of unanswered keep-alives after which ssh drops a connection (ServerAliveCountMax)."""
 
 LOCAL_TIMEOUT_S = 2.0
-"""Bound on an answer from a master of ours: it may be stopped."""
+"""Timeout for a reply from our own master, which may be stopped."""
 
 
 def quote(word: str) -> str:
-    """Quote a word for the host's login shell, whichever it is: csh takes a ! for an event even in quotes."""
+    """Quote a word for any login shell of the host; csh expands ! even in quotes."""
     return shlex.quote(word).replace("!", "'\\!'")
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where ssh goes, and how.
+    """The destination of ssh, and its options.
 
     Args:
-        alias: what the user would type after `ssh`.
-        options: SSH_OPTIONS, as words.
-        connect_timeout_s: bound on reaching the host.
-        timeout_s: bound on silence of a network that was reached.
+        alias: the destination as after `ssh`.
+        options: SSH_OPTIONS, as a list.
+        connect_timeout_s: timeout for the connection to the host.
+        timeout_s: timeout for a connection without data.
         persist_s: how long an unused master stays open.
     """
 
@@ -68,10 +68,10 @@ class Destination:
 
 
 def socket_folder() -> Path:
-    """Return a private folder for control sockets, with a path short enough for one (about 104 bytes).
+    """Return a private folder for control sockets; its path is short, as a socket's is limited to 104 bytes.
 
     Raises:
-        PermissionDenied: somebody else owns a folder of that name.
+        PermissionDenied: the folder belongs to somebody else, or others can read it.
     """
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     folder = (base if os.access(base, os.W_OK) else Path("/tmp")) / f"remote-tools-{os.getuid()}"
@@ -82,12 +82,12 @@ def socket_folder() -> Path:
     return folder
 
 
-# What ssh prints -> which of our errors it is. The words are OpenSSH's (sshconnect.c, ssh.c, readconf.c).
+# Message of ssh -> our error, and its hint. The messages are from OpenSSH's sshconnect.c, ssh.c, readconf.c.
 _DIAGNOSES: tuple[tuple[str, type[RemoteError], str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         PermissionDenied,
-        "its host key is not the one in known_hosts: ask its owner; if that is right, ssh-keygen -R {host}",
+        "its host key differs from known_hosts: ask its owner; if it was changed, ssh-keygen -R {host}",
     ),
     (
         r"Host key verification failed|No .* host key is known",
@@ -103,7 +103,7 @@ _DIAGNOSES: tuple[tuple[str, type[RemoteError], str], ...] = (
     (
         r"channel \d+: open failed|Session open refused",
         UnavailableError,
-        "its sshd refuses a session: MaxSessions in sshd_config there must be 1 or more",
+        "its sshd refuses sessions: set MaxSessions in its sshd_config to 1 or more",
     ),
     (
         r"Connection refused|timed out|No route to host|Network is unreachable",
@@ -131,25 +131,25 @@ _DIAGNOSES: tuple[tuple[str, type[RemoteError], str], ...] = (
 
 
 def diagnose(text: str, alias: str, host: str) -> RemoteError:
-    """Turn what ssh printed into the error that it means.
+    """Return the error that matches ssh's messages.
 
     Args:
         text: ssh's standard error, or its log.
         alias: the destination as typed.
-        host: the name it resolved to.
+        host: the host name that it resolved to.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip() and not set(line.strip()) <= {"@"}]
     for pattern, kind, hint in _DIAGNOSES:
         found = [line for line in lines if re.search(pattern, line)]
         if found:
-            said = found[0].strip("@ ")
-            return kind("connect", f"cannot reach {alias}: {said}", hint.format(alias=alias, host=host))
-    said = lines[-1] if lines else "ssh ended without a word"
-    return UnavailableError("connect", f"cannot reach {alias}: {said}", f"ssh -v {alias}")
+            reason = found[0].strip("@ ")
+            return kind("connect", f"cannot reach {alias}: {reason}", hint.format(alias=alias, host=host))
+    reason = lines[-1] if lines else "ssh ended without a message"
+    return UnavailableError("connect", f"cannot reach {alias}: {reason}", f"ssh -v {alias}")
 
 
 _NO_SOCKET = re.compile(r"unix_listener|[Cc]ontrol(Path|Socket).* too long|muxserver_listen")
-"""ssh cannot make the socket: its path is too long, or the file system has none (mux.c, misc.c)."""
+"""ssh cannot create the socket: its path is too long, or the file system has no sockets (mux.c, misc.c)."""
 
 _SILENT: dict[str, Any] = {
     "stdin": subprocess.DEVNULL,
@@ -163,16 +163,16 @@ class Master:
     """The shared connection to one destination."""
 
     def __init__(self, destination: Destination) -> None:
-        """Name the destination; nothing is opened."""
+        """Set the destination; do not connect."""
         self.destination = destination
 
     @cached_property
     def resolved(self) -> dict[str, str]:
-        """What `ssh -G` makes of the destination, keys in lower case; nothing is connected.
+        """Return the output of `ssh -G`, keys in lower case; do not connect.
 
         Raises:
-            ConfigError: ssh refuses its configuration.
-            UnavailableError: there is no ssh here.
+            ConfigError: ssh rejects its configuration.
+            UnavailableError: ssh is missing on this machine.
         """
         words = ["ssh", "-G", *self.destination.options, "--", self.destination.alias]
         try:
@@ -182,9 +182,9 @@ class Master:
                 "connect", "no ssh on this machine", "install the OpenSSH client (openssh-client)"
             ) from error
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or ["ssh -G failed"])[-1]
+            reason = (done.stderr.strip().splitlines() or ["ssh -G failed"])[-1]
             raise ConfigError(
-                "connect", f"ssh refuses its configuration: {said}", "inv config; man ssh_config"
+                "connect", f"ssh rejects its configuration: {reason}", "inv config; man ssh_config"
             )
         pairs = (line.partition(" ") for line in done.stdout.splitlines())
         found: dict[str, str] = {}
@@ -194,12 +194,12 @@ class Master:
 
     @property
     def is_direct(self) -> bool:
-        """Whether this machine itself connects to the host, not a jump host or another proxy."""
+        """Return whether ssh connects to the host directly, not by a jump host or another proxy."""
         return all(self.resolved.get(key, "none") == "none" for key in ("proxyjump", "proxycommand"))
 
     @cached_property
     def control_path(self) -> Path | None:
-        """The socket: the user's own ControlPath where there is one, else ours; None where none can be."""
+        """Return the user's ControlPath if it is set, else our socket; None if no socket can be created."""
         theirs = self.resolved.get("controlpath", "none")
         if theirs != "none":
             return Path(theirs).expanduser()
@@ -207,7 +207,7 @@ class Master:
         return socket_folder() / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def words(self) -> list[str]:
-        """Return ssh's command line up to the destination; sessions go over the master where there is one."""
+        """Return ssh's command line up to the destination; sessions use the master if it is open."""
         return [
             "ssh",
             *self.destination.options,
@@ -219,14 +219,14 @@ class Master:
         ]
 
     def _control_path_option(self) -> str:
-        """Quote the socket's path for ssh's option parser, where % starts a token and a space a word."""
+        """Quote the socket's path for ssh's option parser, which expands % and splits at spaces."""
         if self.control_path is None:
             return "none"
         path = str(self.control_path).replace("\\", "\\\\").replace('"', '\\"')
         return '"' + path.replace("%", "%%") + '"'
 
     def _patience(self) -> list[str]:
-        """Bound connecting and silence, unless the user's own words, which come first, do."""
+        """Return the timeout options; ssh uses the first value of an option, so the user's come before."""
         interval_s = max(1, int(self.destination.timeout_s / KEEPALIVES))
         return [
             "-o",
@@ -238,12 +238,12 @@ class Master:
         ]
 
     def is_open(self) -> bool:
-        """Tell whether a master listens; a socket that nobody listens on is removed."""
+        """Return whether a master listens; remove a stale socket."""
         path = self.control_path
         if path is None or not path.exists():
             return False
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(LOCAL_TIMEOUT_S)  # one that was stopped lets its callers wait
+            probe.settimeout(LOCAL_TIMEOUT_S)  # a stopped master does not accept connections
             try:
                 probe.connect(str(path))
             except OSError:
@@ -252,10 +252,10 @@ class Master:
         return True
 
     def open(self) -> None:
-        """Open the master where none is open; ssh may ask its questions on the terminal.
+        """Open the master if it is not open; ssh may ask for a passphrase on the terminal.
 
         Raises:
-            RemoteError: the destination cannot be reached; which one says why.
+            RemoteError: the destination cannot be reached; the subclass depends on the reason.
         """
         if self.control_path is None or self.is_open():
             return
@@ -265,7 +265,7 @@ class Master:
 
     @contextmanager
     def _one_at_a_time(self, path: Path) -> Iterator[None]:
-        """Let one process open the master: a second one would stay behind for ever, shared by nobody."""
+        """Let only one process open the master: a second master would never be used, and never end."""
         with (socket_folder() / f"{hashlib.sha256(bytes(path)).hexdigest()[:16]}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -274,30 +274,31 @@ class Master:
         words = ["ssh", "-M", "-N", "-f", *self.destination.options]
         words += ["-o", f"ControlPath={self._control_path_option()}"]
         words += ["-o", f"ControlPersist={self.destination.persist_s}", *self._patience()]
-        # The master keeps the streams it is given, for as long as it lives: a pipe would never close.
-        with tempfile.TemporaryFile() as said:
-            done = subprocess.run([*words, "--", self.destination.alias], **{**_SILENT, "stderr": said})
+        # The master keeps its streams open as long as it lives, so reading from a pipe would never end.
+        with tempfile.TemporaryFile() as stderr:
+            done = subprocess.run([*words, "--", self.destination.alias], **{**_SILENT, "stderr": stderr})
             if done.returncode == 0 or self.is_open():
                 return
-            said.seek(0)
-            text = said.read().decode(errors="replace")
+            stderr.seek(0)
+            text = stderr.read().decode(errors="replace")
         if done.returncode == -signal.SIGINT:
             raise Dropped("connect", "Ctrl-C ended ssh")
         if _NO_SOCKET.search(text):
-            self.control_path = None  # every session connects for itself then
+            self.control_path = None  # every session opens its own connection then
             return
         host = self.resolved.get("hostname", self.destination.alias)
-        raise diagnose(text if self.is_direct else self._said_alone() + text, self.destination.alias, host)
+        text = text if self.is_direct else self._stderr_without_master() + text
+        raise diagnose(text, self.destination.alias, host)
 
-    def _said_alone(self) -> str:
-        """Try without a master: with ControlPersist, what a proxy says goes to /dev/null (sshconnect.c)."""
+    def _stderr_without_master(self) -> str:
+        """Retry without a master: with ControlPersist, a proxy's stderr is /dev/null (sshconnect.c)."""
         words = ["ssh", *self.destination.options, "-o", "ControlPath=none", "-o", "BatchMode=yes"]
         words += [*self._patience(), "--", self.destination.alias, "true"]
         done = subprocess.run(words, **{**_SILENT, "stderr": subprocess.PIPE})
         return bytes(done.stderr).decode(errors="replace")
 
     def close(self) -> None:
-        """End the master at once; its sessions end with it. Runs on the host go on."""
+        """End the master and its sessions at once; the runs on the host continue."""
         if self.control_path is None:
             return
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Write the tables of docs/protocol.md from `messages`: python -m remote_tools.ssh.protocol_page."""
+"""Generate the tables of docs/protocol.md from `messages`: python -m remote_tools.ssh.protocol_page."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _KEY = re.compile(r"(\w+): (.*)")
 
 
 def page(text: str) -> str:
-    """Return the page with its tables written anew."""
+    """Return the page with new tables."""
     tables = {"frames": _frames, "requests": _requests, "messages": _messages}
     return _TABLE.sub(lambda found: "\n".join([found[1], *tables[found[2]](), "", found[3]]), text)
 
 
 def types() -> dict[str, Any]:
-    """Return every message by its name, in the order of the source."""
+    """Return the message types by name, in the order of the source."""
     found = {name: each for name, each in vars(messages).items() if is_typeddict(each)}
     return {name: each for name, each in found.items() if not name.startswith("_")}
 
 
 def ops() -> Iterator[tuple[Op[Any, Any], str, str]]:
-    """Yield every request with the names of the types of its parameters and its reply."""
+    """Yield every operation with the type names of its parameters and its reply."""
     for name, kind in inspect.get_annotations(messages).items():
         found = re.fullmatch(r"Op\[(\w+), (\w+)\]", str(kind))
         if found:
@@ -38,13 +38,13 @@ def ops() -> Iterator[tuple[Op[Any, Any], str, str]]:
 
 
 def members(name: str) -> list[str]:
-    """Return the types that a name stands for: those of a union, or the one itself."""
+    """Return the type names in a union, or the name itself."""
     union = getattr(vars(messages)[name], "__args__", ())
     return [each.__name__ for each in union] or [name]
 
 
 def keys(kind: type) -> dict[str, str]:
-    """Read from a message's docstring what its own keys hold."""
+    """Return the descriptions of a message's own keys, from its docstring."""
     found: dict[str, str] = {}
     name = ""
     for line in inspect.cleandoc(kind.__doc__ or "").partition("\nArgs:\n")[2].splitlines():
@@ -58,7 +58,7 @@ def keys(kind: type) -> dict[str, str]:
 
 
 def bases() -> dict[str, list[str]]:
-    """Return the messages that each message extends; before Python 3.12 a TypedDict does not know them."""
+    """Return the base types of each message; a TypedDict does not keep them before Python 3.12."""
     classes = [each for each in ast.parse(inspect.getsource(messages)).body if isinstance(each, ast.ClassDef)]
     return {each.name: [base.id for base in each.bases if isinstance(base, ast.Name)] for each in classes}
 

@@ -1,7 +1,7 @@
-"""Talk to the host program: one ssh session that carries requests, output, signals and small files.
+"""Exchange requests, output, signals and small files with the host program over one ssh session.
 
-What starts the host's end, and the first request, leave in the first packets, so an answer takes one round
-trip once the channel is open (`bootstrap`). `link` opens a new session if one is lost.
+The bootstrap script and the first request are sent at once, so the first reply takes one round trip after the
+channel is open. `link` opens a new session if one is lost.
 """
 
 from __future__ import annotations
@@ -40,56 +40,56 @@ from remote_tools.ssh.master import SSH_FAILED, Master, diagnose
 
 READ_BYTES = 256 * 1024
 PING_S = 5.0
-"""How often the host is asked for a sign of life, which is ours too: three lost ones end a run's lease."""
+"""Time between two pings; a ping also renews a run's lease, which lasts at least three of them."""
 NOT_FOUND = 127
-"""How a shell ends that cannot find the command (POSIX, 2.8.2)."""
+"""A shell's exit code if it cannot find the command (POSIX, 2.8.2)."""
 
 ReplyT = TypeVar("ReplyT")
 
 
 class Listener(Protocol):
-    """What is told of a request's output while it lasts."""
+    """A receiver of what the host sends before the reply to a request."""
 
     position: int
-    """Bytes of output frames consumed so far: where a new session goes on."""
+    """Bytes of output frames consumed so far; a new session resumes there."""
 
     def output(self, kind: bytes, data: bytes) -> None:
-        """Take output: kind is b"O" for stdout, b"E" for stderr."""
+        """Receive output: kind is b"O" for stdout, b"E" for stderr."""
 
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
-        """Take a small result file."""
+        """Receive a small result file."""
 
     def started(self, reply: Started) -> None:
-        """Take the reply that the run is there."""
+        """Receive the message that the run has started."""
 
 
 class Controls(Protocol):
-    """What a user does while a request lasts: Ctrl-C, keys, a resized window."""
+    """The user's input during a request: Ctrl-C, keys, a resized window."""
 
     def descriptors(self) -> list[int]:
-        """Return what becomes readable when something was done."""
+        """Return the file descriptors that become readable on input."""
 
     def frames(self) -> list[tuple[bytes, bytes]]:
-        """Return what to send, in order, without waiting."""
+        """Return the frames to send, in order, without waiting."""
 
 
 class Session:
-    """One ssh session with the host program at its other end."""
+    """One ssh session with the host program."""
 
     def __init__(self, master: Master) -> None:
-        """Start ssh and send it what the host's Python begins with."""
+        """Start ssh and send the bootstrap script."""
         self.master = master
         self.sources = packed_program()
         beginning = beginning_of(self.sources)
-        self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
-        # Names and words are bytes in UTF-8 on the wire, whatever the host's locale is.
+        self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
+        # Paths and arguments are UTF-8 on the wire, whatever the host's locale is.
         python = f"exec python3 -I -S -X utf8 -c '{loader(len(beginning))}'"
-        # A session of its own keeps the terminal's Ctrl-C away from ssh: we pass it on ourselves.
+        # In a session of its own, ssh does not receive the terminal's Ctrl-C: we send it to the host.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.said,
+            stderr=self.stderr,
             bufsize=0,
             start_new_session=True,
         )
@@ -106,11 +106,11 @@ class Session:
         self._flush()
 
     def close(self) -> None:
-        """End the session; what runs on the host goes on."""
+        """End the session; the runs on the host continue."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.said):
+        for stream in (self.process.stdin, self.process.stdout, self.stderr):
             if stream is not None:
                 stream.close()
 
@@ -121,17 +121,17 @@ class Session:
         controls: Controls | None,
         done_before: Sequence[tuple[bytes, bytes]] = (),
     ) -> object:
-        """Send one request and return its answer.
+        """Send one request and return its reply.
 
         Args:
-            asked: what is asked for.
-            listener: takes what comes before the answer.
-            controls: what the user does meanwhile.
-            done_before: frames of `controls` that wait to be sent since there was no session.
+            asked: the request.
+            listener: receives what comes before the reply.
+            controls: the user's input during the request.
+            done_before: frames of `controls` from the time without a session.
 
         Raises:
-            Dropped: the session ended or fell silent first.
-            RemoteError: the host refuses, or cannot be reached at all.
+            Dropped: the session ended, or received no data for too long.
+            RemoteError: the host rejects the request, or cannot be reached.
         """
         self._put(json_frame(REQUEST, asked))
         for kind, payload in done_before:
@@ -157,7 +157,7 @@ class Session:
             self._wait(controls)
 
     def _wait(self, controls: Controls | None) -> None:
-        """Wait until something arrives, can leave, or was done; notice a host that went silent."""
+        """Wait until data arrives or can be sent, or the user does something; raise if the host is silent."""
         done = controls.descriptors() if controls else []
         interval_s = min(PING_S, self.master.destination.timeout_s / 3)
         waited_from = time.monotonic()
@@ -165,7 +165,7 @@ class Session:
             [self._out, *done], [self._in] if self._outgoing else [], [], interval_s
         )
         now = time.monotonic()
-        # While we were stopped (Ctrl-Z, a closed laptop) nobody listened: that is no silence.
+        # Time while this process was stopped (Ctrl-Z, a closed laptop) does not count.
         self._silent_s += min(now - waited_from, interval_s)
         if controls and set(done) & set(readable):
             for done_now in controls.frames():
@@ -175,17 +175,17 @@ class Session:
         if self._out in readable:
             self._receive()
         elif self._silent_s > self._patience_s():
-            # The connection under it is as dead as the session: a new one must not wait for it.
+            # The master's connection is lost too; a new session must not wait for it.
             self.process.kill()
             self.master.close()
             alias = self.master.destination.alias
-            raise errors.Dropped("connect", f"nothing heard of {alias} for {self._silent_s:.0f} s")
+            raise errors.Dropped("connect", f"{alias}: no data for {self._silent_s:.0f} s")
         if self.greeted and now - self._pinged >= interval_s:
             self._pinged = now
             self._send(PING, b"")
 
     def _patience_s(self) -> float:
-        """Return how long the host may be silent; it cannot be asked for a sign of life before it greets."""
+        """Return how long the host may be silent; it does not reply to pings before its greeting."""
         destination = self.master.destination
         return (
             destination.timeout_s
@@ -194,7 +194,7 @@ class Session:
         )
 
     def _send(self, kind: bytes, payload: bytes) -> None:
-        """Send one frame, or as much of it as the connection takes now."""
+        """Queue one frame, and send as much as the connection accepts now."""
         self._put(frame(kind, payload))
 
     def _put(self, data: bytes) -> None:
@@ -202,7 +202,7 @@ class Session:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what waits, as much as is taken without waiting."""
+        """Send as much of the queue as the connection accepts now."""
         try:
             while self._outgoing:
                 del self._outgoing[: os.write(self._in, self._outgoing[:READ_BYTES])]
@@ -210,7 +210,7 @@ class Session:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self._outgoing.clear()  # reading says why ssh ended
+            self._outgoing.clear()  # the next read reports why ssh ended
 
     def _receive(self) -> None:
         data = os.read(self._out, READ_BYTES)
@@ -219,21 +219,21 @@ class Session:
         self._silent_s = 0
         self._incoming += data
         if not self.greeted:
-            # What a shell's start-up files print comes before it.
+            # A shell's start-up files may print something before the greeting.
             _noise, found, rest = self._incoming.partition(MAGIC)
             if found:
                 self.greeted, self._incoming = True, rest
 
     def _ended(self) -> None:
-        """Say why ssh ended.
+        """Raise the reason why ssh ended.
 
         Raises:
-            Dropped: after the host program had answered.
-            RemoteError: before it.
+            Dropped: the connection was lost after the greeting.
+            RemoteError: ssh failed before the greeting, or the host program failed.
         """
         code = self.process.wait()
-        self.said.seek(0)
-        text = self.said.read().decode(errors="replace")
+        self.stderr.seek(0)
+        text = self.stderr.read().decode(errors="replace")
         alias = self.master.destination.alias
         lost = code == SSH_FAILED or code < 0
         if self.greeted:
@@ -245,7 +245,7 @@ class Session:
         last = (text.strip().splitlines() or [f"exit code {code}"])[-1]
         if code == NOT_FOUND or "python3" in last:
             raise errors.UnavailableError(
-                "connect", f"{alias} has no python3", "install Python 3.8 or newer there, as python3"
+                "connect", f"{alias} has no python3", "install Python 3.8 or newer on the host, as python3"
             )
         raise errors.UnavailableError(
             "connect", f"the session on {alias} ended at once: {last}", f"ssh {alias}"
