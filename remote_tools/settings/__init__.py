@@ -1,1 +1,1 @@
-"""The settings: every place that may hold one, and who wins."""
+"""The settings: the places that may hold one, and their precedence."""

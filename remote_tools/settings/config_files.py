@@ -1,4 +1,4 @@
-"""Read invoke.yaml and .remote_config, keeping the line of every key: for provenance and for errors."""
+"""Read invoke.yaml and .remote_config, with the line of every key for `inv config` and for errors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from invoke import util
 
 from remote_tools.errors import ConfigError
 
-# PyYAML as Invoke found it: its own copy, or the system's where a distribution took that out. Untyped.
+# Invoke's PyYAML: its own copy, or the system's if a distribution removed that copy. Untyped.
 yaml: Any = vars(util)["yaml"]
 
 
 @dataclass(frozen=True)
 class Given:
-    """A value as somebody wrote it, and where.
+    """A value as written, and its source.
 
     Args:
-        value: what the file, variable or flag holds, not yet checked.
+        value: the value in the file, variable or flag, not yet checked.
         source: `invoke.yaml:7`, `INVOKE_REMOTE_HOST`, `--host`, `default`.
     """
 
@@ -38,8 +38,8 @@ class YamlFile:
     """A parsed YAML file.
 
     Args:
-        path: where it is.
-        data: its contents, as `yaml.safe_load` gives them.
+        path: the file's path.
+        data: its contents, as `yaml.safe_load` returns them.
         lines: line number (from 1) of every mapping key, by the path of keys that leads to it.
     """
 
@@ -48,7 +48,7 @@ class YamlFile:
     lines: Mapping[tuple[str, ...], int]
 
     def place(self, *keys: str, root: Path) -> str:
-        """Name the file and the line of a key, as short as it stays clear."""
+        """Return the file and line of a key, with a short path."""
         line = self.lines.get(keys)
         return short_path(self.path, root) + (f":{line}" if line else "")
 
@@ -65,7 +65,7 @@ def read_text(path: Path) -> str:
     """Return a file's text.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -81,10 +81,10 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Parse a YAML file, once for as long as it stays the same.
+    """Parse a YAML file, again only if it has changed.
 
     Raises:
-        ConfigError: unreadable, or not YAML: names the line.
+        ConfigError: the file cannot be read, or is not YAML; the message has the line.
     """
     try:
         stat = path.stat()
@@ -116,15 +116,15 @@ def _key_lines(node: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 
 def read_dotenv(path: Path, root: Path) -> Layer:
-    """Read a KEY=VALUE file with python-dotenv: nothing in it is executed or interpolated.
+    """Read a KEY=VALUE file with python-dotenv; nothing in it is executed or interpolated.
 
     Returns:
-        The values by key as written.
+        The values by key.
 
     Raises:
-        ConfigError: unreadable, or a line that is not KEY=VALUE (which dotenv itself would skip).
+        ConfigError: the file cannot be read, or a line is not KEY=VALUE (dotenv would skip it).
     """
-    from dotenv.parser import parse_stream  # 11 ms that only users of a .remote_config pay
+    from dotenv.parser import parse_stream  # takes 11 ms, only for users of a .remote_config
 
     given: dict[str, Given] = {}
     for binding in parse_stream(StringIO(read_text(path))):

@@ -1,4 +1,4 @@
-"""Write a first `.remote_config`: what `inv init` asks and offers."""
+"""Write a first `.remote_config`: the questions and defaults of `inv init`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ask = Callable[[str], str]
 
 
 def aliases(config: Path) -> list[str]:
-    """Return the hosts that a client configuration names, patterns left out, included files too."""
+    """Return the hosts of an ssh_config and the files that it includes, without patterns."""
     found = dict.fromkeys(_aliases(config, depth=0))
     return list(found)
 
@@ -33,29 +33,29 @@ def _aliases(config: Path, depth: int) -> Iterator[str]:
             yield from (word for word in words if not set(word) & set("*?!"))
         elif keyword.lower() == "include" and depth < 16:  # readconf.c: READCONF_MAX_DEPTH
             for word in words:
-                # Relative ones are below ~/.ssh, whichever file names them (ssh_config(5), Include).
+                # Relative paths are below ~/.ssh, whichever file includes them (ssh_config(5), Include).
                 pattern = os.path.join(Path.home() / ".ssh", os.path.expanduser(word))  # noqa: PTH111,PTH118
                 for path in sorted(glob(pattern)):  # noqa: PTH207
                     yield from _aliases(Path(path), depth + 1)
 
 
 def ask_for(given: dict[str, str | None], known: list[str], project: str, ask: Ask | None) -> dict[str, str]:
-    """Return host, code path and venv path: as given, else as asked, else by default.
+    """Return host, code path and venv path: from flags, else from the user, else the defaults.
 
     Args:
-        given: what flags said.
+        given: the flags' values.
         known: aliases to offer.
         project: the folder's name, for the default code path.
-        ask: puts a question; None where nobody can answer.
+        ask: asks the user a question; None if there is no terminal.
 
     Raises:
-        UsageError: there is no host, and nobody to ask.
+        UsageError: no host was given.
     """
     defaults = {"host": known[0] if len(known) == 1 else "", "code_path": f"~/{project}", "venv_path": ""}
     questions = {
         "host": "Host" + (f" ({', '.join(known)})" if known else ""),
-        "code_path": "Folder there for the code",
-        "venv_path": "Virtual environment there (empty: none)",
+        "code_path": "Folder on the host for the code",
+        "venv_path": "Virtual environment on the host (empty: none)",
     }
     answers = {}
     for name, question in questions.items():
@@ -70,10 +70,10 @@ def ask_for(given: dict[str, str | None], known: list[str], project: str, ask: A
 
 
 def write(path: Path, answers: dict[str, str]) -> str:
-    """Write the file; one that is there already is kept beside. Return what happened, in words.
+    """Write the file, and rename an existing one; return a message.
 
     Raises:
-        TransferError: it cannot be written.
+        TransferError: the file cannot be written.
     """
     text = "".join(f"{NAMES[name]}={_quoted(value)}\n" for name, value in answers.items() if value)
     kept = ""
@@ -81,7 +81,7 @@ def write(path: Path, answers: dict[str, str]) -> str:
         if path.exists():
             beside = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
             path.rename(beside)
-            kept = f"; the one before is {beside.name}"
+            kept = f"; the old file is now {beside.name}"
         write_whole(path, text.encode())
     except OSError as error:
         raise TransferError("init", f"cannot write {path}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Collect what every file, variable and flag says about the settings, lowest layer first."""
+"""Collect the settings from every file, variable and flag, lowest layer first."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Configuration = Config | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Layers:
-    """All that was said, lowest first.
+    """The settings of every place, lowest first.
 
     Args:
-        below: what a host's own entry in `hosts` stands over: defaults in code and files.
-        above: what stands over that entry: the environment, `-f FILE`, tasks, flags.
-        notes: what a person should be told about how the files were read.
+        below: places that a host's entry in `hosts` overrides: defaults in code, and files.
+        above: places that override that entry: the environment, `-f FILE`, tasks, flags.
+        notes: messages for the user about the files.
     """
 
     below: tuple[Layer, ...] = ()
@@ -37,7 +37,7 @@ class Layers:
     notes: tuple[str, ...] = ()
 
     def merged(self, host: Layer | None = None) -> dict[str, Given]:
-        """Let the higher layers win, with the host's own entry in its place."""
+        """Merge the layers; the higher one wins, and the host's own entry is between below and above."""
         result: dict[str, Given] = {}
         for layer in (*self.below, host or {}, *self.above):
             for key, given in layer.items():
@@ -46,19 +46,19 @@ class Layers:
 
 
 def _joined(lower: Given, higher: Given) -> Given:
-    """Let each place name more hosts; the higher one's entry for a host stands."""
+    """Merge two values of `hosts`; the higher one wins for a host that both have."""
     if isinstance(lower.value, Mapping) and isinstance(higher.value, Mapping):
         return replace(higher, value={**lower.value, **higher.value})
     return higher
 
 
 def env_name(name: str) -> str:
-    """Name the environment variable that sets a setting."""
+    """Return the name of a setting's environment variable."""
     return ENV_PREFIX + name.upper()
 
 
 def dotenv_name(name: str) -> str:
-    """Name the line of .remote_config that sets a setting."""
+    """Return the name of a setting in .remote_config."""
     return ORIGINAL_NAMES.get(name, f"REMOTE_{name.upper()}")
 
 
@@ -70,18 +70,18 @@ def collect(
     fab_host: str | None,
     names: Collection[str],
 ) -> Layers:
-    """Ask every place that may hold a setting.
+    """Read every place that may hold a setting.
 
     Args:
         config: the context's config, Invoke's or Fabric's; a plain mapping counts as ns.configure.
         root: the workspace.
-        environ: where INVOKE_REMOTE_* are looked for.
+        environ: the environment with the INVOKE_REMOTE_* variables.
         flags: values of the command's own flags by setting; None means not given.
         fab_host: the host that `fab -H` chose.
-        names: the settings there are.
+        names: the names of all settings.
 
     Raises:
-        ConfigError: an unknown key, or a file that cannot be read.
+        ConfigError: a key is unknown, or a file cannot be read.
     """
     dotenv, notes = _dotenv_layer(root, names)
     above = (*_override_layers(config, root), _flag_layer(flags, fab_host))
@@ -91,12 +91,12 @@ def collect(
 
 
 def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
-    """Give what ns.configure and the configuration files hold, lowest first."""
-    # Invoke keeps its levels apart only in private attributes; the merged view cannot say whose a value is.
+    """Yield the layers of ns.configure and the configuration files, lowest first."""
+    # Only Invoke's private attributes keep its levels apart; the merged view does not have the sources.
     yield _layer(config._collection if isinstance(config, Config) else config, lambda *_: "ns.configure")
     for level, prefix in (("system", "/etc/"), ("user", "~/."), ("project", f"{root}/")):
         ours = _invoke_file(prefix)
-        # Theirs is fabric.yaml under fab; it may be invoke.json or invoke.py too.
+        # Theirs is fabric.yaml under fab; it may also be invoke.json or invoke.py.
         theirs = getattr(config, f"_{level}_path", None)
         if theirs and Path(theirs).absolute() != ours:
             yield _file_layer(Path(theirs), getattr(config, f"_{level}"), root)
@@ -105,7 +105,7 @@ def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
 
 
 def _invoke_file(prefix: str) -> Path | None:
-    """Find Invoke's configuration file, which `fab` does not read by itself."""
+    """Find Invoke's configuration file, which `fab` does not read."""
     paths = [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
     return next((path for path in paths if path.exists()), None)
 
@@ -117,7 +117,7 @@ def project_layer(root: Path) -> Layer:
 
 
 def _override_layers(config: Configuration, root: Path) -> Iterator[Layer]:
-    """Give what `-f FILE` and the tasks themselves set, lowest first."""
+    """Yield the layers of `-f FILE` and the tasks, lowest first."""
     if not isinstance(config, Config):
         return
     if config._runtime_path:
@@ -127,7 +127,7 @@ def _override_layers(config: Configuration, root: Path) -> Iterator[Layer]:
 
 
 def _file_layer(path: Path, loaded: Mapping[str, Any], root: Path) -> Layer:
-    """Read one configuration file; what is not YAML has been loaded by Invoke, without line numbers."""
+    """Read one configuration file; if it is not YAML, use what Invoke loaded, without line numbers."""
     path = path.expanduser().absolute()
     if path.suffix not in (".yaml", ".yml"):
         return _layer(loaded, lambda *_: short_path(path, root))
@@ -136,11 +136,11 @@ def _file_layer(path: Path, loaded: Mapping[str, Any], root: Path) -> Layer:
 
 
 def _layer(data: object, place: Callable[..., str]) -> Layer:
-    """Take the `remote:` part of a configuration, keeping the place of every value.
+    """Return the `remote:` part of a configuration, with the source of every value.
 
     Args:
         data: the whole configuration.
-        place: names where a path of keys stands.
+        place: returns the source of a path of keys.
     """
     if not isinstance(data, Mapping):
         raise ConfigError("settings", f"{place()}: not a mapping of settings")
@@ -160,17 +160,17 @@ def _layer(data: object, place: Callable[..., str]) -> Layer:
 
 
 def _given(values: Mapping[Any, object], place: Callable[..., str], *keys: str) -> dict[str, Given]:
-    # A key with nothing after it says nothing; an empty string does.
+    # A key without a value is ignored; an empty string is a value.
     return {str(k): Given(v, place(*keys, str(k))) for k, v in values.items() if v is not None}
 
 
 def _dotenv_layer(root: Path, names: Iterable[str]) -> tuple[Layer, tuple[str, ...]]:
-    """Read the user's .remote_config: the root's, or else the one at its original place."""
+    """Read the user's .remote_config: at the root, or else at its original place."""
     found = [name for name in DOTENV_PLACES if (root / name).exists()]
     if not found:
         return {}, ()
     layer = _renamed(read_dotenv(root / found[0], root), {dotenv_name(name): name for name in names})
-    notes = (f"{found[1]} is not read: {found[0]} stands before it",) if len(found) > 1 else ()
+    notes = (f"{found[1]} is ignored: {found[0]} exists",) if len(found) > 1 else ()
     return layer, notes
 
 
@@ -181,7 +181,7 @@ def environ_layer(environ: Mapping[str, str], names: Iterable[str]) -> Layer:
 
 
 def _renamed(layer: Layer, names: Mapping[str, str]) -> Layer:
-    usable = {key: name for key, name in names.items() if name != "hosts"}  # a mapping does not fit a line
+    usable = {key: name for key, name in names.items() if name != "hosts"}  # a line cannot hold a mapping
     return {usable[key]: given for key, given in _known(layer, usable).items()}
 
 
@@ -190,16 +190,16 @@ def _flag_layer(flags: Mapping[str, object], fab_host: str | None) -> Layer:
         key: Given(value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None
     }
     if local_dir := flags.get("local_dir"):
-        # What is typed starts from where it is typed, unlike what a file says.
+        # A typed path is relative to the current folder; a path in a file is relative to the root.
         layer["local_dir"] = Given(str(Path(str(local_dir)).expanduser().absolute()), "--local-dir")
     return {**layer, "host": Given(fab_host, "fab -H")} if fab_host else layer
 
 
 def _known(layer: Layer, names: Collection[str]) -> Layer:
-    """Return the layer, having seen that every key of it is a setting.
+    """Return the layer if all of its keys are settings.
 
     Raises:
-        ConfigError: one is not: names the nearest that is.
+        ConfigError: a key is unknown; the hint has the nearest known key.
     """
     for key, given in layer.items():
         if key not in names:

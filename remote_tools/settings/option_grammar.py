@@ -1,4 +1,4 @@
-"""Refuse the rsync and ssh options that would break what we send or read; the others are the user's."""
+"""Reject the rsync and ssh options that would break what we send or read; pass the others on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grammar:
-    """What is needed to split one program's options as its own parser does.
+    """The options of one program, to split them as its own parser does.
 
     Args:
         short_with_value: letters whose value is the rest of the word, or the next word.
         long_with_value: long options whose value may be the next word.
-        refused: the options that we cannot live with, by the reason why.
+        refused: the rejected options by reason.
     """
 
     short_with_value: str
@@ -21,7 +21,7 @@ class Grammar:
     refused: Mapping[str, Sequence[str]]
 
     def why_refused(self, option: str) -> str | None:
-        """Say why an option is refused; None where it is not."""
+        """Return why an option is rejected; None if it is accepted."""
         return next((reason for reason, options in self.refused.items() if option in options), None)
 
 
@@ -36,26 +36,27 @@ _RSYNC_LONG_WITH_VALUE = """
 _RSYNC_REFUSED = {
     "nothing would be transferred; for a plan type: inv sync --dry-run": "-n --dry-run --list-only "
     "--only-write-batch",
-    "its output is read to count files and bytes": "-q --quiet -i --itemize-changes --out-format "
+    "we parse its output to count files and bytes": "-q --quiet -i --itemize-changes --out-format "
     "--log-format --log-file-format --info --progress -P -h --human-readable --stderr --msgs2stderr --outbuf",
-    "the scan makes the list of files": "--files-from -0 --from0 --no-relative --no-R --read-batch "
+    "we compose the list of files": "--files-from -0 --from0 --no-relative --no-R --read-batch "
     "--ignore-missing-args",
-    "only what was pushed earlier is ever deleted, which rsync cannot know": "--del --delete --delete-before "
-    "--delete-during --delete-delay --delete-after --delete-excluded --delete-missing-args --force",
+    "we delete only files that were pushed earlier, which rsync does not know": "--del --delete "
+    "--delete-before --delete-during --delete-delay --delete-after --delete-excluded --delete-missing-args "
+    "--force",
     "it would delete the files here": "--remove-source-files --remove-sent-files",
-    "cut transfers resume from a --partial-dir of ours": "--partial-dir --inplace --append --append-verify",
-    "what a push displaces has a --backup-dir of ours": "-b --backup --backup-dir --suffix",
-    "ssh has a setting of its own, ssh_options": "-e --rsh",
+    "interrupted transfers resume from our --partial-dir": "--partial-dir --inplace --append --append-verify",
+    "overwritten files go to our --backup-dir": "-b --backup --backup-dir --suffix",
+    "ssh has its own setting, ssh_options": "-e --rsh",
     "names with spaces would be split on the host": "--old-args",
-    "rsync is started on the host over ssh": "--server --sender --daemon",
-    "it prints and ends": "--help --version -V",
+    "we start rsync on the host over ssh": "--server --sender --daemon",
+    "it prints something and exits": "--help --version -V",
 }
 _SSH_REFUSED = {
-    "no command could run": "-N -W -s -oSessionType -oRemoteCommand",
-    "the session's input carries our protocol": "-f -n -oStdinNull -oForkAfterAuthentication",
+    "no command would run": "-N -W -s -oSessionType -oRemoteCommand",
+    "our protocol uses the session's stdin": "-f -n -oStdinNull -oForkAfterAuthentication",
     "a terminal would alter the bytes of our protocol; for a terminal type: inv dev --pty": "-t -oRequestTTY",
-    "the shared connection is started and watched by us": "-M -O",
-    "it prints and ends": "-G -Q -V",
+    "we start and control the shared connection": "-M -O",
+    "it prints something and exits": "-G -Q -V",
 }
 
 # rsync(1) of 3.5: popt, which parses its options, takes no abbreviations.
@@ -73,21 +74,17 @@ SSH = Grammar(
 
 
 def refusal(words: Sequence[str], grammar: Grammar) -> str | None:
-    """Find the first word that cannot be used.
-
-    Returns:
-        The option and why, such as `-e: ssh has a setting of its own`; None where every word is fine.
-    """
+    """Return the first rejected option and the reason, such as `-e: ssh has its own setting`, or None."""
     for option in names(words, grammar):
         if option in ("-", "--") or not option.startswith("-"):
-            return f"{option!r} is not an option; the host and the paths have settings of their own"
+            return f"{option!r} is not an option; the host and the paths have their own settings"
         if reason := grammar.why_refused(option):
             return f"{option}: {reason}"
     return None
 
 
 def names(words: Sequence[str], grammar: Grammar) -> Iterator[str]:
-    """Name every option among the words, without their values; a word that is none is named as it is."""
+    """Yield every option without its value; a word that is not an option is yielded unchanged."""
     rest = iter(words)
     for word in rest:
         if word in ("-", "--") or not word.startswith("-"):
@@ -111,7 +108,7 @@ def _short_options(letters: str, rest: Iterator[str], grammar: Grammar) -> Itera
 
 
 def _keyword(setting: str, grammar: Grammar) -> str:
-    """Name what ssh's -o sets, whose keywords have no case and end in `=` or a space (ssh_config(5))."""
+    """Return `-o` with its keyword, which ignores case and ends at `=` or a space (ssh_config(5))."""
     key = "".join(setting.replace("=", " ").split()[:1]).lower()
     refused = [option for options in grammar.refused.values() for option in options]
     return next((option for option in refused if option.lower() == f"-o{key}"), "-o")

@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the code: python -m remote_tools.settings.reference > docs/settings.md."""
+"""Generate docs/settings.md: python -m remote_tools.settings.reference > docs/settings.md."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from remote_tools.settings.option_grammar import RSYNC, SSH
 from remote_tools.settings.settings import ABOUT, Settings, as_typed
 
 _INTRODUCTION = """
-`inv config` shows each setting, its value and where that came from.
+`inv config` shows each setting, its value and its source.
 
 The later place wins: the defaults below; `ns.configure`; `/etc/invoke.yaml` and `~/.invoke.yaml`;
 `invoke.yaml` at the root; `.remote_config` at the root, or else in `remote_tools/`; the host's own entry in
-`hosts`; the variables `INVOKE_REMOTE_<NAME>`, such as `INVOKE_REMOTE_HOST`; `inv -f FILE`; what a task set
-itself; the command's flags, such as `--host`; and for the host, `fab -H`.
+`hosts`; the variables `INVOKE_REMOTE_<NAME>`, such as `INVOKE_REMOTE_HOST`; `inv -f FILE`; values that a task
+sets; the command's flags, such as `--host`; and for the host, `fab -H`.
 
-- Words and patterns are a list in YAML, or anywhere one string that is split as a shell would.
+- Words and patterns are a list in YAML, or one string, which is split as by a shell.
 - Paths on the host may start with `~`; nothing else is expanded, and `.remote_config` is never executed.
 - `exclude` adds to the default. `local_dir` is never pushed, whatever `include` says.
-- `hosts` gives a host settings of its own, as in `trn1: {venv_path: ~/venvs/neuron}`, or names a group, as in
+- `hosts` holds the settings of one host, such as `trn1: {venv_path: ~/venvs/neuron}`, and groups, such as
   `fleet: [trn1, trn2]`.
 """
 
 
 def reference() -> str:
-    """Write docs/settings.md: every setting, its places and default, and the options that are refused."""
+    """Return docs/settings.md: every setting, its names and default, and the rejected options."""
     lines = ["# Settings", _INTRODUCTION]
-    lines += ["| invoke.yaml `remote:` | `.remote_config` | default | what it is |", "|---|---|---|---|"]
+    lines += ["| invoke.yaml `remote:` | `.remote_config` | default | meaning |", "|---|---|---|---|"]
     for name, about in ABOUT.items():
         default = as_typed(getattr(Settings(Path()), name))
         cells = [name, "" if name == "hosts" else dotenv_name(name), default]
         quoted = [f"`{cell}`" if cell else "" for cell in cells]
         lines.append(f"| {' | '.join(quoted)} | {about.help} ({about.kind.name}) |")
     for title, grammar in (("rsync_options", RSYNC), ("ssh_options", SSH)):
-        lines += ["", f"## Refused in `{title}`", ""]
+        lines += ["", f"## Rejected in `{title}`", ""]
         for reason, options in grammar.refused.items():
             lines.append(f"- {', '.join(f'`{option}`' for option in options)}: {reason}")
     return "\n".join(lines) + "\n"

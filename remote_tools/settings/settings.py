@@ -1,4 +1,4 @@
-"""Find every setting, check it, and remember which file, variable or flag it came from."""
+"""Find and check every setting, and keep its source: a file, a variable or a flag."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT_MARKS = ("invoke.yaml", "tasks.py", "fabfile", "fabfile.py", ".remote_confi
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a setting besides its name and default: how it is read, and what it does."""
+    """The type of a setting, and its help text."""
 
     kind: kinds.Kind
     help: str
@@ -42,33 +42,33 @@ class Settings:
     """Every setting of one command against one host.
 
     Args:
-        root: the workspace: what is pushed, and what relative paths start from.
-        sources: where each value came from, by setting.
-        layers: all that was said, from which another host's settings can be made.
+        root: the workspace, which is pushed; relative paths start here.
+        sources: the source of each value, by setting.
+        layers: the settings of every place, to compute another host's settings.
     """
 
     root: Path
     host: str = _setting(
         kinds.HOST, "", "the host as ssh knows it: an alias of ~/.ssh/config, a name, user@name"
     )
-    code_path: str = _setting(kinds.HOST_PATH, "", "the folder that the workspace is pushed to")
+    code_path: str = _setting(kinds.HOST_PATH, "", "the folder to push the workspace to")
     venv_path: str | None = _setting(kinds.OPTIONAL_HOST_PATH, None, "the virtual environment to run in")
-    python: str | None = _setting(kinds.TEXT, None, "the interpreter to run with where there is no venv")
+    python: str | None = _setting(kinds.TEXT, None, "the interpreter to run with if there is no venv_path")
     cache_dir: str = _setting(kinds.FILLED_HOST_PATH, "~/.cache/autotune", "the root of the tuning cache")
-    local_dir: Path = _setting(kinds.LOCAL_PATH, Path("cache"), "where results are fetched to")  # noqa: RUF009
+    local_dir: Path = _setting(kinds.LOCAL_PATH, Path("cache"), "the folder to fetch results to")  # noqa: RUF009
     exclude: tuple[str, ...] = _setting(
-        kinds.PATTERNS, ALWAYS_EXCLUDED, "what is not pushed, besides the default"
+        kinds.PATTERNS, ALWAYS_EXCLUDED, "files not to push, in addition to the default"
     )
     include: tuple[str, ...] = _setting(
-        kinds.PATTERNS, (), "what is pushed although excluded or ignored by git"
+        kinds.PATTERNS, (), "files to push although they are excluded or ignored by git"
     )
     rsync_options: tuple[str, ...] = _setting(kinds.RSYNC_WORDS, (), "more options for rsync, see rsync(1)")
     ssh_options: tuple[str, ...] = _setting(kinds.SSH_WORDS, (), "more options for ssh, see ssh(1)")
-    timeout_s: float = _setting(kinds.SECONDS, 60.0, "how long a transfer may stand still")
-    connect_timeout_s: int = _setting(kinds.WHOLE_SECONDS, 10, "how long to wait for the host to answer")
+    timeout_s: float = _setting(kinds.SECONDS, 60.0, "timeout for a connection or transfer without data")
+    connect_timeout_s: int = _setting(kinds.WHOLE_SECONDS, 10, "timeout for connecting to the host")
     persist_s: int = _setting(kinds.WHOLE_SECONDS, 600, "how long the shared connection outlives a command")
     keep_runs: int = _setting(kinds.COUNT, 20, "how many finished runs the host keeps")
-    delete: bool = _setting(kinds.FLAG, True, "remove there what was pushed earlier and is gone here")
+    delete: bool = _setting(kinds.FLAG, True, "delete pushed files on the host after they are deleted here")
     device_lock: bool = _setting(kinds.FLAG, False, "let one benchmark at a time use the accelerator")
     hosts: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict, metadata={"about": About(kinds.HOSTS, "settings by host, and groups of hosts")}
@@ -82,13 +82,13 @@ ABOUT: Mapping[str, About] = {f.name: f.metadata["about"] for f in fields(Settin
 
 
 def find_root(cwd: Path) -> Path:
-    """Find the workspace: the nearest folder upwards that says it is one, or else `cwd` itself.
+    """Find the workspace: the nearest of `cwd` and its parents with one of `ROOT_MARKS`, or else `cwd`.
 
     Args:
-        cwd: where to start, absolute.
+        cwd: the folder to start at, absolute.
     """
     for folder in (cwd, *cwd.parents):
-        # remote_tools/.remote_config is the original place of the user's file: its folder is no workspace.
+        # remote_tools/.remote_config is the original place of the user's file; it does not mark a workspace.
         marks = ROOT_MARKS[:-1] if folder.name == "remote_tools" else ROOT_MARKS
         if any((folder / mark).exists() for mark in marks):
             return folder
@@ -112,13 +112,13 @@ def load(
     Args:
         config: the context's config, Invoke's or Fabric's; a plain mapping counts as ns.configure.
         root: the workspace, see `find_root`.
-        environ: where INVOKE_REMOTE_* are looked for.
+        environ: the environment with the INVOKE_REMOTE_* variables.
         flags: values of the command's own flags by setting; None means not given.
         fab_host: the host that `fab -H` chose.
         required: settings that must not be empty.
 
     Raises:
-        ConfigError: an unknown key, a wrong value, a missing setting, a file that cannot be read.
+        ConfigError: a key is unknown, a value is invalid, a setting is missing, or a file cannot be read.
     """
     layers = collect(config, root, environ, flags or {}, fab_host, ABOUT)
     settings = _resolve(root, layers)
@@ -127,42 +127,42 @@ def load(
 
 
 def check_early(root: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """Report what Invoke itself would end in a traceback for: call it where the tasks are imported.
+    """Report errors for which Invoke would print a traceback; call it when the tasks are imported.
 
-    Invoke reads invoke.yaml after tasks.py, and refuses a variable over a list (env.py: _cast).
+    Invoke reads invoke.yaml after tasks.py, and rejects a variable that overrides a list (env.py: _cast).
 
     Raises:
-        ConfigError: invoke.yaml is broken, or a variable of ours is.
+        ConfigError: invoke.yaml or an INVOKE_REMOTE_* variable is invalid.
     """
     written = project_layer(root)
     for name, given in environ_layer(environ, ABOUT).items():
         _parse(name, given)
         if name in written and isinstance(written[name].value, list):
             example = as_typed(("a", "b c"))
-            hint = f"write {name} there as one string of words, as in a shell: {name}: {example!r}"
+            hint = f"write {name} as one string in that file, as in a shell: {name}: {example!r}"
             raise ConfigError(
                 "settings", f"{given.source} cannot override the list at {written[name].source}", hint
             )
 
 
 def at_host(settings: Settings, host: str, source: str = "--hosts") -> Settings:
-    """Give the settings for another host: its own entry in `hosts` applies.
+    """Return the settings for another host, with its own entry in `hosts`.
 
     Raises:
-        ConfigError: the host's entry holds a wrong value.
+        ConfigError: the host's entry has an invalid value.
     """
     above = (*settings.layers.above, {"host": Given(host, source)})
     return _resolve(settings.root, replace(settings.layers, above=above))
 
 
 def expand(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
-    """Name the hosts meant by host and group names, each once, in order.
+    """Replace groups by their hosts; return each host once, in order.
 
     Args:
-        names: aliases and groups, also several in one word with commas between.
+        names: hosts and groups, also several in one word, separated by commas.
 
     Raises:
-        ConfigError: a group that contains itself.
+        ConfigError: a group contains itself.
     """
     found: dict[str, None] = {}
 
@@ -183,10 +183,10 @@ def expand(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def require(settings: Settings, names: Sequence[str]) -> None:
-    """Stop where a setting that the command needs is empty.
+    """Check the settings that the command needs.
 
     Raises:
-        ConfigError: says the ways to set it.
+        ConfigError: a setting is empty, and the hint says how to set it; or the host is a group.
     """
     host, root = settings.host, settings.root
     for name in names:
@@ -206,7 +206,7 @@ def require(settings: Settings, names: Sequence[str]) -> None:
 
 
 def _resolve(root: Path, layers: Layers) -> Settings:
-    """Let the higher layer win, and check every value."""
+    """Merge the layers, and check every value."""
     given = layers.merged()
     host = _parse("host", given["host"]) if "host" in given else ""
     entries = given["hosts"].value if "hosts" in given else {}
@@ -216,7 +216,7 @@ def _resolve(root: Path, layers: Layers) -> Settings:
     sources = {name: given[name].source if name in given else "default" for name in ABOUT}
     local_dir = root / Path(values.get("local_dir", Settings.local_dir)).expanduser()
     if root.is_relative_to(local_dir):
-        hint = "name a folder of its own for results: in the workspace they would be pushed back"
+        hint = "choose a folder that does not contain the workspace"
         where = _place("local_dir", sources["local_dir"])
         raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
     values["local_dir"] = local_dir
@@ -235,18 +235,18 @@ def _parse(name: str, given: Given) -> Any:
 
 
 def _place(name: str, source: str) -> str:
-    # A flag or a variable says its setting's name already.
-    said = source.lower().replace("-", "_").endswith(f"_{name}")
-    return source if said else f"{source}: {name}"
+    # The name of a flag or variable already contains the setting's.
+    named = source.lower().replace("-", "_").endswith(f"_{name}")
+    return source if named else f"{source}: {name}"
 
 
 def rows(settings: Settings) -> list[tuple[str, str, str]]:
-    """List every setting, its value as one would type it, and where that came from."""
+    """Return every setting, its value as a user would type it, and its source."""
     return [(name, as_typed(getattr(settings, name)), settings.sources[name]) for name in ABOUT]
 
 
 def as_typed(value: object) -> str:
-    """Write a value as one would type it."""
+    """Return a value as a user would type it."""
     if isinstance(value, tuple):
         return shlex.join(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Turn what somebody wrote for a setting into its value, or say what is wrong with it."""
+"""Parse and check the value of a setting."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from remote_tools.settings.option_grammar import RSYNC, SSH, Grammar, refusal
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to read a value.
+    """A type of values.
 
     Args:
-        name: the type, in words.
-        parse: makes the value of what was written; a ValueError of its says what is wrong.
+        name: the type's name, for people.
+        parse: returns the parsed value; raises ValueError with a message for the user.
     """
 
     name: str
@@ -34,7 +34,7 @@ def _text(value: object) -> str:
 
 def _host(value: object) -> str:
     name = _text(value)
-    # ssh would take -x for an option; results of several hosts go to folders of their names.
+    # ssh would take -x for an option; a host's name is also the name of its folder of results.
     if name.startswith(("-", ".")) or "/" in name or " " in name:
         raise ValueError(f"{name!r} is not a host name, an alias or user@host")
     return name

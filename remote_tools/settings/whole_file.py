@@ -1,4 +1,4 @@
-"""Write a small local file whole or not at all."""
+"""Write a small local file atomically."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file: a reader sees the old content or the new one.
+    """Replace a file atomically: a reader sees the old content or the new one.
 
-    What is streamed, or arrives by the thousand, is written by its receiver: `Connection.get`, `Results`.
+    For streams and thousands of files, see `Connection.get` and `Results`.
 
     Raises:
-        OSError: it cannot be written; the old file stays, and no part of the new one.
+        OSError: the file cannot be written; the old file is unchanged, and no partial file is left.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -88,7 +88,7 @@ def _messages() -> Iterator[str]:
         yield ""
         if not keys(kind):
             continue
-        yield "| key | type | what it is |"
+        yield "| key | type | meaning |"
         yield "|---|---|---|"
         for key, about in keys(kind).items():
             holds = kind.__annotations__[key]

@@ -101,9 +101,9 @@ def test_init_asks_and_offers_the_aliases(laptop: Laptop) -> None:
     )
     child.expect_exact("Host (trn1, trn2, gpu): ")
     child.sendline("trn2")
-    child.expect_exact("Folder there for the code [~/project]: ")
+    child.expect_exact("Folder on the host for the code [~/project]: ")
     child.sendline("")
-    child.expect("Virtual environment there.*: ")
+    child.expect("Virtual environment on the host.*: ")
     child.sendline("~/venv")
     child.expect(pexpect.EOF)
 

@@ -157,9 +157,7 @@ def test_the_remote_config_at_the_root_stands_before_the_other_and_says_so(root:
     (root / ".remote_config").write_text("REMOTE_HOST=new\n")
     settings = look(root)
     assert ("new", None) == (settings.host, settings.python)
-    assert (
-        "remote_tools/.remote_config is not read: .remote_config stands before it",
-    ) == settings.layers.notes
+    assert ("remote_tools/.remote_config is ignored: .remote_config exists",) == settings.layers.notes
 
 
 def test_nothing_in_a_remote_config_is_executed(root: Path) -> None:
@@ -338,13 +336,13 @@ def test_what_is_typed_starts_from_where_it_is_typed(root: Path, monkeypatch: py
         ("-az --exclude='a b' --exclude .git -f '- *.o' --bwlimit 100 --rsync-path '/opt/r s'", None),
         ("--dry-run", "--dry-run: nothing would be transferred"),
         ("-avn", "-n: nothing would be transferred"),
-        ("-e 'ssh -p 2'", "-e: ssh has a setting of its own"),
-        ("-ave ssh", "-e: ssh has a setting of its own"),
-        ("--rsh=ssh", "--rsh: ssh has a setting"),
-        ("--out-format=%n", "--out-format: its output is read"),
-        ("-aq", "-q: its output is read"),
-        ("--delete-after", "--delete-after: only what was pushed"),
-        ("--files-from=-", "--files-from: the scan makes"),
+        ("-e 'ssh -p 2'", "-e: ssh has its own setting"),
+        ("-ave ssh", "-e: ssh has its own setting"),
+        ("--rsh=ssh", "--rsh: ssh has its own setting"),
+        ("--out-format=%n", "--out-format: we parse its output"),
+        ("-aq", "-q: we parse its output"),
+        ("--delete-after", "--delete-after: we delete only files that were pushed"),
+        ("--files-from=-", "--files-from: we compose"),
         ("-a src", "'src' is not an option"),
         ("-a -- src", "'--' is not an option"),
         ("--exclude n -n", "-n: nothing"),
@@ -364,14 +362,14 @@ def test_rsync_options_that_break_the_transfer_are_refused_by_name(
     ("words", "refused"),
     [
         (["-o", "ConnectTimeout=10", "-p", "22", "-i", "/a b/key", "-vJ", "jump", "-oPort=2"], None),
-        (["-N"], "-N: no command could run"),
-        (["-vN"], "-N: no command could run"),
+        (["-N"], "-N: no command would run"),
+        (["-vN"], "-N: no command would run"),
         (["-W", "a:1"], "-W: no command"),
         (["-t"], "-t: a terminal"),
         (["-o", "RequestTTY=yes"], "-oRequestTTY: a terminal"),
         (["-osessionType none"], "-oSessionType: no command"),
-        (["-M"], "-M: the shared connection"),
-        (["-O", "exit"], "-O: the shared connection"),
+        (["-M"], "-M: we start and control the shared connection"),
+        (["-O", "exit"], "-O: we start and control the shared connection"),
         (["trn1"], "'trn1' is not an option"),
         (["-p", "22", "ls"], "'ls' is not an option"),
     ],

@@ -48,7 +48,10 @@ def test_what_a_flag_says_is_not_asked() -> None:
     )
 
     assert {"host": "trn1", "code_path": "~/kernels", "venv_path": ""} == answers
-    assert ["Folder there for the code [~/kernels]: ", "Virtual environment there (empty: none): "] == asked
+    assert [
+        "Folder on the host for the code [~/kernels]: ",
+        "Virtual environment on the host (empty: none): ",
+    ] == asked
 
 
 def test_the_only_alias_is_the_default_where_nobody_can_be_asked() -> None:
