@@ -1,4 +1,4 @@
-"""Edit here, run on the accelerator host, get exactly what the run produced.
+"""Edit on the laptop, run on the accelerator host, fetch exactly the files that the run wrote.
 
 Another repository's tasks.py needs two lines:
 
@@ -19,10 +19,10 @@ __all__ = ["ns"]
 
 
 def __getattr__(name: str) -> Collection:
-    """Load the tasks when a program asks for them; no other import reads the working directory.
+    """Load the tasks on first access, so that other imports do not read the working directory.
 
     Raises:
-        ConfigError: Invoke would end in a traceback over a broken invoke.yaml or variable.
+        ConfigError: invoke.yaml or an INVOKE_REMOTE_* variable is invalid; Invoke would print a traceback.
     """
     if name != "ns":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

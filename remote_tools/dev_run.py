@@ -1,4 +1,4 @@
-"""Run `inv dev` by its original name, `python remote_tools/dev_run.py`."""
+"""Run `inv dev` under its original name, `python remote_tools/dev_run.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Replace this process by `inv dev` in the project's root, with the Python of .venv if it exists."""
+    """Exec `inv dev` in the project's root, with the Python of .venv if it exists."""
     dashes = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = ArgumentParser(
         prog="dev_run.py",

@@ -1,4 +1,4 @@
-"""What can go wrong on our side; a remote command's own failure is its exit code and never one of these."""
+"""Define our errors; a remote command's own failure is its exit code, never one of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ class RemoteError(Exit):
     """End the command with a message and a sysexits code; Invoke prints no traceback for it.
 
     Args:
-        stage: what was under way (`connect`, `sync`, `exec`, `fetch`, `settings`).
+        stage: the step that failed (`connect`, `sync`, `exec`, `fetch`, `settings`).
         message: what failed and where.
         hint: what to type or look at next.
 
     Attributes:
-        code: the process's exit code, named after sysexits.h.
+        code: the process's exit code, from sysexits.h.
     """
 
     exit_code = 70
 
     def __init__(self, stage: str, message: str, hint: str = "") -> None:
-        """Compose the one message that the user sees."""
+        """Compose the user's message."""
         self.stage = stage
         self.reason = message
         self.hint = hint
@@ -29,62 +29,62 @@ class RemoteError(Exit):
 
 
 class UsageError(RemoteError):
-    """The words typed cannot be carried out (EX_USAGE)."""
+    """The command line is invalid (EX_USAGE)."""
 
     exit_code = 64
 
 
 class DataError(RemoteError):
-    """What was found cannot be trusted: too many deletes, a path that leaves its folder (EX_DATAERR)."""
+    """Data is not plausible: too many deletes, a path outside its folder (EX_DATAERR)."""
 
     exit_code = 65
 
 
 class NoHostError(RemoteError):
-    """The host's name is unknown or nothing answers there (EX_NOHOST)."""
+    """The host is unknown or does not respond (EX_NOHOST)."""
 
     exit_code = 68
 
 
 class UnavailableError(RemoteError):
-    """Something we need is not there: rsync, python3, a venv (EX_UNAVAILABLE)."""
+    """A program or folder that we need is missing: rsync, python3, a venv (EX_UNAVAILABLE)."""
 
     exit_code = 69
 
 
 class SoftwareError(RemoteError):
-    """A fault of ours (EX_SOFTWARE)."""
+    """A bug of ours (EX_SOFTWARE)."""
 
     exit_code = 70
 
 
 class TransferError(RemoteError):
-    """Bytes could not be read or written: full disk, read-only path (EX_IOERR)."""
+    """A file cannot be read or written: full disk, read-only path (EX_IOERR)."""
 
     exit_code = 74
 
 
 class TemporaryError(RemoteError):
-    """The network gave out; the same command may work in a minute (EX_TEMPFAIL)."""
+    """A temporary failure, such as a lost network; a retry may succeed (EX_TEMPFAIL)."""
 
     exit_code = 75
 
 
 class Dropped(TemporaryError):
-    """The connection gave out under us: what was asked can be asked again over a new one."""
+    """The connection was lost; the request can be retried over a new one."""
 
 
 class PermissionDenied(RemoteError):
-    """The host refused: key, account, path, or a host key that changed (EX_NOPERM)."""
+    """Access was denied: key, account, path, or a changed host key (EX_NOPERM)."""
 
     exit_code = 77
 
 
 class ConfigError(RemoteError):
-    """A setting is wrong or missing (EX_CONFIG)."""
+    """A setting is invalid or missing (EX_CONFIG)."""
 
     exit_code = 78
 
 
 SIGNALLED = 128
-"""A command that a signal ended exits with this plus the signal's number, as in a shell."""
+"""A command that was ended by a signal exits with this plus the signal's number, as in a shell."""

@@ -1,4 +1,4 @@
-"""Try every capability that the loop needs, from ssh's configuration to the host's cache, each for real."""
+"""Test every capability that the loop needs, from ssh's configuration to the host's cache."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ MARK = "remote-tools-mark"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """The result of one check of `inv doctor`.
 
     Args:
         name: the capability.
-        state: `ok`, `warning` (a run would go on) or `failure`.
-        seen: what was tried, and what came of it.
-        hint: the command that mends it.
-        code: the exit code of a run that needs it.
-        seconds: how long trying took.
+        state: `ok`, `warning` (a run would continue) or `failure`.
+        seen: what the check found.
+        hint: the command that fixes it.
+        code: exit code of a run that needs the capability.
+        seconds: duration of the check.
     """
 
     name: str
@@ -49,16 +49,16 @@ class Finding:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, object]:
-        """Return it for programs."""
+        """Return the finding as JSON values."""
         return asdict(self)
 
 
 def examine(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]:
-    """Yield findings as they are made; where a stage fails, those that build on it are left out.
+    """Run the checks and yield their findings; stop after a stage that fails, as the later ones need it.
 
     Args:
-        settings: of the host.
-        say: prints one line to the user.
+        settings: the host's settings.
+        say: prints one line for the user.
     """
     destination = Destination(
         settings.host,
@@ -68,8 +68,8 @@ def examine(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
         settings.persist_s,
     )
     yield from map(_finding, probe.examine({"rsync here": probe.rsync_works}, "rsync"))
-    door = Door(Master(destination))
-    for stage in map(_finding, probe.examine(STAGES, door)):
+    route = Route(Master(destination))
+    for stage in map(_finding, probe.examine(STAGES, route)):
         yield stage
         if stage.state == "failure":
             return
@@ -81,7 +81,7 @@ def examine(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
 
 
 def exit_code(findings: Sequence[Finding], strict: bool) -> int:
-    """Return 0, 1 for warnings where that is asked for, or the first failure's code."""
+    """Return the first failure's code, else 1 if `strict` and there are warnings, else 0."""
     for finding in findings:
         if finding.state == "failure":
             return finding.code
@@ -89,155 +89,158 @@ def exit_code(findings: Sequence[Finding], strict: bool) -> int:
 
 
 def _finding(row: Row) -> Finding:
-    """Read a row of `probe.examine`; one without an exit code stops no run."""
+    """Convert a row of `probe.examine`; a failed check without an exit code is a warning."""
     state = "ok" if row["ok"] else "failure" if row["code"] else "warning"
     return Finding(row["name"], state, row["seen"], row["hint"], row["code"], row["seconds"])
 
 
-# Stages of reaching the host: each returns what it saw, None where there was nothing to try, or raises ------
+# Stages of connecting: each returns what it found, returns None if it does not apply, or raises -------------
 
 
 @dataclass(frozen=True)
 class Login:
-    """What ssh told while it logged in once.
+    """The debug messages of one login.
 
     Args:
-        exchange: the key exchange that both sides agreed on, empty where ssh did not come so far.
-        host_key: the server's; empty likewise.
-        way: how we were let in, empty where we were not.
-        error: why not.
+        exchange: the key exchange that both sides agreed on; empty if ssh failed before.
+        host_key: the server's key; empty if ssh failed before.
+        method: the authentication method; empty if the login failed.
+        error: the reason of a failure.
     """
 
     exchange: str
     host_key: str
-    way: str
+    method: str
     error: RemoteError
 
 
 @dataclass(frozen=True)
-class Door:
-    """A destination, and what came of logging in there."""
+class Route:
+    """The way to a host, and the result of a login."""
 
     master: Master
 
     @property
     def alias(self) -> str:
-        """The destination as typed."""
+        """Return the destination as typed."""
         return self.master.destination.alias
 
     @cached_property
     def login(self) -> Login:
-        """Log in over a connection of its own, which may ask its questions where there is a terminal."""
+        """Log in over a new connection; ssh may ask for a passphrase if there is a terminal."""
         resolved, destination = self.master.resolved, self.master.destination
-        # Not -v, which a jump host's ssh would be given too.
+        # Not -v: the ssh of a jump host would get it too.
         words = ["ssh", "-o", "LogLevel=DEBUG1", *destination.options, "-o", "ControlPath=none"]
         words += [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
         words += ["-o", f"ConnectTimeout={int(destination.connect_timeout_s)}", "--", self.alias, "true"]
         done = _output(words)
-        untold = "" if done.returncode == SSH_FAILED else "what ssh does not tell under -q"
+        hidden = "" if done.returncode == SSH_FAILED else "(hidden by ssh -q)"
         patterns = "kex: algorithm: (.+)", "Server host key: (.+)", 'Authenticated to .* using "(.+?)"'
         found = (re.search(pattern, done.stderr) for pattern in patterns)
         error = diagnose(done.stderr, self.alias, resolved.get("hostname", self.alias))
-        exchange, host_key, way = (one[1] if one else untold for one in found)
-        return Login(exchange, host_key, way, error)
+        exchange, host_key, method = (one[1] if one else hidden for one in found)
+        return Login(exchange, host_key, method, error)
 
 
 def _output(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
 
 
-def _configuration(door: Door) -> str:
-    """Ask ssh what it makes of the destination."""
-    found = door.master.resolved
-    way = "" if door.master.is_direct else f" by {found.get('proxyjump') or found['proxycommand']}"
+def _configuration(route: Route) -> str:
+    """Return the destination as `ssh -G` resolves it."""
+    found = route.master.resolved
+    way = "" if route.master.is_direct else f" by {found.get('proxyjump') or found['proxycommand']}"
     return f"{found['user']}@{found['hostname']} port {found['port']}{way}"
 
 
-def _name(door: Door) -> str | None:
-    """Look the name up, where this machine has to."""
-    if not door.master.is_direct:
+def _name(route: Route) -> str | None:
+    """Resolve the host's name, unless a proxy does."""
+    if not route.master.is_direct:
         return None
-    host = door.master.resolved["hostname"]
+    host = route.master.resolved["hostname"]
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        hint = f"correct HostName, or add `Host {door.alias}` to ~/.ssh/config"
+        hint = f"correct HostName, or add `Host {route.alias}` to ~/.ssh/config"
         raise Trouble(f"{host}: {error.strerror}", hint, 68) from error
     return f"{host} is {found[0][4][0]}"
 
 
-def _port(door: Door) -> str | None:
+def _port(route: Route) -> str | None:
     """Open a TCP connection and read the server's greeting."""
-    if not door.master.is_direct:
+    if not route.master.is_direct:
         return None
-    where = door.master.resolved["hostname"], int(door.master.resolved["port"])
-    timeout_s = door.master.destination.connect_timeout_s
+    where = route.master.resolved["hostname"], int(route.master.resolved["port"])
+    timeout_s = route.master.destination.connect_timeout_s
     seen = f"{where[0]} port {where[1]}"
     try:
         with socket.create_connection(where, timeout_s) as connection:
             connection.settimeout(timeout_s)
             greeting = connection.recv(255).split(b"\n")[0].decode("ascii", "replace").strip()
     except OSError as error:
-        hint = "is the machine up, its sshd running, its firewall open to you?"
+        hint = "check that the host is up, its sshd runs, and its firewall lets you in"
         raise Trouble(f"{seen}: {error.strerror or error}", hint, 68) from error
     if not greeting.startswith("SSH-"):
-        raise Trouble(f"{seen} is no ssh server: {greeting[:40]!r}", "correct Port in ~/.ssh/config", 68)
+        hint = "correct Port in ~/.ssh/config"
+        raise Trouble(f"{seen} is not an ssh server: {greeting[:40]!r}", hint, 68)
     return greeting
 
 
-def _connection(door: Door) -> str:
-    """Connect as ssh does, through whatever it is told to, up to where both sides speak the same."""
-    login = door.login
+def _connection(route: Route) -> str:
+    """Connect as ssh does, including proxies, and return the key exchange."""
+    login = route.login
     if not login.exchange:
         raise login.error
     return login.exchange
 
 
-def _host_key(door: Door) -> str:
-    """Have ssh compare the server's key with known_hosts, which it does before any key of ours is offered."""
-    login = door.login
-    # RFC 4252, 1: the server has been authenticated by the time that it refuses the user.
-    if not login.way and "Permission denied" not in login.error.reason:
+def _host_key(route: Route) -> str:
+    """Let ssh compare the server's key with known_hosts, which it does before it offers our keys."""
+    login = route.login
+    # The server is authenticated before it rejects a user (RFC 4252, 1).
+    if not login.method and "Permission denied" not in login.error.reason:
         raise login.error
     return login.host_key
 
 
-def _authentication(door: Door) -> str:
-    """See by what the server lets us in."""
-    login = door.login
-    if not login.way:
+def _authentication(route: Route) -> str:
+    """Return the method by which the server authenticated the user."""
+    login = route.login
+    if not login.method:
         raise Trouble(
-            login.error.reason, f"ssh {door.alias}; ssh-add -l shows your agent's keys", login.error.exit_code
+            login.error.reason,
+            f"ssh {route.alias}; ssh-add -l shows your agent's keys",
+            login.error.exit_code,
         )
-    return f"by {login.way}"
+    return f"by {login.method}"
 
 
-def _shell(door: Door) -> str:
-    """Start a shell there; see what it prints before it does as it is told, and how long that takes."""
-    door.master.open()
+def _shell(route: Route) -> str:
+    """Run a command in the login shell; check that its start-up files print nothing and are fast."""
+    route.master.open()
     begun = time.monotonic()
-    done = _output([*door.master.words(), "-T", "--", door.alias, f"echo {MARK}"])
+    done = _output([*route.master.words(), "-T", "--", route.alias, f"echo {MARK}"])
     seconds = time.monotonic() - begun
     noise, found, _ = done.stdout.partition(MARK)
     if not found:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        hint = f"the account's login shell must run commands: ssh {door.alias} echo it"
-        raise Trouble(f"runs nothing: {said}", hint, 69)
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        hint = f"the account's login shell must run commands: ssh {route.alias} echo it"
+        raise Trouble(f"runs no commands: {reason}", hint, 69)
     if noise:
         hint = "print nothing from ~/.bashrc unless it is interactive: [[ $- == *i* ]] || return"
         raise Trouble(f"prints at start: {noise.strip()[:60]!r}", hint)
     if seconds > SLOW_SHELL_S:
-        hint = f"its start-up files are slow, and every command waits: ssh {door.alias} 'time true'"
+        hint = f"its start-up files delay every command: ssh {route.alias} 'time true'"
         raise Trouble(f"starts in {seconds:.1f} s", hint)
     return "starts silently"
 
 
-def _shared(door: Door) -> str:
-    """Have two sessions at once over the master."""
-    master = door.master
+def _shared(route: Route) -> str:
+    """Open two sessions at the same time over the master."""
+    master = route.master
     if master.control_path is None:
-        raise Trouble("no socket can be made for it", "every session logs in; set XDG_RUNTIME_DIR")
-    words = [*master.words(), "-v", "-T", "--", door.alias]
+        raise Trouble("its socket cannot be created", "every session logs in; set XDG_RUNTIME_DIR")
+    words = [*master.words(), "-v", "-T", "--", route.alias]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen([*words, "echo; cat"], stdin=pipe, stdout=pipe, stderr=null) as first:
         assert first.stdout is not None
@@ -245,17 +248,17 @@ def _shared(door: Door) -> str:
         second = _output([*words, "true"])
         first.communicate()
     if second.returncode or "session request failed" in second.stderr or not master.is_open():
-        hint = "its sshd has MaxSessions 1: transfers beside a run cost a login each (the default is 10)"
+        hint = "its sshd has MaxSessions 1, so each transfer during a run logs in again (the default is 10)"
         raise Trouble("one session at a time", hint)
     return str(master.control_path)
 
 
-def _stage(check: Callable[[Door], str | None]) -> Callable[[Door], str | None]:
-    """Make a check raise what `probe.examine` reads, whatever failed."""
+def _stage(check: Callable[[Route], str | None]) -> Callable[[Route], str | None]:
+    """Turn a check's `RemoteError` into the `Trouble` that `probe.examine` expects."""
 
-    def tried(door: Door) -> str | None:
+    def tried(route: Route) -> str | None:
         try:
-            return check(door)
+            return check(route)
         except RemoteError as error:
             raise Trouble(error.reason, error.hint, error.exit_code) from error
 
@@ -274,11 +277,11 @@ STAGES = {
 }
 
 
-# Beyond ssh: the host program answers, and tries the rest itself --------------------------------------------
+# The checks of the host program -----------------------------------------------------------------------------
 
 
 def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
-    """Yield how far the host program is, and its checks, with a request each: what hangs is seen to hang."""
+    """Yield the round trip, and the host program's checks; one request each shows which check hangs."""
     begun = time.monotonic()
     try:
         yield _round_trip(link)
@@ -301,7 +304,7 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
 
 
 def _round_trip(link: Link) -> Finding:
-    """Time requests that the host program answers at once; the first also starts it, and may send it."""
+    """Time some `hello` requests; the first one also starts the host program, and may have to send it."""
     times_s = []
     for _ in range(PINGS + 1):
         begun = time.monotonic()

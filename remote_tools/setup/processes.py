@@ -1,4 +1,4 @@
-"""This machine's processes: which run, which carry a mark, and how to end a family of them for good."""
+"""Find and end processes of this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import suppress
 import psutil
 
 CLOCK_STEP_S = 2.0
-"""How far a start time may move: it counts from the boot, whose time follows the clock (proc(5): btime)."""
+"""Tolerance of start times: they count from the boot time, which moves with the clock (proc(5): btime)."""
 SIGNALS = (psutil.Process.terminate, psutil.Process.kill)
 
 
 def started(pid: int) -> float | None:
-    """Return when a process started, in seconds; None if none runs, or only a zombie."""
+    """Return the start time of a process in seconds since 1970; None if it has ended or is a zombie."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return float(process.create_time()) if runs(process) else None
@@ -22,13 +22,13 @@ def started(pid: int) -> float | None:
 
 
 def started_at(pid: int, moment: float) -> bool:
-    """Tell whether the process that started then still runs: its number may be another's by now."""
+    """Return whether the process that started at that time still runs; its pid may have been reused."""
     found = started(pid)
     return found is not None and abs(found - moment) < CLOCK_STEP_S
 
 
 def runs(process: psutil.Process) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -36,7 +36,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def marked(name: str, value: str) -> list[psutil.Process]:
-    """List the processes that have this variable, as far as we may look into them."""
+    """Return the processes with this environment variable, of those that we may inspect."""
     everyone = psutil.process_iter(["environ"])
     return [each for each in everyone if (each.info["environ"] or {}).get(name) == value]
 
@@ -54,7 +54,7 @@ def stop(family: Iterable[psutil.Process], patience_s: float) -> list[psutil.Pro
     """End processes: SIGTERM, then SIGKILL for those that still run after `patience_s`.
 
     Returns:
-        Those that were running.
+        The processes that were running.
     """
     running = left = [each for each in family if runs(each)]
     for send in SIGNALS:
@@ -62,7 +62,7 @@ def stop(family: Iterable[psutil.Process], patience_s: float) -> list[psutil.Pro
             with suppress(psutil.NoSuchProcess):
                 send(each)
         deadline = time.monotonic() + patience_s
-        # Not psutil.wait_procs: to it, a zombie that its parent never reaps still runs.
+        # Not psutil.wait_procs, which waits for zombies that their parents never reap.
         while left and time.monotonic() < deadline:
             time.sleep(0.005)
             left = [each for each in left if runs(each)]

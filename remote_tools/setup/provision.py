@@ -1,4 +1,4 @@
-"""Make a host ready: code path, virtual environment, project and its extras; twice does nothing twice."""
+"""Prepare a host: code path, virtual environment, project and its extras; idempotent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from remote_tools.sync.progress import Display
 
 
 def provision(settings: Settings, display: Display) -> steps.Outcome:
-    """Make the code path, push, and let `host/provisioner.py` make the venv there, with live output.
+    """Create the code path, push, and run `host/provisioner.py` on the host, with live output.
 
     Raises:
-        ConfigError: no venv_path is set.
-        RemoteError: the host cannot be reached or written.
+        ConfigError: a setting is missing.
+        RemoteError: the host cannot be reached, or its disk cannot be written.
     """
     require(settings, ("host", "code_path", "venv_path"))
     with open_host(settings, display) as host:
@@ -35,12 +35,12 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
     }
     program = f"{program_folder(packed_program())}/host/provisioner.py"
     command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
-    # The run that makes the venv cannot be in it yet.
+    # The run that creates the venv cannot use it yet.
     return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)
 
 
 def _make_folder(connection: Connection, path: str) -> None:
     made = connection.run(f"mkdir -p -- {quote_path(path)}", hide=True, warn=True, in_stream=False)
     if not made.ok:
-        said = made.stderr.strip().splitlines()[-1:] or ["mkdir failed"]
-        raise UnavailableError("provision", f"{connection.host}: {said[0]}", "correct code_path: inv config")
+        reason = (made.stderr.strip().splitlines() or ["mkdir failed"])[-1]
+        raise UnavailableError("provision", f"{connection.host}: {reason}", "correct code_path: inv config")

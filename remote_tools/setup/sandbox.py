@@ -1,7 +1,7 @@
-"""A real OpenSSH server on this machine, with keys and a home folder of its own: the host until there is one.
+"""Start and stop the sandbox: an OpenSSH server on this machine with its own keys and home folder.
 
-Everything lies in one folder. `~/.ssh` is neither read nor written, and who enters (only you can) stands in
-`<root>/home`, so nothing that runs there mistakes this machine's files for a host's.
+All its files are in one folder. `~/.ssh` is neither read nor written. Only this user can log in, and the home
+folder is `<root>/home`, so that a run there does not touch this machine's files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STOP_PATIENCE_S = 1.0
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
 LIBEXEC = "/usr/lib/openssh:/usr/libexec/openssh:/usr/libexec:/usr/lib/ssh:/opt/homebrew/libexec"
 
-# sshd goes to the account's home folder, whatever HOME says; rsync's and sftp's relative paths start there.
+# sshd changes to the account's home folder, whatever HOME is; relative paths of rsync and sftp start there.
 ENTER = """\
 cd || exit
 if [ -z "${SSH_ORIGINAL_COMMAND-}" ]; then exec "$SHELL" -l; fi
@@ -47,11 +47,11 @@ exec "$SHELL" -c "$command"
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running server; `ssh -F {ssh_config} {host_alias}` enters it.
+    """A running server; `ssh -F {ssh_config} {host_alias}` logs in to it.
 
     Attributes:
-        root: the folder that holds all of it.
-        port: where it listens on 127.0.0.1.
+        root: the folder with all its files.
+        port: its port on 127.0.0.1.
         pid: the listening sshd.
     """
 
@@ -62,42 +62,41 @@ class Sandbox:
 
     @property
     def home(self) -> Path:
-        """Name the folder that `~` means on this host."""
+        """Return the host's home folder."""
         return self.root / "home"
 
     @property
     def ssh_config(self) -> Path:
-        """Name the client configuration that knows the host; it reads no other one."""
+        """Return the client configuration with the host; ssh reads no other one."""
         return self.root / "ssh_config"
 
     @property
     def identity(self) -> Path:
-        """Name the private key that the server lets in."""
+        """Return the private key that the server accepts."""
         return self.root / "user_key"
 
     @property
     def known_hosts(self) -> Path:
-        """Name the file with the server's own key."""
+        """Return the file with the server's public key."""
         return self.root / "known_hosts"
 
     @property
     def log(self) -> Path:
-        """Name sshd's log; it is kept from one start to the next."""
+        """Return sshd's log; restarts append to it."""
         return self.root / "sshd.log"
 
 
 def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
-    """Start the server, or find the one that runs.
+    """Start the server, or return the one that runs, unchanged.
 
     Args:
-        root: its folder; made where missing. Keys and home in it are used again.
-        server_lines: lines of sshd_config(5) that go before our own (AcceptEnv, MaxSessions). A server that
-            runs already is returned as it is.
-        port: where to listen; 0 takes a free one.
+        root: its folder; created if missing. Existing keys and home are used again.
+        server_lines: lines of sshd_config(5) to put before our own (AcceptEnv, MaxSessions).
+        port: the port to listen on; 0 chooses a free one.
 
     Raises:
-        UnavailableError: no OpenSSH server on this machine.
-        SoftwareError: sshd would not start; the message ends with its log.
+        UnavailableError: this machine has no OpenSSH server.
+        SoftwareError: sshd did not start; the message ends with its log.
     """
     root = root.absolute()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -115,7 +114,7 @@ def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
 
 
 def status(root: Path) -> Sandbox | None:
-    """Find the server that `up` started in this folder, if it still runs."""
+    """Return the server that `up` started in this folder; None if it does not run."""
     try:
         running = json.loads((root / "running.json").read_text())
     except FileNotFoundError:
@@ -126,10 +125,10 @@ def status(root: Path) -> Sandbox | None:
 
 
 def down(root: Path) -> bool:
-    """Stop the server and all that was started through it; keep its files.
+    """Stop the server and all processes started through it; keep its files.
 
     Returns:
-        Whether anything ran.
+        Whether any of them was running.
     """
     root = root.absolute()
     if not root.is_dir():
@@ -137,7 +136,7 @@ def down(root: Path) -> bool:
     with _lock(root):
         _stop_masters(root)
         running = status(root)
-        stopped = processes.stop(_inhabitants(root, running), STOP_PATIENCE_S)
+        stopped = processes.stop(_processes(root, running), STOP_PATIENCE_S)
         if running:
             _reap(running.pid)
         (root / "running.json").unlink(missing_ok=True)
@@ -146,18 +145,18 @@ def down(root: Path) -> bool:
 
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    """Let one `up` or `down` work on a folder at a time."""
+    """Lock the folder: only one `up` or `down` runs at a time."""
     with (root / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _program(name: str) -> str:
-    """Find a program that may stand outside a user's PATH (sshd insists on its full path)."""
+    """Return the full path of a program, also outside a user's PATH; sshd requires its full path."""
     found = shutil.which(name) or shutil.which(name, path=SBIN)
     if not found:
         raise UnavailableError(
-            "sandbox", f"{name} is not on this machine", "./inv --version installs what is missing"
+            "sandbox", f"this machine has no {name}", "./inv --version installs what is missing"
         )
     return found
 
@@ -171,9 +170,9 @@ def _make_keys(root: Path) -> None:
 
 
 def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> Sandbox:
-    """Start sshd; another port is tried where someone took the free one before sshd could."""
+    """Start sshd; retry with another port if a process took the free one meanwhile."""
     if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd wants it, its service makes it
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd needs it; its service creates it
     config, pid_file = root / "sshd_config", root / "sshd.pid"
     for _attempt in range(1 if port else 3):
         chosen = port or _free_port()
@@ -193,19 +192,19 @@ def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> San
 
 
 def _spawn(command: list[str]) -> int:
-    """Start a process in its own session, out of reach of the terminal's Ctrl-C, and forget it."""
+    """Start a process in its own session, so that the terminal's Ctrl-C does not reach it."""
     streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     return os.posix_spawn(command[0], command, {"PATH": os.defpath}, file_actions=streams, setsid=True)
 
 
 def _reap(pid: int) -> None:
-    """Take the exit status of a server that has ended, where it was this process that started it."""
+    """Reap a server that has ended, if this process started it."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 def _listens(pid: int, pid_file: Path) -> bool:
-    """Wait until sshd has bound its port, which is when it writes its pid file, or has ended."""
+    """Wait until sshd has ended or written its pid file, which it does after it has bound its port."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and processes.started(pid):
         with suppress(FileNotFoundError):
@@ -223,7 +222,7 @@ def _free_port() -> int:
 
 
 def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
-    """Compose sshd_config(5); of two lines with one keyword sshd obeys the first."""
+    """Compose sshd_config(5); sshd uses the first line of a keyword."""
     sftp_server = shutil.which("sftp-server", path=LIBEXEC)
     enter = f"/bin/sh {shlex.quote(str(root / 'enter'))}"
     lines = [
@@ -234,7 +233,7 @@ def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
             _quoted(f"{name}={value}")
             for name, value in {
                 "HOME": f"{root}/home",
-                "REMOTE_DEVICE_LOCK": f"{root}/device.lock",  # this machine's own is another one
+                "REMOTE_DEVICE_LOCK": f"{root}/device.lock",  # apart from this machine's own lock
                 MARK: root,
             }.items()
         ),
@@ -243,7 +242,7 @@ def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
         *server_lines,
         f"AuthorizedKeysFile {_quoted(root / 'authorized_keys', tokens=True)}",
         f"AllowUsers {_user()}",
-        "StrictModes no",  # the folder may lie under one that others can write to, like /tmp
+        "StrictModes no",  # others may be able to write to a parent directory, such as /tmp
         "PermitRootLogin prohibit-password",
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
@@ -261,7 +260,7 @@ def _server_config(root: Path, port: int, server_lines: Sequence[str]) -> str:
 
 
 def _write_client_files(sandbox: Sandbox) -> None:
-    """Write what ssh needs: the server's key, and a configuration that looks at nothing of the user's."""
+    """Write the server's public key, and an ssh_config that uses none of the user's files."""
     key = (sandbox.root / "host_key.pub").read_text()
     names = ",".join(f"[{name}]:{sandbox.port}" for name in ("127.0.0.1", "localhost", "::1"))
     sandbox.known_hosts.write_text(f"{names} {key}")
@@ -280,7 +279,7 @@ def _write_client_files(sandbox: Sandbox) -> None:
 
 
 def _stop_masters(root: Path) -> None:
-    """End the shared masters whose sockets lie in this folder; those elsewhere end with their connection."""
+    """End the shared masters with sockets in this folder; other masters end with their connection."""
     for folder, names, files in os.walk(root):
         if folder == str(root) and "home" in names:
             names.remove("home")
@@ -292,8 +291,8 @@ def _stop_masters(root: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _inhabitants(root: Path, running: Sandbox | None) -> Iterable[psutil.Process]:
-    """Find the listener, its sessions, and what they left behind: it all carries our mark."""
+def _processes(root: Path, running: Sandbox | None) -> Iterable[psutil.Process]:
+    """Return the listening sshd, its sessions, and what they left running: all have our variable."""
     seeds = set(processes.marked(MARK, str(root)))
     if running:
         with suppress(psutil.NoSuchProcess):
@@ -306,22 +305,22 @@ def _user() -> str:
 
 
 def _is_locked(user: str) -> bool:
-    """Tell whether an account's password is locked, as root's is on Ubuntu: only PAM lets such a one in."""
+    """Return whether an account's password is locked, as root's on Ubuntu; it can log in only with PAM."""
     try:
         lines = Path("/etc/shadow").read_text().splitlines()
     except (PermissionError, FileNotFoundError):
-        return False  # then an sshd of this account's cannot see it either
+        return False  # an sshd of this account cannot read it either
     return any(line.startswith(f"{user}:!") for line in lines)
 
 
 def _openssh_version() -> tuple[int, int]:
-    """Ask ssh, which comes with sshd: sshd itself had no -V until 9.2."""
-    answer = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
-    found = re.search(r"OpenSSH_(\d+)\.(\d+)", answer)
+    """Return the version of ssh, which is also sshd's; sshd had no -V before 9.2."""
+    output = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", output)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _quoted(value: object, tokens: bool = False) -> str:
-    """Quote one word as ssh_config(5) and sshd_config(5) read it; `tokens` where they expand %-sequences."""
+    """Quote one word for ssh_config(5) and sshd_config(5); `tokens` if they expand %-sequences in it."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + (text.replace("%", "%%") if tokens else text) + '"'

@@ -135,7 +135,7 @@ def test_a_name_that_nobody_knows(shared: Laptop) -> None:
 
 
 def test_a_port_that_is_closed(shared: Laptop) -> None:
-    assert_broken(shared, "port", 68, "port 1: Connection refused", "sshd running", **ssh(shared, "-p", "1"))
+    assert_broken(shared, "port", 68, "port 1: Connection refused", "its sshd runs", **ssh(shared, "-p", "1"))
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def mail_server() -> Iterator[int]:
 def test_a_port_of_another_service(shared: Laptop, mail_server: int) -> None:
     env = ssh(shared, "-p", str(mail_server))
 
-    assert_broken(shared, "port", 68, "is no ssh server: '220 mail ready'", "correct Port", **env)
+    assert_broken(shared, "port", 68, "is not an ssh server: '220 mail ready'", "correct Port", **env)
 
 
 def test_a_jump_host_that_is_not_there(shared: Laptop) -> None:
