@@ -442,7 +442,7 @@ class SignalReply(TypedDict):
 
 
 class OutputsParams(ResultsWanted):
-    """A run whose files are wanted.
+    """A run whose files to send.
 
     Args:
         id: the run.

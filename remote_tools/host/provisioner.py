@@ -1,8 +1,8 @@
 """Create a project's virtual environment: the program that `inv provision` runs on the host.
 
 Standard library only, Python >= 3.8. It reads `Orders` as JSON from its one argument, uses uv if the host has
-it, else venv and pip, and runs without root. It does nothing if the venv's mark is equal to what it would
-install.
+it, else venv and pip, and does not need root. It does nothing if the venv's mark shows that all of it is
+installed.
 """
 
 from __future__ import annotations

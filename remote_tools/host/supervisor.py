@@ -353,9 +353,8 @@ def op_cache(params: CacheParams, place: Place) -> CacheReply:
     below = os.path.join(root, params["kernel"]) if params["kernel"] else root
     if not os.path.isdir(below):
         kernels = sorted(os.listdir(root)) if os.path.isdir(root) else []
-        raise Refusal(
-            "usage", f"no folder {below} on the host", "there are: %s" % (", ".join(kernels) or "none")
-        )
+        hint = f"choose one of: {', '.join(kernels)}" if kernels else "the cache is empty"
+        raise Refusal("usage", f"no folder {below} on the host", hint)
     kernel = os.path.relpath(below, root)
     found: list[Entry] = [
         [name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns]

@@ -196,8 +196,8 @@ def require(settings: Settings, names: Sequence[str]) -> None:
             ways += " (cp .remote_config.template .remote_config)" if template else ""
             ways += f", or `{name}:` under `remote:` in invoke.yaml"
             if name == "host":
-                door = "./inv" if (root / "inv").exists() else "inv"
-                ways += f", or --host NAME; to try it without a host of your own: {door} demo"
+                inv = "./inv" if (root / "inv").exists() else "inv"
+                ways += f", or --host NAME; to try it without a host of your own: {inv} demo"
             raise ConfigError("settings", f"no {name} is set" + (f" for {host}" if host else ""), ways)
     if "host" in names and settings.hosts.get(host, (host,)) != (host,):
         hint = f"name one host, or run a bench task with --hosts {host}"
@@ -218,7 +218,7 @@ def _resolve(root: Path, layers: Layers) -> Settings:
     if root.is_relative_to(local_dir):
         hint = "choose a folder that does not contain the workspace"
         where = _place("local_dir", sources["local_dir"])
-        raise ConfigError("settings", f"{where}: {local_dir} holds the workspace", hint)
+        raise ConfigError("settings", f"{where}: {local_dir} contains the workspace", hint)
     values["local_dir"] = local_dir
     values["exclude"] = (*ALWAYS_EXCLUDED, *values.get("exclude", ()))
     if "exclude" in given:

@@ -183,7 +183,7 @@ def test_nothing_in_a_remote_config_is_executed(root: Path) -> None:
         ("REMOTE_CODE_PATH=$HOME/w\n", "'$HOME/w': variables are not expanded; write ~ for the home folder"),
         ("REMOTE_HOST=-oProxyCommand=x\n", "'-oProxyCommand=x' is not a host name"),
         ("REMOTE_HOST=../up\n", "'../up' is not a host name, an alias or user@host"),
-        ("LOCAL_DIR=.\n", "holds the workspace"),
+        ("LOCAL_DIR=.\n", "contains the workspace"),
         ("LOCAL_DIR=\n", ".remote_config:1: local_dir: is empty"),
     ],
 )
