@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remote_tools.host.frames import MAGIC
 
-_BEGINNING = """\
+_SCRIPT = """\
 import json, os, struct, sys
 def read(size):
     data = b""
@@ -72,9 +72,9 @@ def program_folder(packed: bytes) -> str:
     return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
 
 
-def beginning_of(packed: bytes) -> bytes:
+def script_of(packed: bytes) -> bytes:
     """Return the bootstrap script: it requests the program if the host does not have it, and starts it."""
-    return _BEGINNING.replace("MAGIC", repr(MAGIC)).replace("FOLDER", program_folder(packed)).encode()
+    return _SCRIPT.replace("MAGIC", repr(MAGIC)).replace("FOLDER", program_folder(packed)).encode()
 
 
 def loader(size: int) -> str:

@@ -35,7 +35,7 @@ from remote_tools.host.frames import (
     take_frames,
 )
 from remote_tools.host.messages import Refused, Request, Started
-from remote_tools.ssh.bootstrap import beginning_of, loader, packed_program
+from remote_tools.ssh.bootstrap import loader, packed_program, script_of
 from remote_tools.ssh.master import SSH_FAILED, Master, diagnose
 
 READ_BYTES = 256 * 1024
@@ -80,10 +80,10 @@ class Session:
         """Start ssh and send the bootstrap script."""
         self.master = master
         self.sources = packed_program()
-        beginning = beginning_of(self.sources)
+        script = script_of(self.sources)
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
         # Paths and arguments are UTF-8 on the wire, whatever the host's locale is.
-        python = f"exec python3 -I -S -X utf8 -c '{loader(len(beginning))}'"
+        python = f"exec python3 -I -S -X utf8 -c '{loader(len(script))}'"
         # In a session of its own, ssh does not receive the terminal's Ctrl-C: we send it to the host.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
@@ -99,7 +99,7 @@ class Session:
         os.set_blocking(self._in, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._incoming, self._outgoing = bytearray(), bytearray(beginning)
+        self._incoming, self._outgoing = bytearray(), bytearray(script)
         self.greeted = False
         self._silent_s = 0.0
         self._pinged = time.monotonic()

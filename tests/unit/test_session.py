@@ -18,13 +18,13 @@ def test_the_host_program_is_python_3_8(name: str) -> None:
     ast.parse(host_program()[name], feature_version=(3, 8))
 
 
-def test_the_beginning_is_python_3_8_too() -> None:
-    ast.parse(bootstrap._BEGINNING, feature_version=(3, 8))
+def test_the_bootstrap_script_is_python_3_8_too() -> None:
+    ast.parse(bootstrap._SCRIPT, feature_version=(3, 8))
 
 
 @pytest.mark.parametrize("sent", [b"", b"half a beginn"])
-def test_a_beginning_that_never_arrives_ends_quietly(sent: bytes) -> None:
-    command = [sys.executable, "-I", "-S", "-c", bootstrap.loader(len(bootstrap._BEGINNING))]
+def test_a_bootstrap_script_that_never_arrives_ends_quietly(sent: bytes) -> None:
+    command = [sys.executable, "-I", "-S", "-c", bootstrap.loader(len(bootstrap._SCRIPT))]
 
     done = subprocess.run(command, input=sent, capture_output=True)
 
