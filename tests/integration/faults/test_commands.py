@@ -136,7 +136,10 @@ class TestFullDisk:
         assert 5 == done.returncode
         assert b"No space left on device" in done.stderr
         assert b"".join(b"%d\n" % i for i in range(1, 1_000_001)).startswith(done.stdout)
-        assert 3_000_000 < len(done.stdout) < 4 * 1024 * 1024
+        # How much fits depends on what else is there: the program, and what other processes write meanwhile.
+        files = [path for path in (small.laptop.host.home / ".cache").rglob("*") if path.is_file()]
+        recorded = max(path.stat().st_size for path in files)  # with a few bytes for each frame
+        assert 1_000_000 < len(done.stdout) < recorded < len(done.stdout) + 100_000 < 4 * 1024 * 1024
 
     def test_output_that_is_lost_is_no_success(self, small: Cable) -> None:
         done = small.inv("exec", "--command", "seq 1000000")
