@@ -15,9 +15,9 @@ from autotune.model.space import SearchSpace
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status, Trial
 from autotune.model.version import __version__
-from autotune.predict import Choice, best_config
 from autotune.store.results import Results
 from autotune.tuner import tune
+from autotune.tuning.predict import Choice, best_config
 
 __all__ = [
     "AutotuneError",

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from autotune import backends, search
 from autotune.backends import Backend
-from autotune.confirm import PASSES, confirm, finalists
 from autotune.machine.cpu import roofline
 from autotune.model.budget import Budget
 from autotune.model.errors import UsageError
@@ -35,6 +34,7 @@ from autotune.store.ledger import Ledger
 from autotune.store.publish import publish
 from autotune.store.results import Results, ranking
 from autotune.store.summary import Search
+from autotune.tuning.confirm import PASSES, confirm, finalists
 
 _AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: so no compiler idles while one is measured
 _COUNTABLE = 1 << 20  # a product up to this size is listed in about a second

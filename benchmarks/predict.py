@@ -24,8 +24,8 @@ from autotune.backends import Artifact
 from autotune.kernels import gemm
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.predict import Choice, best_config
 from autotune.sites.workers import Workers
+from autotune.tuning.predict import Choice, best_config
 
 SHAPES = (
     *((128, 128, 512), (129, 128, 512), (256, 256, 256), (192, 320, 256), (384, 384, 128)),

@@ -19,7 +19,7 @@ ORDER = {
         "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
-        "model", "machine", "search", "backends", "sites", "store", "kernels", "confirm", "tuner", "predict",
+        "model", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
         "exchange", "verify", "report", "script",
     ],
 }  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from autotune.confirm import MOST_TURNS, TURNS, take_turns
 from autotune.model.trial import Status
 from autotune.sites.workers import RunOutcome
+from autotune.tuning.confirm import MOST_TURNS, TURNS, take_turns
 
 
 class Program:

@@ -16,9 +16,9 @@ from autotune.model.space import Config, Value
 from autotune.model.statistics import metrics
 from autotune.model.trial import Status, Trial
 from autotune.model.workload import config_label, workload_label
-from autotune.predict import Choice, best_config
 from autotune.store import cache, summary
 from autotune.store.summary import Search, Summary, Work
+from autotune.tuning.predict import Choice, best_config
 
 
 def space(specs: Specs) -> SearchSpace:

@@ -11,12 +11,12 @@ from threadpoolctl import ThreadpoolController
 from vector_add import INPUTS, KERNEL
 
 from autotune.backends.c import CBackend
-from autotune.confirm import TURNS, faster_reference, ways_of_reference
 from autotune.model.statistics import metrics
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status
 from autotune.sites.workers import RunOutcome, Workers
 from autotune.store.results import speedup
+from autotune.tuning.confirm import TURNS, faster_reference, ways_of_reference
 
 BRIEF = Timing(warmup_s=0, min_repeats=3, max_repeats=3, max_s=0.02)
 
