@@ -7,6 +7,13 @@ results.best.config
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+if find_spec("numpy") is None:
+    raise ModuleNotFoundError(
+        "autotune needs NumPy and more: pip install 'remote-autotune[autotune]'", name="numpy"
+    )
+
 from autotune.backends import Backend
 from autotune.model.budget import Budget, Limits
 from autotune.model.errors import AutotuneError

@@ -19,7 +19,7 @@ from autotune.report.comparison import comparison_page
 from autotune.report.records import log_tail, texts
 from autotune.report.units import config_text, duration, interval, throughput
 from autotune.report.visible import encodable, visible
-from autotune.store import cache
+from autotune.store import cache, catalog
 from autotune.store.clean import clean
 from autotune.store.summary import Summary
 from autotune.verify import verify
@@ -131,7 +131,7 @@ def _summaries(root: Path, name: str | None) -> list[Path]:
     Raises:
         UsageError: no workload has this name.
     """
-    paths = {f"{path.parent.parent.name}/{path.parent.name}": path for path in cache.summaries(root)}
+    paths = {f"{path.parent.parent.name}/{path.parent.name}": path for path in catalog.workloads(root)}
     chosen = [path for key, path in paths.items() if name is None or name in {key, key.split("/")[0]}]
     if not chosen:
         what = "nothing was tuned there" if not paths else f"no workload {name!r}{nearest(name, paths)}"

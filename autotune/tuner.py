@@ -7,58 +7,39 @@ import difflib
 import functools
 import math
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
-from typing import Any, Protocol
 
 from autotune import backends, search
 from autotune.backends import Backend
-from autotune.machine.cpu import roofline
 from autotune.model.budget import Budget
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Kernel, Specs
-from autotune.model.space import Config, SearchSpace
-from autotune.model.statistics import metrics
+from autotune.model.space import SearchSpace
+from autotune.model.tensors import drawn_range
 from autotune.model.timing import Timing
-from autotune.model.trial import Metrics, Status, Trial
-from autotune.model.workload import GENERATOR_FAULTS, Job, Workload, workload
-from autotune.search import Exhaustive, Observation, Strategy
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.model.workload import Context, workload
+from autotune.search import Exhaustive, Strategy
+from autotune.sites.correctness import rules
+from autotune.sites.workers import Workers
 from autotune.store import cache
 from autotune.store.ledger import Ledger
 from autotune.store.publish import publish
-from autotune.store.results import Results, ranking
+from autotune.store.results import Results
 from autotune.store.summary import Search
-from autotune.tuning.confirm import PASSES, confirm, finalists
+from autotune.tuning.search_run import Listener, SearchRun, Silent
 
-_AHEAD = 2 * (os.cpu_count() or 1)  # configs compiled or waiting: so no compiler idles while one is measured
-_COUNTABLE = 1 << 20  # a product up to this size is listed in about a second
-
-
-class Listener(Protocol):
-    """Receives each trial while a search runs."""
-
-    def trial(self, trial: Trial) -> None:
-        """Receive one more trial, new or from the cache."""
+_SEARCH = 0.7  # of the seconds; the rest is for confirming the best
 
 
 Live = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
 """(name, number of trials, seconds it may take) -> the listener of a search."""
 
 
-class _Silent:
-    def trial(self, trial: Trial) -> None:
-        """Ignore it."""
-
-
 def silent(_name: str, _total: int | None, _budget_s: float | None) -> AbstractContextManager[Listener]:
     """Return a listener that ignores all."""
-    return contextlib.nullcontext(_Silent())
+    return contextlib.nullcontext(Silent())
 
 
 def tune(
@@ -104,25 +85,35 @@ def tune(
     maker = backends.get(backend) if isinstance(backend, str) else backend
     timing, budget = timing or Timing(), budget or Budget()
     space = _checked(kernel, inputs.specs, space)
-    decides = {"fingerprint": maker.fingerprint(), "timing": timing.to_dict()}
-    work = workload(kernel, inputs, maker.name, decides)
+    work = workload(kernel, inputs, maker.name, decides(maker, timing), maker.includes)
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
 
         @functools.cache
         def workers() -> Workers:  # started only if something is to be measured
+            ledger.prepare()
             return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits))
 
         size = _size(space)
         strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
-        listener = stack.enter_context(live(name, _smaller(size, budget.trials), budget.seconds))
-        run = _Search(work, ledger, space, size, listener)
-        notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items())]
+        run = SearchRun(work, ledger, space, size)
+        total = _smaller(size, budget.trials)
+        total = total and max(total, len(run.trials))  # earlier runs may have tried more than this one may
+        run.listen(stack.enter_context(live(name, total, budget.seconds)))
+        notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items()), *_drawn(inputs)]
+        if ledger.disturbed:
+            notes.append(f"{len(ledger.disturbed)} earlier results of a busy machine are measured again")
         with _summarized(run, strategy, budget, started):
-            run.search(strategy, budget, started, workers)
-            notes += run.confirm(workers, timing)
-        return run.results(notes, time.monotonic() - started)
+            deadline = started + (budget.seconds or math.inf)
+            run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), workers)
+            notes += run.confirm(workers, timing, deadline)
+        return run.results([*notes, *run.notes()], time.monotonic() - started)
+
+
+def decides(backend: Backend, timing: Timing) -> Context:
+    """Return what decides a result beside kernel, inputs, config and source."""
+    return {"fingerprint": backend.fingerprint(), "timing": timing.to_dict(), "check": rules()}
 
 
 def _strategy(size: int | None, budget: Budget) -> Strategy:
@@ -135,7 +126,7 @@ def _strategy(size: int | None, budget: Budget) -> Strategy:
 def _size(space: SearchSpace) -> int | None:
     if not space.constraints:
         return space.product
-    return len(space) if space.product <= _COUNTABLE else None
+    return len(space) if space.is_listed else None
 
 
 def _smaller(*counts: int | None) -> int | None:
@@ -147,8 +138,19 @@ def _stale(reason: tuple[str, int]) -> str:
     return f"{count} earlier {'result does' if count == 1 else 'results do'} not hold any more: {changes}"
 
 
+def _drawn(inputs: Inputs) -> Iterator[str]:
+    """Say from which range integers are drawn: they often decide how much work a kernel does."""
+    for spec in () if inputs.arrays else inputs.specs:
+        if limits := drawn_range(spec):
+            low, high = limits
+            yield (
+                f"input {spec.name!r} ({spec.dtype}) is drawn from {low} to {high}; give the range that it "
+                "has in use, TensorSpec(..., range=(low, high)), or the values, Inputs(..., arrays=...)"
+            )
+
+
 @contextlib.contextmanager
-def _summarized(run: _Search, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
+def _summarized(run: SearchRun, strategy: Strategy, budget: Budget, started: float) -> Iterator[None]:
     """Write the summary at the end, and if the user interrupts the run."""
 
     def write() -> None:
@@ -191,169 +193,3 @@ def _checked(kernel: Kernel, specs: Specs, space: SearchSpace | None) -> SearchS
             "refuse every config"
         )
     return space
-
-
-class _Search:
-    """One search under way. The ledger holds its trials; the history is the strategy's view of them."""
-
-    def __init__(
-        self,
-        work: Workload,
-        ledger: Ledger,
-        space: SearchSpace,
-        space_size: int | None,
-        listener: Listener,
-    ) -> None:
-        self.work = work
-        self.ledger = ledger
-        self.space_size = space_size
-        self.roofline = roofline(self.work.outputs[0].dtype)
-        self._space = space
-        self._listener = listener
-        self._measured = 0
-        self._paths: dict[str, None] = {}  # of the trials in the space, in order
-        self._history: list[Observation] = []
-        self._exact = functools.partial(
-            metrics,
-            flops=work.context["work"]["flops"],
-            bytes_moved=work.context["work"]["bytes"],
-            peak_gflops=self.roofline.peak_gflops if self.roofline else None,
-            bandwidth_gbytes_per_s=self.roofline.bandwidth_gbytes_per_s if self.roofline else None,
-        )
-        values = [(name, set(values)) for name, values in space.parameters.items()]
-        for trial in [*ledger.trials.values()]:
-            config = trial.config
-            inside = len(config) == len(values) and all(config.get(name) in known for name, known in values)
-            if inside and (not space.constraints or config in space):
-                self._history.append(Observation(trial.config, _cost(trial)))
-                self._conclude(trial)
-
-    @property
-    def trials(self) -> list[Trial]:
-        """The trials of the space so far."""
-        return [self.ledger.trials[path] for path in self._paths]
-
-    def search(
-        self, strategy: Strategy, budget: Budget, started: float, open_workers: Callable[[], Workers]
-    ) -> None:
-        """Try configs until there are no more or the budget is spent; compilers work ahead."""
-        if len(self._history) == self.space_size:
-            return
-        flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
-        deadline = started + (budget.seconds or math.inf)
-        while (left := deadline - time.monotonic()) > 0:
-            room = min(_AHEAD - len(flight), (budget.trials or sys.maxsize) - len(self._history))
-            proposed = strategy.propose(self._space, self._history, room) if room > 0 else []
-            if not flight and not proposed:
-                return
-            workers = open_workers()
-            for place, job in filter(None, map(self._begin, proposed)):
-                flight[workers.compile(job.source)] = (place, job)
-            done = wait(flight, min(left, threading.TIMEOUT_MAX), FIRST_COMPLETED).done
-            for future in [each for each in flight if each in done][:1]:
-                self._finish(*flight.pop(future), future.result(), workers)
-
-    def _begin(self, config: Config) -> tuple[int, Job] | None:
-        """Add a config to the history; return None if the generator makes no source of it."""
-        place = len(self._history)
-        try:
-            job = self.work.job(config)
-        except GENERATOR_FAULTS as fault:
-            status = Status.INVALID if isinstance(fault, ValueError) else Status.ERROR
-            message = f"the generator: {fault!r}"
-            identity, path = self.work.identity(config, ""), self.work.path(config)
-            self._history.append(Observation(config, None))
-            trial = Trial(dict(config), status, identity, path, place, message)
-            self.ledger.hold(trial)
-            self._conclude(trial)
-            return None
-        self._history.append(Observation(config, None, pending=True))
-        return place, job
-
-    def _finish(self, place: int, job: Job, compiled: CompileOutcome, workers: Workers) -> None:
-        """Measure a compiled config, and record how it ended."""
-        begun = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        if compiled.artifact is None:
-            ran = RunOutcome(compiled.status, compiled.message, "not run\n")
-        else:
-            ran = workers.measure(compiled.artifact)
-        samples = tuple(map(_rounded, ran.samples_ms))
-        trial = Trial(
-            config=job.config,
-            status=ran.status,
-            identity=job.identity,
-            path=job.path,
-            order=place,
-            message=ran.message,
-            metrics=self._gauge(samples) if samples else None,
-            compile_s=round(compiled.seconds, 6),
-            started_at=begun,
-            samples_ms=samples,
-        )
-        ended = f"{ran.log}ended: {ran.status.value}{': ' if ran.message else ''}{ran.message}\n"
-        self.ledger.record_trial(trial, job.source, compiled.log, ended)
-        self._history[place] = Observation(job.config, _cost(trial))
-        self._measured += 1
-        self._conclude(trial)
-
-    def _gauge(self, samples_ms: Sequence[float]) -> Metrics:
-        """Return the metrics in six digits: more are noise, and cost time in every reader."""
-        exact = vars(self._exact(samples_ms)).items()
-        short: dict[str, Any] = {name: _rounded(x) if isinstance(x, float) else x for name, x in exact}
-        return Metrics(**short)
-
-    def _conclude(self, trial: Trial) -> None:
-        self._paths[trial.path] = None
-        self._listener.trial(trial)
-
-    def confirm(self, open_workers: Callable[[], Workers], timing: Timing) -> list[str]:
-        """Measure the finalists again, if anything was measured or none is confirmed yet.
-
-        A finalist may turn out slower than its first reading. Others then come up to the best few, and are
-        measured with them in a second pass.
-
-        Returns:
-            What the user should know: why the reference failed.
-        """
-        notes: list[str] = []
-        if any(trial.confirmed for trial in self.trials) and not self._measured:
-            return notes
-        for _pass in range(PASSES):
-            chosen = finalists(self.trials)
-            if not chosen or self.ledger.known.confirmed_together({trial.identity for trial in chosen}):
-                break
-            found = confirm(self.work, chosen, open_workers(), timing, self._gauge)
-            for failure in found.failures:
-                self.ledger.record_trial(
-                    failure.trial, failure.source, failure.compilation, failure.execution
-                )
-            self.ledger.record_confirmation(found.readings)
-            if found.reference:
-                self.ledger.record_reference(found.reference)
-            notes = [found.note] if found.note else []
-        return notes
-
-    def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
-        """Return what was found, in order."""
-        ranked = ranking(self.trials, self.ledger.known.source_bytes)
-        return Results(
-            kernel=self.work.kernel.name,
-            shapes=self.ledger.folder.name,
-            backend=self.work.backend,
-            trials=tuple(ranked.trials),
-            best=ranked.best,
-            ties=tuple(ranked.ties),
-            reference=self.ledger.known.references.get(self.work.digest),
-            folder=self.ledger.folder,
-            measured=self._measured,
-            notes=tuple(notes),
-            elapsed_s=elapsed_s,
-        )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def _cost(trial: Trial) -> float | None:
-    return trial.metrics.median_ms if trial.metrics else None

@@ -16,8 +16,8 @@ from autotune import backends, exchange, kernels
 from autotune.model.errors import AutotuneError, CacheError, DataError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
-from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, workload
-from autotune.store import cache, journal, summary
+from autotune.model.workload import Context, GeneratorError, Workload, differences, workload
+from autotune.store import cache, catalog, journal, summary
 from autotune.store.ledger import Known, merge
 
 
@@ -48,7 +48,7 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
     """
     findings: list[Finding] = []
     count = 0
-    for kernel in sorted({path.parent.parent for path in cache.summaries(cache_root)}):
+    for kernel in sorted({path.parent.parent for path in catalog.workloads(cache_root)}):
         journals = []
         for path in sorted((kernel / cache.INDEX).glob(f"*{journal.SUFFIX}")):
             try:
@@ -59,7 +59,7 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
             if each.torn:
                 message = "its last record is torn and is left out; `clean` removes it"
                 findings.append(Finding("incomplete", each.path, message))
-        for path in sorted(kernel.glob(f"*/{cache.METRICS}")):
+        for path in catalog.of_kernel(kernel):
             trials, found = _workload(path, journals)
             count += trials
             findings += found
@@ -72,11 +72,15 @@ def verify(cache_root: Path) -> tuple[int, list[Finding]]:
 def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Finding]]:
     folder = path.parent
     try:
-        shown = summary.read(path)
         known = merge(journals, folder.name)
+        if not path.exists():
+            count = len(known.trials)
+            message = f"{count} trials are recorded and the run was killed; run the tuner again to continue"
+            return count, [Finding("incomplete", folder, message)]
+        shown = summary.read(path)
     except AutotuneError as fault:
         return 0, [Finding("damaged", path, str(fault))]
-    trials = shown.trials
+    trials = (*shown.trials, *(trial for other in shown.others for trial in other.trials))
     if shown.backend == exchange.BACKEND:
         message = "imported: it is shown and exported, and a tuner here would measure everything itself"
         return len(trials), [Finding("stale", folder, message)]
@@ -150,8 +154,9 @@ def _changed_kernel(context: Context, known: Known) -> list[str]:
     backend = context["backend"]
     if kernel is None or backend not in kernel.generators:
         return []
-    decides = {name: context[name] for name in ("fingerprint", "timing")}
-    now = workload(kernel, Inputs(tuple(map(TensorSpec.from_json, context["inputs"]))), backend, decides)
+    decides = {name: context[name] for name in ("fingerprint", "timing", "check") if name in context}
+    inputs = Inputs(tuple(map(TensorSpec.from_json, context["inputs"])))
+    now = workload(kernel, inputs, backend, decides, backends.get(backend).includes)
     now = replace(now, context={**now.context, "data": context["data"]})
     if changes := differences(context, now.context):
         return changes
@@ -164,7 +169,7 @@ def _source(work: Workload, trial: dict[str, Any]) -> str:
     """Return the source that the generator writes today; empty if it rejects the config."""
     try:
         return work.source(trial["config"])
-    except GENERATOR_FAULTS:
+    except GeneratorError:
         return ""
 
 

@@ -193,7 +193,7 @@ def own(configs: int) -> tuple[float, float, float]:
 def fill_ours(configs: int, folder: Path) -> None:
     """Record as many trials as the space has, all but 16 of them copies, through the tuner's own ledger."""
     ours(16, folder)
-    decides = {"fingerprint": BACKEND.fingerprint(), "timing": TIMING.to_dict()}
+    decides = tuner.decides(BACKEND, TIMING)
     work = workload(kernel(configs), INPUTS, "c", decides)
     ledger = Ledger(folder, work, Limits())
     known = list(ledger.trials.values())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from autotune.backends._base import Artifact, Backend, Build, Program
+from autotune.backends._base import Artifact, Backend, Binding, Build, Program
 from autotune.model.errors import UsageError
 
 NAMES = ("c", "numpy")
 
-__all__ = ["NAMES", "Artifact", "Backend", "Build", "Program", "get"]
+__all__ = ["NAMES", "Artifact", "Backend", "Binding", "Build", "Program", "get"]
 
 
 def get(name: str) -> Backend:

@@ -17,6 +17,8 @@ from autotune.model.kernel import Specs
 
 Program = Callable[[int], int]
 """Call the candidate this many times in a row; return how many nanoseconds that took."""
+Binding = Callable[[Sequence[int]], Program]
+"""Bind a loaded candidate to the addresses of its tensors: of each input, then of each output."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ class Backend(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """Return what else decides object and speed: compiler, version, flags, CPU."""
+        """Return what else decides object and speed: compiler, version, flags, CPU, threads."""
+        ...
+
+    def includes(self, source: str) -> dict[str, str]:
+        """Return path -> digest of each file that a source includes, but for those of the compiler.
+
+        They decide a result as the source does.
+        """
         ...
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
@@ -91,13 +100,8 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
-        """Load a candidate and bind it to its tensors; only `autotune/sites/runner.py` calls this.
-
-        Args:
-            artifact: the built candidate.
-            addresses: of each input, then of each output, in this process.
-        """
+    def load(self, artifact: Artifact) -> Binding:
+        """Load a candidate; only `autotune/sites/runner.py` calls this."""
         ...
 
 

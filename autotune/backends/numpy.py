@@ -6,17 +6,18 @@ import ctypes
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from autotune.backends._base import Artifact, Build, Program, object_name
-from autotune.machine.cpu import cpu_name
+from autotune.backends._base import Artifact, Binding, Build, Program, object_name
+from autotune.machine.cpu import machine_facts
 from autotune.model.kernel import Specs, TensorSpec
+from autotune.model.tensors import extent_bytes, view_of
 
 _CHECK = """\
 import sys
@@ -39,8 +40,12 @@ class NumpyBackend:
             "compiler": sys.executable,
             "version": f"Python {platform.python_version()}, NumPy {np.__version__}",
             "flags": "",
-            "cpu": cpu_name(),
+            **machine_facts(),
         }
+
+    def includes(self, _source: str) -> dict[str, str]:
+        """Return nothing: what a Python source imports is not known before it runs."""
+        return {}
 
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
         """Return how another interpreter checks a source's syntax and writes it to a file."""
@@ -54,8 +59,8 @@ class NumpyBackend:
         """Return nothing, since autotune/sites/runner.py loads Python."""
         return ()
 
-    def load(self, artifact: Artifact, addresses: Sequence[int]) -> Program:
-        """Execute the source and bind its entry to the tensors.
+    def load(self, artifact: Artifact) -> Binding:
+        """Execute the source, which defines the entry.
 
         Raises:
             KeyError: the source does not define the entry.
@@ -63,30 +68,31 @@ class NumpyBackend:
         path = artifact.files[0]
         scope: dict[str, Any] = {"__name__": artifact.entry}
         exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), scope)
-        specs = artifact.inputs + artifact.outputs
-        arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
-        for array in arrays[: len(artifact.inputs)]:
-            array.flags.writeable = False
-        return timed(scope[artifact.entry], arrays)
+        function, specs = scope[artifact.entry], artifact.inputs + artifact.outputs
+
+        def bind(addresses: Sequence[int]) -> Program:
+            arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
+            for array in arrays[: len(artifact.inputs)]:
+                array.flags.writeable = False
+            return timed(function, arrays)
+
+        return bind
 
 
 def array_at(address: int, spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """Return the tensor that begins at this address as an array, without a copy."""
-    dtype = np.dtype(spec.dtype)
-    strides = [stride * dtype.itemsize for stride in spec.element_strides]
-    last = sum((extent - 1) * stride for extent, stride in zip(spec.shape, strides, strict=True))
-    buffer = memoryview((ctypes.c_char * (last + dtype.itemsize)).from_address(address))
-    array: np.ndarray[Any, Any] = np.ndarray(spec.shape, dtype, buffer, 0, strides)
-    return array
+    """Return the tensor whose element at index 0 is at this address as an array, without a copy."""
+    below = spec.reach[0] * np.dtype(spec.dtype).itemsize
+    buffer = memoryview((ctypes.c_char * extent_bytes(spec)).from_address(address - below))
+    return view_of(buffer, spec, below)
 
 
 def timed(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
     """Return the loop that calls a Python function and times it."""
 
     def program(calls: int) -> int:
-        begin = time.perf_counter_ns()
+        begin = perf_counter_ns()
         for _ in range(calls):
             function(*arguments)
-        return time.perf_counter_ns() - begin
+        return perf_counter_ns() - begin
 
     return program

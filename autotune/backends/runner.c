@@ -1,11 +1,12 @@
 /* Loads candidates and calls them: a small process, which is forked for each candidate.
  *
- * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS OFFSET...  (OFFSET LENGTH PROTECTION)...
+ * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS (OFFSET SPARE STRIDE)...  (OFFSET LENGTH PROTECTION)...
  *
  * SOCKET delivers "object\0entry\0" with one descriptor: the candidate's own socket. We reply with its process id.
  * The candidate is a child of our parent (CLONE_PARENT), which watches it, reaps it, and sends it commands over its
- * socket: {calls, samples, sweep}. It replies {0, nanoseconds...}, or {1} and a text. autotune/sites/runner.py does
- * the same for candidates in Python. */
+ * socket: {spares, warm, calls, samples, sweep}. After each command it writes nanoseconds and the number of the command into
+ * the segment, and stops itself with all its threads: so no thread goes on once the call has returned. If it cannot
+ * load the object, it sends {1} and a text. autotune/sites/runner.py does the same for candidates in Python. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,13 +27,16 @@
 enum { MAX_TENSORS = 8, MAX_SAMPLES = 4096 };
 
 typedef void *P;
-static P tensor[MAX_TENSORS];
+static P tensor[MAX_TENSORS];       /* where tensors are timed */
+static char *spare[MAX_TENSORS];    /* where the first of their spare copies is */
+static int64_t stride[MAX_TENSORS]; /* bytes from one copy to the next; 0 for an input */
 static int tensors;
-static volatile int *errno_at_death; /* the segment's first word */
+/* The segment's first pages; `Header` in autotune/sites/segment.py. */
+static struct { int32_t errno_at_death, commands; int64_t pad, nanoseconds[MAX_SAMPLES]; } volatile *header;
 
 /* ENOMEM here means that a malloc failed; without it a crash is a wild pointer. */
 static void note_errno(int number) {
-    *errno_at_death = errno;
+    header->errno_at_death = errno;
     raise(number);
 }
 
@@ -46,16 +50,19 @@ static void watch_fatal_signals(void) {
 }
 
 static void limit(int resource, rlim_t value) {
-    struct rlimit both = {value, value};
+    struct rlimit both; /* the user's own limit may be lower, and cannot be raised */
+    getrlimit(resource, &both);
+    if (both.rlim_max == RLIM_INFINITY || both.rlim_max > value) both.rlim_max = value;
+    both.rlim_cur = both.rlim_max;
     setrlimit(resource, &both);
 }
 
 /* The call goes through a pointer into another object, so the compiler cannot inline it or move it out of the loop. */
 #define REPEAT(types, arguments) \
     for (int64_t i = 0; i < calls; i++) ((void(*) types)entry) arguments
-#define T(i) tensor[i]
+#define T(i) at[i]
 
-static int64_t time_calls(void (*entry)(void), int64_t calls) {
+static int64_t time_calls(void (*entry)(void), int64_t calls, const P *at) {
     struct timespec begin, end;
     errno = 0;
     clock_gettime(CLOCK_MONOTONIC, &begin);
@@ -80,6 +87,16 @@ static void sweep_caches(int64_t bytes) {
     __asm__ volatile("" : : "r"(buffer) : "memory"); /* else the compiler removes the stores */
 }
 
+/* Call once for each spare copy of the outputs. A call that only looks right if an earlier one has written to the
+ * same place, or that leaves work to a thread, does not get through this. */
+static void call_spares(void (*entry)(void), int64_t spares) {
+    P at[MAX_TENSORS];
+    for (int64_t copy = 0; copy < spares; copy++) {
+        for (int i = 0; i < tensors; i++) at[i] = spare[i] + copy * stride[i];
+        time_calls(entry, 1, at);
+    }
+}
+
 static void refuse(int sock) {
     struct { int64_t refused; char text[1000]; } reply = {.refused = 1};
     recv(sock, reply.text, sizeof reply.text, 0); /* the command: unread data would reset the connection */
@@ -100,8 +117,7 @@ static void begin_on(int cpu) {
 }
 
 static void be_candidate(int sock, int cpu, const char *object, const char *name) {
-    struct { int64_t calls, samples, sweep; } command;
-    static int64_t reply[1 + MAX_SAMPLES];
+    struct { int64_t spares, warm, calls, samples, sweep; } command;
     void (*entry)(void);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -111,12 +127,15 @@ static void be_candidate(int sock, int cpu, const char *object, const char *name
     *(void **)&entry = dlsym(library, name);
     if (!entry) refuse(sock);
     while (recv(sock, &command, sizeof command, 0) == sizeof command && command.samples <= MAX_SAMPLES) {
+        call_spares(entry, command.spares);
+        if (command.warm) time_calls(entry, command.warm, tensor);
         for (int64_t i = 0; i < command.samples; i++) {
             if (command.sweep) sweep_caches(command.sweep);
-            reply[1 + i] = time_calls(entry, command.calls);
+            header->nanoseconds[i] = time_calls(entry, command.calls, tensor);
         }
         fflush(0);
-        send(sock, reply, (1 + command.samples) * sizeof *reply, 0);
+        header->commands++;
+        kill(getpid(), SIGSTOP); /* all threads; the next command continues them */
     }
     _exit(0);
 }
@@ -141,10 +160,14 @@ int main(int argc, char **argv) {
     char *base = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
     if (base == MAP_FAILED) return 71;
     close(segment);
-    errno_at_death = (int *)base;
+    header = (void *)base;
     tensors = atoi(argv[6]);
     char **word = argv + 7;
-    for (int i = 0; i < tensors; i++) tensor[i] = base + strtoull(*word++, 0, 10);
+    for (int i = 0; i < tensors; i++, word += 3) {
+        tensor[i] = base + strtoull(word[0], 0, 10);
+        spare[i] = base + strtoull(word[1], 0, 10);
+        stride[i] = strtoll(word[2], 0, 10);
+    }
     for (; word + 2 < argv + argc; word += 3)
         if (mprotect(base + strtoull(word[0], 0, 10), strtoull(word[1], 0, 10), atoi(word[2]))) return 71;
     limit(RLIMIT_AS, size + strtoull(argv[4], 0, 10));

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from autotune.kernels import gemm_c, gemm_numpy
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
 from autotune.kernels.register_tile import dot_tiles, register_tiles
+from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace, Value
 
@@ -57,7 +57,7 @@ def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
         "vector_bytes": (vector_bytes,),
         "register_tile": dot_tiles(product.m, product.n) if few else tiles,
         "unroll_k": (4,),
-        "threads": tuple(sorted({1, os.cpu_count() or 1})),
+        "threads": tuple(sorted({1, usable_cores()})),
     }
     own = (partial(packs_what_cannot_be_read, product), partial(blocks_are_filled, product))
     return SearchSpace(parameters, (loops_are_canonical, packs_once, *own))

@@ -6,7 +6,6 @@ multiplied into W. Fused in this way, x is read once, in place, and no normalize
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from autotune.kernels.c_source import (
 )
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.register_tile import RegisterTile, register_tiles, with_edges
+from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
 
@@ -205,7 +205,7 @@ def space(specs: Specs) -> SearchSpace:
         "vector_bytes": (vector_bytes,),
         "register_tile": tiles,
         "unroll_k": (1, 4),
-        "threads": tuple(sorted({1, os.cpu_count() or 1})),
+        "threads": tuple(sorted({1, usable_cores()})),
     }
 
     def share_is_filled(config: Config) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from autotune.kernels.c_exp import exp_function
 from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, prelude
 from autotune.kernels.c_threads import entry_point
+from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
 
@@ -179,7 +179,7 @@ def space(specs: Specs) -> SearchSpace:
         "variant": tuple(_BODIES),
         "vector_bytes": tuple(sorted({16, vector_bytes // 2, vector_bytes} - {8})),
         "unroll": (1, 2, 4, 8),
-        "threads": tuple(sorted({1, min(os.cpu_count() or 1, rows)})),
+        "threads": tuple(sorted({1, min(usable_cores(), rows)})),
     }
     return SearchSpace(parameters)
 

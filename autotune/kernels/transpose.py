@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from autotune.kernels.c_source import (
     round_up,
 )
 from autotune.kernels.c_threads import entry_point
+from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
 
@@ -267,7 +267,7 @@ def space(specs: Specs) -> SearchSpace:
         "block_columns": _blocks(columns),
         "outer": ("rows", "columns"),
         "inner": ("rows", "columns"),
-        "threads": tuple(sorted({1, os.cpu_count() or 1})),
+        "threads": tuple(sorted({1, usable_cores()})),
     }
 
     def in_place_has_one_form(config: Config) -> bool:

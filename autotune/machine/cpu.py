@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -14,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.machine.limits import lower_limit
 from autotune.model.errors import UnavailableError
 
 _COMPILERS = ("cc", "gcc", "clang")
 _ROOFLINE = Path(__file__).with_name("roofline.c")
 _TIMEOUT_S = 120
+_FIRST_LEVEL = 16 << 10  # bytes; each further one that roofline.c measures is four times as large
+_THREADS = ("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "GOTO_")
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,12 @@ class Roofline:
     Args:
         peak_gflops: of fused multiply-adds on registers, in GFLOP/s.
         bandwidth_gbytes_per_s: of memory, in GB/s; data in the caches can be faster.
+        levels: (bytes, GB/s) of arrays that fit into the caches, small ones first.
     """
 
     peak_gflops: float
     bandwidth_gbytes_per_s: float
+    levels: tuple[tuple[int, float], ...] = ()
 
     @property
     def ridge(self) -> float:
@@ -45,7 +51,10 @@ class Roofline:
 
 @functools.lru_cache
 def cpu_name() -> str:
-    """Return the CPU's model as Linux names it, with its family and stepping."""
+    """Return the CPU's model as Linux names it, with family, stepping and a digest of its instruction sets.
+
+    The model alone is not enough: hypervisors hide instruction sets, and microcode turns them off.
+    """
     wanted = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -55,44 +64,71 @@ def cpu_name() -> str:
     for line in lines:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
-    return " ".join([platform.machine(), *(facts[key] for key in wanted if key in facts)])
+    flags = " ".join(sorted((facts.get("flags") or facts.get("Features") or "").split()))
+    known = hashlib.sha256(flags.encode()).hexdigest()[:8]
+    return " ".join([platform.machine(), *(facts[key] for key in wanted if key in facts), f"isa:{known}"])
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_calm() -> bool:
+    """Return whether other programs have left the machine nearly idle for the last minute."""
+    return os.getloadavg()[0] <= usable_cores() / 4
+
+
+def machine_facts() -> dict[str, str]:
+    """Return what decides speed beside the compiler: CPU, cores that may be used, settings of threads."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith(_THREADS)}
+    return {
+        "cpu": cpu_name(),
+        "usable_cores": str(usable_cores()),
+        "thread_settings": " ".join(f"{name}={value}" for name, value in sorted(settings.items())),
+    }
 
 
 @functools.lru_cache
-def find_compiler(wanted: str = "") -> str:
-    """Return the path of the wanted C compiler, or of the first known one if none is wanted.
+def find_compiler(wanted: str = "") -> tuple[str, ...]:
+    """Return the command of the wanted C compiler, or of the first known one if none is wanted.
+
+    Args:
+        wanted: a command with its arguments, as $CC may be: `ccache gcc`, `gcc -m64`.
 
     Raises:
         UnavailableError: it is not installed.
     """
-    for name in [wanted] if wanted else _COMPILERS:
+    commands = [shlex.split(wanted)] if wanted.strip() else [[name] for name in _COMPILERS]
+    for name, *arguments in commands:
         if path := shutil.which(name):
-            return path
-    looked = wanted or ", ".join(_COMPILERS)
+            return (path, *arguments)
+    looked = ", ".join(name for name, *_ in commands)
     raise UnavailableError(
         f"no C compiler: looked for {looked} on PATH. Install one (Debian: apt install gcc) or set CC."
     )
 
 
 @functools.lru_cache
-def compiler_version(compiler: str) -> str:
+def compiler_version(compiler: tuple[str, ...]) -> str:
     """Return the first line that `compiler --version` prints."""
     try:
         done = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            [*compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnavailableError(f"the C compiler does not work: {compiler} --version: {error}") from None
+        command = shlex.join(compiler)
+        raise UnavailableError(f"the C compiler does not work: {command} --version: {error}") from None
     return done.stdout.partition("\n")[0].strip()
 
 
 @functools.lru_cache
-def accepts(compiler: str, flag: str) -> bool:
+def accepts(compiler: tuple[str, ...], flag: str) -> bool:
     """Return whether a compiler accepts a flag; the test may use 1 GiB of memory and 10 s."""
-    command = [compiler, "-Werror", flag, "-c", "-x", "c", "-o", os.devnull, os.devnull]
+    command = [*compiler, "-Werror", flag, "-c", "-x", "c", "-o", os.devnull, os.devnull]
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        lower_limit(resource.RLIMIT_AS, 1 << 30)
 
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=False, preexec_fn=limit)
@@ -107,17 +143,17 @@ def program_folder() -> Path:
     It is not in the cache of results, because a remote run fetches all of that.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")  # the specification says to ignore a relative path
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "autotune-programs"
+    return (Path(base) if base.startswith("/") else Path("~/.cache").expanduser()) / "autotune-programs"
 
 
-def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
+def built_program(source: Path, compiler: tuple[str, ...], flags: tuple[str, ...]) -> Path:
     """Return the path of a program of ours; it is compiled for this machine once, and kept.
 
     Raises:
         UnavailableError: the compiler does not work, or no folder for the program is writable.
     """
     text = source.read_text(encoding="utf-8")
-    parts = (text, compiler, compiler_version(compiler), *flags, cpu_name())
+    parts = (text, *compiler, compiler_version(compiler), *flags, cpu_name())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     for folder in (program_folder(), Path(tempfile.gettempdir()) / f"autotune-{os.getuid()}"):
         target = folder / f"{source.stem}-{key}"
@@ -126,7 +162,7 @@ def built_program(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = folder / f"{target.name}.{os.getpid()}.part"
-            command = [compiler, *flags, "-o", str(part), str(source), "-ldl"]
+            command = [*compiler, *flags, "-o", str(part), str(source), "-ldl"]
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, errors="replace"
             )
@@ -147,22 +183,58 @@ def _is_ours(program: Path) -> bool:
     return program.is_file() and program.stat().st_uid == program.parent.stat().st_uid == os.getuid()
 
 
-def roofline(dtype: str = "float32", cores: int | None = None) -> Roofline | None:
+_SLACK = 1.25  # above the measured limits: clocks vary, and so does what the roofline's own loops reach
+
+
+def beyond(limits: Roofline | None, dtype: str, flops: float, bytes_moved: float, median_ms: float) -> str:
+    """Return why no kernel on this machine can be so fast; empty if one can, or if nobody knows.
+
+    Args:
+        limits: of this machine.
+        dtype: of the outputs. The peak of other types than float32 and float64 is not known.
+        flops: of one call, as the kernel says.
+        bytes_moved: by one call, as the kernel says.
+        median_ms: milliseconds of one call.
+    """
+    if limits is None:
+        return ""
+    gflops, gbytes_per_s = flops / median_ms / 1e6, bytes_moved / median_ms / 1e6
+    if dtype in {"float32", "float64"} and gflops > _SLACK * limits.peak_gflops:
+        return (
+            f"{gflops:.3g} GFLOP/s, and this machine can do {limits.peak_gflops:.3g}: either the kernel's "
+            "`flops` is wrong, or the work is not done in every call"
+        )
+    fitting = [rate for size, rate in limits.levels if size <= bytes_moved] or [
+        each for _, each in limits.levels[:1]
+    ]
+    fastest = max([*fitting[-1:], limits.bandwidth_gbytes_per_s])
+    if limits.levels and gbytes_per_s > _SLACK * fastest:
+        return (
+            f"{gbytes_per_s:.3g} GB/s, and this machine can move {fastest:.3g} for data of this size: either "
+            "the kernel's `bytes_moved` is wrong, or the work is not done in every call"
+        )
+    return ""
+
+
+def roofline(dtype: str = "float32", cores: int | None = None, *, again: bool = False) -> Roofline | None:
     """Return the measured limits; they are measured once for each machine (about a second) and kept.
 
     Args:
         dtype: float64 has a peak of its own; all others use the peak of float32.
-        cores: how many cores; None for all.
+        cores: how many cores; None for all that this process may use.
+        again: measure once more, and keep the higher limits.
 
     Returns:
         None if there is no compiler.
     """
     try:
         program = built_program(_ROOFLINE, find_compiler(os.environ.get("CC", "")), ("-O3", "-march=native"))
-        single, double, bandwidth = _measured(program, cores or os.cpu_count() or 1)
+        single, double, bandwidth, *levels = _measured(program, cores or usable_cores(), again=again)
     except (UnavailableError, OSError, ValueError, subprocess.SubprocessError):
         return None
-    return Roofline(double if dtype == "float64" else single, bandwidth)
+    sizes = [_FIRST_LEVEL << (2 * place) for place in range(len(levels))]
+    peak = double if dtype == "float64" else single
+    return Roofline(peak, bandwidth, tuple(zip(sizes, levels, strict=True)))
 
 
 def _output(program: Path) -> list[str]:
@@ -170,15 +242,17 @@ def _output(program: Path) -> list[str]:
     return done.stdout.split()
 
 
-def _measured(program: Path, cores: int) -> tuple[float, ...]:
+def _measured(program: Path, cores: int, *, again: bool) -> tuple[float, ...]:
     """Return the sums of what `cores` programs printed, run at once on this host now or earlier."""
     kept = program.with_name(f"{program.name}.{platform.node()}.{cores}.txt")
-    if not kept.exists():
+    earlier = tuple(map(float, kept.read_text(encoding="ascii").split())) if kept.exists() else ()
+    if again or not earlier:
         with ThreadPoolExecutor(cores) as pool:
             printed = list(pool.map(_output, [program] * cores))
         sums = [sum(map(float, column)) for column in zip(*printed, strict=True)]
+        sums = [max(pair) for pair in zip(sums, earlier or sums, strict=True)]
         part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
         part.write_text(" ".join(f"{total:.3f}" for total in sums), encoding="ascii")
         part.replace(kept)
-    single, double, bandwidth = map(float, kept.read_text(encoding="ascii").split())
-    return single, double, bandwidth
+        earlier = tuple(sums)
+    return earlier

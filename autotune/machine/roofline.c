@@ -1,4 +1,5 @@
-/* Measure the limits of one core while other cores do the same: print GFLOP/s of float32, GFLOP/s of float64, GB/s of memory.
+/* Measure the limits of one core while other cores do the same: print GFLOP/s of float32, GFLOP/s of float64, GB/s of memory,
+ * and GB/s of arrays of 16 KiB and of each four times as much up to 1 MiB.
  *
  * The peak is that of chains of fused multiply-adds, with enough independent chains to hide their latency. The
  * bandwidth is the higher one of reading an array and of STREAM's triad; the arrays are far larger than the caches. */
@@ -46,16 +47,38 @@ static double larger(double a, double b) { return a > b ? a : b; }
 PEAK(float)
 PEAK(double)
 
-static int64_t read_all(const float *array) {
+static int64_t read_some(const float *array, int64_t length) {
     typedef int64_t vector __attribute__((vector_size(WIDTH)));
     enum { STEP = WIDTH / sizeof *array };
     vector seen[4] = {0}, loaded;
-    for (int i = 0; i < LENGTH; i += 4 * STEP)
+    for (int64_t i = 0; i < length; i += 4 * STEP)
         for (int k = 0; k < 4; k++) {
             memcpy(&loaded, array + i + k * STEP, sizeof loaded);
             seen[k] ^= loaded;
         }
     return seen[0][0] ^ seen[1][0] ^ seen[2][0] ^ seen[3][0];
+}
+
+/* The bandwidth of data of so many bytes, which stays in a cache: the higher one of reading an array, and of adding two. */
+static double cached(float *array, int64_t bytes) {
+    int64_t length = bytes / sizeof *array, rounds = (32 << 20) / bytes;
+    double best = 0;
+    for (int attempt = 0; attempt < 4; attempt++) {
+        double begin = now();
+        for (int64_t round = 0; round < rounds; round++) sink += read_some(array, length);
+        double middle = now();
+        int64_t third = length / 48 * 16;
+        for (int64_t round = 0; round < rounds; round++) {
+            float *restrict sum = array;
+            const float *a = array + third, *b = array + 2 * third;
+            for (int64_t i = 0; i < third; i++) sum[i] = a[i] + b[i];
+            __asm__ volatile("" : : "r"(array) : "memory");
+        }
+        double end = now();
+        best = larger(best, (double)bytes * rounds / (middle - begin) / 1e9);
+        best = larger(best, 3.0 * third * sizeof *array * rounds / (end - middle) / 1e9);
+    }
+    return best;
 }
 
 static double bandwidth(void) {
@@ -65,7 +88,7 @@ static double bandwidth(void) {
     double best = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         double begin = now();
-        sink += read_all(b);
+        sink += read_some(b, LENGTH);
         double middle = now();
         for (int i = 0; i < LENGTH; i++) a[i] = b[i] + 0.5f * c[i];
         double end = now();
@@ -77,6 +100,9 @@ static double bandwidth(void) {
 }
 
 int main(void) {
-    printf("%.3f %.3f %.3f\n", peak_float(), peak_double(), bandwidth());
+    static float array[(1 << 20) / sizeof(float)];
+    printf("%.3f %.3f %.3f", peak_float(), peak_double(), bandwidth());
+    for (int64_t bytes = 16 << 10; bytes <= (int64_t)sizeof array; bytes *= 4) printf(" %.3f", cached(array, bytes));
+    puts("");
     return 0;
 }

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from autotune.model.errors import UsageError
+
 if TYPE_CHECKING:  # the keeper imports this module, and starts and forks several times faster without NumPy
-    import numpy as np
     from numpy.typing import NDArray
 
     from autotune.model.space import Config, SearchSpace
+
+
+ALIGNMENT = 16
+"""Bytes: tensors begin at a multiple of it, as memory from malloc does; a kernel may rely on no more."""
 
 
 @dataclass(frozen=True)
@@ -21,29 +28,79 @@ class TensorSpec:
         name: what the kernel calls it (`lhs`).
         shape: extents, outermost first.
         dtype: NumPy's name for the element type (`float32`).
-        strides: elements (not bytes) between neighbours along each axis; None for C order.
+        strides: elements (not bytes) between neighbours along each axis; None for C order. They may be 0 or
+            negative; the first element is then the one at index 0.
+        range: least and greatest value of an input that is drawn from the seed; None for standard normal
+            floats, and for integers from -8 (unsigned ones from 0) to 8.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     strides: tuple[int, ...] | None = None
+    range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Take what NumPy's users pass: lists for tuples, NumPy's integers, a dtype for its name.
+
+        Raises:
+            UsageError: a field is not what its description says.
+        """
+        change = functools.partial(object.__setattr__, self)
+        change("shape", self._integers("shape", self.shape))
+        if any(extent < 0 for extent in self.shape):
+            raise UsageError(f"tensor {self.name!r}: no extent is negative, but shape is {self.shape}")
+        if self.strides is not None:
+            change("strides", self._integers("strides", self.strides))
+            if len(self.strides) != len(self.shape):
+                raise UsageError(f"tensor {self.name!r}: {len(self.strides)} strides for shape {self.shape}")
+        if not isinstance(self.dtype, str):
+            name = getattr(self.dtype, "str", "")[:1] == ">" and getattr(self.dtype, "str", "")
+            change("dtype", name or getattr(self.dtype, "name", None) or getattr(self.dtype, "__name__", ""))
+        if self.range is not None:
+            low, high = self.range
+            if not low <= high:
+                raise UsageError(f"tensor {self.name!r}: range is (least, greatest), not {self.range}")
+            change("range", (_plain(low), _plain(high)))
+
+    def _integers(self, field: str, values: Any) -> tuple[int, ...]:
+        try:
+            return tuple(operator.index(value) for value in values)
+        except TypeError:
+            raise UsageError(
+                f"tensor {self.name!r}: {field} is a tuple of integers, not {values!r}"
+            ) from None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TensorSpec:
         """Make a spec of `dataclasses.asdict` that went through JSON, where tuples become lists."""
-        strides = record["strides"] and tuple(record["strides"])
-        return cls(record["name"], tuple(record["shape"]), record["dtype"], strides)
+        return cls(record["name"], record["shape"], record["dtype"], record["strides"], record.get("range"))
 
     @property
     def element_strides(self) -> tuple[int, ...]:
         """Strides in elements; those of C order if none were given."""
         if self.strides is not None:
             return self.strides
-        strides = [1]
-        for extent in reversed(self.shape[1:]):
-            strides.append(strides[-1] * extent)
+        strides, step = [], 1
+        for extent in reversed(self.shape):
+            strides.append(step)
+            step *= extent
         return tuple(reversed(strides))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Elements from the first one down to the lowest address, and up to the highest, itself included."""
+        if 0 in self.shape:
+            return 0, 0
+        ends = [(extent - 1) * step for extent, step in zip(self.shape, self.element_strides, strict=True)]
+        return -sum(min(0, end) for end in ends), sum(max(0, end) for end in ends) + 1
+
+
+def _plain(value: Any) -> float:
+    """Return a number of Python's for one of NumPy's."""
+    item = getattr(value, "item", None)
+    number: float = item() if item else value
+    return number
 
 
 Specs = tuple[TensorSpec, ...]
@@ -55,13 +112,22 @@ Generator = Callable[["Config", Specs, Specs], str]
 class Inputs:
     """The tensors of one workload: shapes and dtypes with a seed, or arrays.
 
-    If `arrays` is empty, they are drawn from `seed`: standard normal for floats, so that sums neither
-    vanish nor overflow. `arrays`, when given, match `specs` in order.
+    Args:
+        specs: the tensors, in the order of the kernel's arguments.
+        seed: of the values that are drawn; see `TensorSpec.range`.
+        arrays: the values, in the order of `specs`; empty to draw them.
+        finite: arrays must not hold NaN or Inf; False if they are meant to.
     """
 
     specs: Specs
     seed: int = 0
     arrays: tuple[NDArray[Any], ...] = field(default=(), compare=False)
+    finite: bool = True
+
+    def __post_init__(self) -> None:
+        """Take lists for tuples."""
+        object.__setattr__(self, "specs", tuple(self.specs))
+        object.__setattr__(self, "arrays", tuple(self.arrays))
 
     @property
     def shapes(self) -> str:
@@ -77,17 +143,23 @@ class Kernel:
     for each output, in the order of the specs; extents and strides are constants of the source. A `numpy`
     source is Python text that defines `def <entry>(in0, ..., out0, ...) -> None` and writes into its outputs.
 
+    Every pointer is a multiple of `ALIGNMENT` (16 bytes). Candidates are also
+    called with tensors that are aligned no better than that.
+
     Args:
         name: the cache folder's name (`gemm_lhs_rhs`).
         entry: the symbol, or Python function, that a candidate defines.
         generators: backend name -> generator.
         outputs: input specs -> output specs.
-        golden: float64 inputs -> the exact outputs in float64, with which candidates are compared.
+        golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
+            signed integers as int64, unsigned ones as uint64, bool as bool.
         reference: inputs as given -> outputs; the code that one writes without a tuner, timed for comparison.
         reference_name: what the reference is, for people (`NumPy`).
         flops: input specs -> floating-point operations of one call.
         bytes_moved: input specs -> bytes that one call must read and write at the least.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.
+        compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
+            replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
     """
 
@@ -95,10 +167,11 @@ class Kernel:
     entry: str
     generators: Mapping[str, Generator]
     outputs: Callable[[Specs], Specs]
-    golden: Callable[..., tuple[NDArray[np.float64], ...]]
+    golden: Callable[..., tuple[NDArray[Any], ...]]
     flops: Callable[[Specs], int]
     bytes_moved: Callable[[Specs], int]
     space: Callable[[Specs], SearchSpace]
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
     reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
     reference_name: str = "reference"
+    compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None

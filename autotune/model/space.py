@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +25,16 @@ Indices = tuple[int, ...]
 """A config as the index of each value in its parameter's list."""
 
 _ENUMERABLE = 1 << 20  # products up to this size are listed whole before they are sampled: about a second
+_LISTABLE = 1 << 22
+_PATIENCE_S = 0.5  # for listing a space, and for drawing from it: constraints are the user's, and may be slow
 
 
 class _Undecided(Exception):
     """A constraint read a parameter that has no value yet."""
+
+
+class _Late(Exception):
+    """The time for listing a space is over."""
 
 
 class _Partial(Mapping[str, Value]):
@@ -57,6 +66,24 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"{hint} Known: {', '.join(names)}."
 
 
+def _listed(name: str, values: Any) -> tuple[Value, ...] | str:
+    """Return a parameter's values as Python's own bool, int, float and str.
+
+    Raises:
+        UsageError: one cannot be stored in a file and read again as it was.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UsageError(f"search space: parameter {name!r} needs a list of values, not {values!r}")
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    for value in plain:
+        if type(value) not in (bool, int, float, str) or (type(value) is float and not math.isfinite(value)):
+            raise UsageError(
+                f"search space: parameter {name!r} has the value {value!r:.60}; values are bool, int, finite "
+                "float or str: give a name for it, and look it up in the generator"
+            )
+    return tuple(plain)
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """A discrete space: the product of `parameters`, without the configs that a constraint rejects.
@@ -78,6 +105,13 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
+        if not isinstance(self.parameters, Mapping):
+            raise UsageError(
+                f"search space: parameters map a name to its values, not {self.parameters!r:.60}"
+            )
+        listed = {name: _listed(name, values) for name, values in self.parameters.items()}
+        object.__setattr__(self, "parameters", listed)
+        object.__setattr__(self, "constraints", tuple(self.constraints))
         for name, values in self.parameters.items():
             if isinstance(values, str) or not values:
                 raise UsageError(f"search space: parameter {name!r} needs a list of values, not {values!r}")
@@ -92,7 +126,23 @@ class SearchSpace:
     @cached_property
     def codes(self) -> NDArray[np.int32]:
         """Every valid config as a row of value indices, in the order of iteration; made once."""
-        rows = list(self._walk())
+        return self._rows(math.inf)
+
+    @cached_property
+    def is_listed(self) -> bool:
+        """Whether all valid configs are listed; the first time it tries to, for half a second."""
+        if "codes" in self.__dict__:
+            return True
+        if self.product > _LISTABLE:
+            return False
+        try:
+            self.__dict__["codes"] = self._rows(time.monotonic() + _PATIENCE_S)
+        except _Late:
+            return False
+        return True
+
+    def _rows(self, deadline: float) -> NDArray[np.int32]:
+        rows = list(self._walk(deadline=deadline))
         return np.array(rows, np.int32).reshape(len(rows), len(self.parameters))
 
     def __iter__(self) -> Iterator[dict[str, Value]]:
@@ -152,14 +202,15 @@ class SearchSpace:
                         yield near
 
     def sample(self, rng: random.Random, count: int) -> list[dict[str, Value]]:
-        """Return up to `count` distinct valid configs in random order; fewer only if there are no more.
+        """Return up to `count` distinct valid configs in random order.
 
         Products above a million are not listed: configs are drawn uniformly, and invalid ones rejected. If
-        constraints reject nearly all, a random walk draws valid ones, not quite uniformly.
+        constraints reject nearly all, a random walk draws valid ones, not quite uniformly. Fewer than `count`
+        are returned if there are no more, or if no more were found in about a second.
         """
-        if self.product > _ENUMERABLE:
+        if self.product > _ENUMERABLE or not self.is_listed:
             drawn = self._draw(rng, count)
-            if len(drawn) == count:
+            if len(drawn) == count or not self.is_listed:
                 return list(map(self.config, drawn))
         chosen = rng.sample(range(len(self)), min(count, len(self)))
         return [self.config(self.codes[i]) for i in chosen]
@@ -168,21 +219,28 @@ class SearchSpace:
         """Draw distinct valid configs without listing the space; fewer if they are too rare."""
         sizes = [len(values) for values in self.parameters.values()]
         drawn: dict[Indices, None] = {}
+        deadline = time.monotonic() + _PATIENCE_S
         for _ in range(20 * count + 1000):
-            if len(drawn) == count:
+            if len(drawn) == count or time.monotonic() > deadline:
                 break
             indices = tuple(rng.randrange(size) for size in sizes)
             config = self.config(indices)
             if all(self._verdict(allows, config) for allows in self.constraints):
                 drawn[indices] = None
-        for _ in range(4 * (count - len(drawn))):
-            if len(drawn) == count:
-                break
-            drawn.update(dict.fromkeys(itertools.islice(self._walk(rng), 1)))
+        deadline = time.monotonic() + _PATIENCE_S
+        with contextlib.suppress(_Late):
+            for _ in range(4 * (count - len(drawn))):
+                if len(drawn) == count:
+                    break
+                drawn.update(dict.fromkeys(itertools.islice(self._walk(rng, deadline), 1)))
         return list(drawn)
 
-    def _walk(self, rng: random.Random | None = None) -> Iterator[Indices]:
-        """Yield every valid config's indices: in order, or with the values shuffled at each turn."""
+    def _walk(self, rng: random.Random | None = None, deadline: float = math.inf) -> Iterator[Indices]:
+        """Yield every valid config's indices: in order, or with the values shuffled at each turn.
+
+        Raises:
+            _Late: it takes longer than until the deadline.
+        """
         names, known = list(self.parameters), dict[str, Value]()
 
         def descend(prefix: Indices, undecided: Sequence[Constraint]) -> Iterator[Indices]:
@@ -193,6 +251,8 @@ class SearchSpace:
             values = self.parameters[name]
             view = known if len(prefix) == len(names) - 1 else _Partial(known, self.parameters)
             for i in range(len(values)) if rng is None else rng.sample(range(len(values)), len(values)):
+                if time.monotonic() > deadline:
+                    raise _Late
                 known[name] = values[i]
                 open_ones = self._undecided(undecided, view)
                 if open_ones is not None:

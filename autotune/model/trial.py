@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ class Status(str, Enum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     WRONG_OUTPUT = "wrong_output"
+    IMPLAUSIBLE = "implausible"
     ERROR = "error"
 
     @property
@@ -39,6 +40,7 @@ class Metrics:
     """The measured figures of a trial that ended ok; None if the device's peak is unknown.
 
     `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
+    `waited` is the time that the candidate waited for a core, as a fraction of the time that it was timed.
     """
 
     min_ms: float
@@ -53,6 +55,12 @@ class Metrics:
     arithmetic_intensity: float
     roofline_fraction: float | None = None
     mfu: float | None = None
+    waited: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs used the machine so much that the reading is not to be trusted."""
+        return self.waited > 0.05
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,13 @@ def _filled(kind: type[_Record], values: Mapping[str, Any]) -> _Record:
     Raises:
         TypeError: a field is missing, or is none of its own.
     """
-    if values.keys() != kind.__dataclass_fields__.keys():
+    fields = kind.__dataclass_fields__
+    if values.keys() != fields.keys():  # of an older version, perhaps: it lacks fields that have a default
+        values = {
+            **{name: each.default for name, each in fields.items() if each.default is not MISSING},
+            **values,
+        }
+    if values.keys() != fields.keys():
         raise TypeError(f"a {kind.__name__.lower()} has other fields than {', '.join(map(repr, values))}")
     made = object.__new__(kind)
     vars(made).update(values)

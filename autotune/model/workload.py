@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
+from autotune.model.fingerprint import digest, function_digest
 from autotune.model.kernel import Generator, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, Value
 from autotune.model.tensors import dtype_of, materialize
@@ -24,8 +25,30 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _PLAIN_VALUE = re.compile(r"(?!(?:True|False|nan|inf)$)[A-Za-z_][A-Za-z0-9_.+-]*")
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
-GENERATOR_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What a generator raises if it cannot make a source of a config; ValueError if the config is invalid."""
+
+class GeneratorError(Exception):
+    """The generator made no source of a config.
+
+    Attributes:
+        invalid: the generator rejects the config, which it says by a ValueError; otherwise it is at fault.
+    """
+
+    def __init__(self, message: str, *, invalid: bool) -> None:
+        super().__init__(f"the generator: {message}")
+        self.invalid = invalid
+
+
+class _Guarded:
+    """Turn any exception of a generator into a GeneratorError: it is the user's code."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Replace an exception, but for those that end the program."""
+        if isinstance(error, Exception):
+            raise GeneratorError(repr(error), invalid=isinstance(error, ValueError)) from error
+
 
 Context = Mapping[str, Any]
 """All that decides a result beside config and source: plain JSON values, which `differences` compares."""
@@ -58,6 +81,7 @@ class Workload:
         outputs: the tensors it writes.
         backend: which of the kernel's generators makes the sources.
         context: all that decides a result beside config and source.
+        includes: source -> path and digest of each file that it includes.
     """
 
     kernel: Kernel
@@ -65,6 +89,7 @@ class Workload:
     outputs: Specs
     backend: str
     context: Context
+    includes: Callable[[str], Mapping[str, str]] = lambda _source: {}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -84,15 +109,19 @@ class Workload:
         """Generate a config's source.
 
         Raises:
-            GENERATOR_FAULTS: from the generator.
+            GeneratorError: it cannot be generated.
         """
-        return self._generator(config, self.inputs.specs, self.outputs)
+        with _Guarded():
+            text = self._generator(config, self.inputs.specs, self.outputs)
+        if not isinstance(text, str):
+            raise GeneratorError(f"it returned {type(text).__name__}, not str", invalid=False)
+        return text
 
     def job(self, config: Config) -> Job:
         """Generate a config's source and name it.
 
         Raises:
-            GENERATOR_FAULTS: from the generator.
+            GeneratorError: the source cannot be generated.
         """
         source = self.source(config)
         return Job(dict(config), source, self.identity(config, source), self.path(config))
@@ -100,6 +129,8 @@ class Workload:
     def identity(self, config: Config, source: str) -> str:
         """Digest all that decides the result, in 32 hex digits."""
         text = f"{self.digest}\n{sorted(config.items())}\n{source}"
+        if included := self.includes(source):
+            text += f"\n{sorted(included.items())}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def path(self, config: Config) -> str:
@@ -107,14 +138,21 @@ class Workload:
         return config_label(config, self._prefix)
 
 
-def workload(kernel: Kernel, inputs: Inputs, backend: str, decides: Context) -> Workload:
+def workload(
+    kernel: Kernel,
+    inputs: Inputs,
+    backend: str,
+    decides: Context,
+    includes: Callable[[str], Mapping[str, str]] = lambda _source: {},
+) -> Workload:
     """Bind a kernel to its inputs and to a backend.
 
     Args:
         kernel: what is tuned.
         inputs: the tensors it is given.
         backend: a name among the kernel's generators.
-        decides: what else decides a result: the backend's fingerprint, the timing method.
+        decides: what else decides a result: the backend's fingerprint, the timing, the check of the outputs.
+        includes: source -> path and digest of each file that it includes.
 
     Raises:
         UsageError: the kernel has no generator for this backend, or its name cannot name a folder.
@@ -127,7 +165,9 @@ def workload(kernel: Kernel, inputs: Inputs, backend: str, decides: Context) -> 
     if not _PLAIN_NAME.fullmatch(kernel.name) or len(kernel.name) > NAME_BYTES:
         raise UsageError(f"kernel name {kernel.name!r} cannot name a folder; use letters, digits, _ . + -")
     specs = inputs.specs
-    outputs = kernel.outputs(specs)
+    outputs = tuple(kernel.outputs(specs))
+    if not outputs:
+        raise UsageError(f"kernel {kernel.name}: no outputs, so nothing can be checked")
     for spec in specs + outputs:
         dtype_of(spec)
     context = {
@@ -137,15 +177,27 @@ def workload(kernel: Kernel, inputs: Inputs, backend: str, decides: Context) -> 
         "inputs": [spec_dict(spec) for spec in specs],
         "outputs": [spec_dict(spec) for spec in outputs],
         "data": _data_digest(inputs),
-        "golden": source_digest(kernel.golden),
+        "golden": function_digest(kernel.golden),
+        **({"compare": function_digest(kernel.compare)} if kernel.compare else {}),
         "work": {
-            "flops": kernel.flops(specs),
-            "bytes": kernel.bytes_moved(specs),
-            "reduction_length": kernel.reduction_length(specs),
+            "flops": _count(kernel, "flops", kernel.flops(specs)),
+            "bytes": _count(kernel, "bytes_moved", kernel.bytes_moved(specs)),
+            "reduction_length": _count(kernel, "reduction_length", kernel.reduction_length(specs)),
         },
         **decides,
     }
-    return Workload(kernel, inputs, outputs, backend, json.loads(_encode(context)))
+    return Workload(kernel, inputs, outputs, backend, json.loads(_encode(context)), includes)
+
+
+def _count(kernel: Kernel, field: str, value: object) -> int:
+    """Return a count that a kernel gives, which NumPy may have made.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value) and value >= 0:
+        return int(value)
+    raise UsageError(f"kernel {kernel.name}: {field} is a count, not {value!r:.60}")
 
 
 def differences(was: Context, now: Context) -> list[str]:
@@ -192,7 +244,7 @@ def workload_label(specs: Specs) -> str:
     float32 in C order is what the bare shapes mean; other dtypes or strides are added, since they are other
     workloads: `128x128_128x128,float64`.
     """
-    label = "_".join("x".join(map(str, spec.shape)) or "scalar" for spec in specs)
+    label = "_".join("x".join(map(str, spec.shape)) or "scalar" for spec in specs) or "no_inputs"
     dtypes = [spec.dtype for spec in specs]
     if set(dtypes) - {"float32"}:
         label += "," + "_".join(dtypes if len(set(dtypes)) > 1 else dtypes[:1])
@@ -206,30 +258,10 @@ def workload_label(specs: Specs) -> str:
 
 def spec_dict(spec: TensorSpec) -> dict[str, Any]:
     """Return a spec as plain JSON values."""
-    return json.loads(_encode(asdict(spec)))  # type: ignore[no-any-return]
-
-
-def digest(value: object) -> str:
-    """Digest a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(_encode(value).encode()).hexdigest()[:32]
-
-
-def source_digest(function: Callable[..., object]) -> str:
-    """Digest a function's own source text, or its byte code if the text cannot be read.
-
-    Plain values that a partial binds count. Others have no text that is the same in another process.
-    """
-    bound: list[object] = []
-    while isinstance(function, functools.partial):
-        bound += [*function.args, *sorted(function.keywords.items())]
-        function = function.func
-    plain = [repr(value) for value in bound if isinstance(value, (str, int, float, tuple))]
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        text = code.co_code.hex() if code else getattr(function, "__qualname__", type(function).__qualname__)
-    return digest([text, *plain])
+    plain = asdict(spec)
+    if spec.range is None:
+        del plain["range"]
+    return json.loads(_encode(plain))  # type: ignore[no-any-return]
 
 
 def _data_digest(inputs: Inputs) -> dict[str, object]:

@@ -22,7 +22,7 @@ from autotune.report.records import load, machine
 from autotune.report.scene import Scene, sheet
 from autotune.report.terminal import print_workloads
 from autotune.report.workload_charts import workload_charts
-from autotune.store import cache
+from autotune.store import cache, catalog
 from autotune.store.summary import Summary
 
 __all__ = ["Live", "Summary", "load", "load_all", "print_table", "write_page", "write_plots"]
@@ -35,7 +35,7 @@ def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
         CacheError: the folder does not exist.
         UsageError: nothing was tuned there.
     """
-    paths = cache.summaries(cache_root)
+    paths = catalog.workloads(cache_root)
     if not paths:
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
@@ -44,7 +44,8 @@ def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
     faults: list[AutotuneError] = []
     for path in paths:
         try:
-            workloads.append(load(path))
+            loaded = load(path)
+            workloads += [loaded, *loaded.others]
         except (DataError, CacheError) as fault:
             faults.append(fault)
     return workloads, faults

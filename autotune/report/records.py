@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autotune.model.trial import Status, Trial
 from autotune.report.visible import visible
-from autotune.store import cache, summary
+from autotune.store import cache, catalog
 from autotune.store.summary import Summary
 
 LOG_TAIL_BYTES = 6000
@@ -22,8 +22,23 @@ def load(path: Path) -> Summary:
         DataError: it is damaged, or a newer version wrote it.
         CacheError: it cannot be read.
     """
-    found = summary.read(path)
+    found = catalog.load(path)
+    others = tuple(
+        _shown(replace(other, shapes=f"{found.shapes}: {_what_differs(found, other)}"))
+        for other in found.others
+    )
+    return _shown(replace(found, others=others))
+
+
+def _shown(found: Summary) -> Summary:
     return replace(found, trials=tuple(map(_with_backend, found.trials)))
+
+
+def _what_differs(latest: Summary, other: Summary) -> str:
+    """Name the parts of the context in which an earlier summary differs from the latest one."""
+    now, then = latest.contexts.get(other.backend, {}), other.contexts.get(other.backend, {})
+    parts = sorted(part for part in now if now[part] != then.get(part))
+    return f"earlier, other {' and '.join(parts)}" if parts else "earlier"
 
 
 def _with_backend(trial: Trial) -> Trial:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,15 @@ from autotune.model.space import Config, Indices, SearchSpace, Value
 
 Rows = NDArray[np.intp]
 
-_LISTED = 1 << 22  # spaces up to this size are listed whole
+_PATIENCE_S = 0.5  # for adding configs that may not be needed
 _SAMPLE = 20_000  # configs drawn from a larger space
 _AT_ONCE = 8_192  # most candidates scored at once: those near the best, and a sample of the rest
 _NEAR = 2  # a config near the best differs from it in at most so many parameters
+
+
+def _codes(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.int32]:
+    rows = np.array([space.indices(config) for config in configs], np.int32)
+    return rows.reshape(len(configs), len(space.parameters))
 
 
 class Pool:
@@ -31,9 +37,10 @@ class Pool:
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space = space
         self._rng = np.random.default_rng(seed)
-        self._grows = space.product > _LISTED
+        self._grows = not space.is_listed
+        self._rest = map(space.indices, space)
         drawn = space.sample(random.Random(seed), _SAMPLE) if self._grows else None
-        self.codes = space.codes if drawn is None else np.array([space.indices(c) for c in drawn], np.int32)
+        self.codes = space.codes if drawn is None else _codes(space, drawn)
         self.free = np.ones(len(self.codes), bool)
         self._rows: dict[Indices, int] = {tuple(code): row for row, code in enumerate(self.codes.tolist())}
 
@@ -61,8 +68,10 @@ class Pool:
     def refill(self, count: int) -> None:
         """Add configs until `count` rows are free, if the space has that many."""
         if self._grows and np.count_nonzero(self.free) < count:
-            rest = (new for new in map(self._space.indices, self._space) if new not in self._rows)
-            self._add(islice(rest, max(count, _SAMPLE)))
+            deadline = time.monotonic() + _PATIENCE_S
+            rest = (new for new in self._rest if new not in self._rows)
+            self._add(islice(rest, count))
+            self._add(takewhile(lambda _new: time.monotonic() < deadline, islice(rest, _SAMPLE)))
 
     def sample(self, rows: Rows, count: int) -> Rows:
         """Return up to `count` of these rows, drawn at random."""

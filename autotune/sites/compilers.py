@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import signal
 import time
@@ -13,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.machine.limits import lower_limit
 from autotune.model.trial import Status
 from autotune.sites.messages import OK, CompileReply, CompileRequest, Ending, Settings
 from autotune.sites.processes import filled, kill, out_of_memory, signal_group, signal_name, spawn
 
 _LARGEST_OBJECT = 1 << 28
 _FULL = os.strerror(errno.ENOSPC)
+_KILLED = re.compile(r"Killed signal terminated program|[Ee]rror: Killed|\bKilled\b\s*$", re.MULTILINE)
 
 
 @dataclass
@@ -27,6 +30,7 @@ class _Running:
     log: int
     started: float
     deadline: float
+    again: bool
 
 
 class Compilers:
@@ -96,7 +100,7 @@ class Compilers:
         self._waiting.clear()
         return parts
 
-    def _start(self, request: CompileRequest) -> CompileReply | None:
+    def _start(self, request: CompileRequest, *, again: bool = False) -> CompileReply | None:
         log = os.memfd_create("log")
         try:
             with open(os.memfd_create("source"), "wb+", buffering=0) as source:  # noqa: PTH123
@@ -115,9 +119,9 @@ class Compilers:
             (resource.RLIMIT_CORE, 0),
         ):
             with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(pid, which, (value, value))
+                lower_limit(which, value, pid)
         now = time.monotonic()
-        self._running[pid] = _Running(request, log, now, now + self._limits.compile_s)
+        self._running[pid] = _Running(request, log, now, now + self._limits.compile_s, again)
         return None
 
     def _end(self, pid: int) -> CompileReply | None:
@@ -139,7 +143,13 @@ class Compilers:
             produced.unlink(missing_ok=True)
         log = os.pread(job.log, self._limits.output_bytes, 0).decode(errors="replace")
         os.close(job.log)
-        full = ending.status is Status.COMPILE_ERROR and _FULL in log
+        failed = ending.status is Status.COMPILE_ERROR
+        full = failed and _FULL in log
+        if failed and _KILLED.search(log):
+            ending = Ending(Status.OUT_OF_MEMORY, "the compiler was killed by the system: out of memory")
+        elif failed and not full and "error:" not in log and not job.again:
+            self._start(job.request, again=True)  # it says nothing against the source: try once more
+            return None
         return CompileReply(job.request.number, ending, log, time.monotonic() - job.started, full)
 
     def _ending(self, status: int, usage: resource.struct_rusage, overdue: bool) -> Ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from autotune.model.errors import DataError
 from autotune.model.kernel import Kernel, TensorSpec
-from autotune.model.tensors import Array, dtype_of
+from autotune.model.tensors import Array, Index, dtype_of
+from autotune.sites.poison import bits, is_poison
 
 SAFETY = 8.0
 """Multiplies the expected rounding error: the worst of 10^7 normally distributed ones is 5.4 of it."""
 
+_VERSION = 2
+"""Of the checks of outputs and clocks: raised when they become stricter, so results are checked anew."""
+_PERTURBATIONS, _PERTURBED = 2, 1e-6
 _MAX_REGIONS = 8
+_SMALL, _SAMPLED, _TAIL = 1 << 18, 1 << 14, 64
+"""Elements: outputs above the first are sampled after each batch, with so many, the last ones among them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Mismatch:
         output: the output's name.
         wrong: elements beyond the tolerance, NaN and Inf in the wrong place included.
         total: elements of the output.
-        unwritten: wrong elements that still hold the poison: the candidate never wrote them.
+        unwritten: wrong elements that still are the poison: the candidate never wrote them.
         worst: index of the worst element.
         expected: the golden there.
         actual: the candidate's value there.
@@ -37,6 +43,7 @@ class Mismatch:
         regions: boxes that hold all wrong elements: each a (start, stop) for every axis; the last one may
             hold the rest.
         stray_bytes: bytes written just outside the output.
+        reason: what the kernel's own comparison says.
     """
 
     output: str
@@ -49,9 +56,12 @@ class Mismatch:
     tolerance: float = 0.0
     regions: tuple[tuple[tuple[int, int], ...], ...] = ()
     stray_bytes: int = 0
+    reason: str = ""
 
     def __str__(self) -> str:
         """Return the report in one line."""
+        if self.reason:
+            return self.reason
         if self.stray_bytes:
             return f"{self.output}: wrote {self.stray_bytes} bytes outside the tensor"
         boxes = " ".join(
@@ -59,9 +69,12 @@ class Mismatch:
         )
         unwritten = f", {self.unwritten} never written" if self.unwritten else ""
         where = ", ".join(map(str, self.worst))
+        expected, actual = (
+            str(x) if isinstance(x, int) else f"{x:.9g}" for x in (self.expected, self.actual)
+        )
         return (
             f"{self.output}: {self.wrong} of {self.total} elements wrong{unwritten}; worst at [{where}]: "
-            f"expected {self.expected:.9g}, got {self.actual:.9g}, allowed ±{self.tolerance:.3g}; in {boxes}"
+            f"expected {expected}, got {actual}, allowed ±{self.tolerance:.3g}; in {boxes}"
         )
 
 
@@ -71,34 +84,33 @@ class Golden:
 
     Args:
         specs: the outputs.
-        values: float64, exact.
+        values: exact; float64 for floats, of the output's own dtype for integers and bool.
         tolerances: allowed absolute difference, element by element.
+        judge: the kernel's own comparison, if it has one.
     """
 
     specs: tuple[TensorSpec, ...]
-    values: tuple[NDArray[np.float64], ...]
-    tolerances: tuple[NDArray[np.float64], ...]
+    values: tuple[Array, ...]
+    tolerances: tuple[Array, ...]
+    judge: Callable[[tuple[Array, ...], tuple[Array, ...]], str] | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> Golden:
-        """Compute the golden in float64 from the inputs as the candidates see them.
+        """Compute the golden from the inputs as the candidates see them.
 
         Raises:
-            DataError: the golden's shapes are not those of the kernel's outputs.
+            DataError: the golden's shapes or values do not fit the kernel's outputs.
         """
         outputs = kernel.outputs(tuple(specs))
-        values = tuple(
-            np.asarray(value, dtype=np.float64)
-            for value in kernel.golden(*(array.astype(np.float64) for array in arrays))
-        )
-        if [value.shape for value in values] != [spec.shape for spec in outputs]:
-            got, want = [value.shape for value in values], [spec.shape for spec in outputs]
-            raise DataError(f"kernel {kernel.name!r}: its golden has shapes {got}, its outputs {want}")
+        exact = [_widened(array) for array in arrays]
+        values = _outputs(kernel, outputs, exact)
         terms = kernel.reduction_length(tuple(specs))
+        scales = _scales(kernel, outputs, exact, values)
         tolerances = tuple(
-            tolerance(value, dtype_of(spec), terms) for value, spec in zip(values, outputs, strict=True)
+            tolerance(value, dtype_of(spec), terms, scale)
+            for value, spec, scale in zip(values, outputs, scales, strict=True)
         )
-        return cls(outputs, values, tolerances)
+        return cls(outputs, values, tolerances, kernel.compare)
 
     @functools.cached_property
     def bounds(self) -> tuple[tuple[Array, Array], ...]:
@@ -106,45 +118,183 @@ class Golden:
         triples = zip(self.values, self.tolerances, self.specs, strict=True)
         return tuple(_bounds(value, allowed, dtype_of(spec)) for value, allowed, spec in triples)
 
-    def compare(self, actual: Sequence[Array]) -> Mismatch | None:
-        """Describe the first wrong output; None if all are right."""
-        for place, (spec, got) in enumerate(zip(self.specs, actual, strict=True)):
-            value, (least, largest) = self.values[place], self.bounds[place]
-            right = (least <= got) & (got <= largest)
-            if not right.all():
-                right |= (got == value) | (np.isnan(got) & np.isnan(value) & ~is_poison(got))
-            if not right.all():
-                return _describe(spec, value, self.tolerances[place], got, ~right)
+    def sample(self, rng: np.random.Generator) -> list[Index | None]:
+        """Choose elements of each large output; None stands for all elements of a small one.
+
+        The last elements are among them: what is left out is most often a tail.
+        """
+        return [_sample(value, rng) if value.size > _SMALL else None for value in self.values]
+
+    def compare(
+        self, actual: Sequence[Array], turn: int = 0, places: Sequence[Index | None] = ()
+    ) -> Mismatch | None:
+        """Describe the first wrong output; None if all are right.
+
+        Args:
+            actual: the outputs.
+            turn: the poison that was in them.
+            places: the elements to compare of each; None, or nothing at all, for every element.
+        """
+        if self.judge:
+            if any(chosen is not None for chosen in places):
+                return None  # it needs all elements, and has compared them in the first calls
+            reason = self.judge(tuple(actual), self.values)
+            return Mismatch(self.specs[0].name, 1, actual[0].size, reason=reason) if reason else None
+        for place, got in enumerate(actual):
+            chosen = places[place] if places else None
+            if not self._right(place, got, turn, chosen).all():
+                wrong = ~self._right(place, got, turn, None)
+                return _describe(
+                    self.specs[place], self.values[place], self.tolerances[place], got, wrong, turn
+                )
         return None
 
+    def compare_copies(self, copies: Sequence[Array], turn: int, rng: np.random.Generator) -> Mismatch | None:
+        """Describe the first wrong copy of the outputs; None if all are right.
 
-def tolerance(value: NDArray[np.float64], dtype: np.dtype[Any], terms: int) -> NDArray[np.float64]:
+        Args:
+            copies: of each output, along a first axis.
+            turn: the poison that was in them.
+            rng: chooses the elements of large outputs that are compared.
+        """
+        small = all(value.size <= _SMALL for value in self.values)
+        if (
+            small
+            and not self.judge
+            and all(self._right(place, got, turn, None).all() for place, got in enumerate(copies))
+        ):
+            return None
+        places = self.sample(rng)
+        for copy in zip(*copies, strict=True):
+            if mismatch := self.compare([np.asarray(got) for got in copy], turn, places):
+                return mismatch
+        return None
+
+    def _right(self, place: int, got: Array, turn: int, chosen: Index | None) -> NDArray[np.bool_]:
+        value, (least, largest) = self.values[place], self.bounds[place]
+        if chosen is not None:
+            got, value, least, largest = got[chosen], value[chosen], least[chosen], largest[chosen]
+        if got.dtype.kind != "f":
+            exact: NDArray[np.bool_] = bits(got) == bits(
+                least
+            )  # a bool of another byte than 0 and 1 is wrong
+            return exact
+        right: NDArray[np.bool_] = (least <= got) & (got <= largest)
+        if not right.all():
+            with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
+                right |= (got == value) | (np.isnan(got) & np.isnan(value) & ~is_poison(got, turn))
+        return right
+
+
+def rules() -> dict[str, object]:
+    """Return what decides whether outputs are right, as JSON values: other rules, other results."""
+    return {"version": _VERSION, "safety": SAFETY}
+
+
+def _widened(array: Array) -> Array:
+    kinds: dict[str, type] = {"f": np.float64, "i": np.int64, "u": np.uint64, "b": np.bool_}
+    return array.astype(kinds[array.dtype.kind])
+
+
+def _outputs(kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Return the golden's outputs: float64, or the output's own dtype for integers and bool."""
+    found = kernel.golden(*inputs)
+    if isinstance(found, np.ndarray) and len(specs) == 1 and found.shape == specs[0].shape:
+        found = (found,)  # a golden may return its only output
+    values = tuple(np.asarray(value) for value in found)
+    if [value.shape for value in values] != [spec.shape for spec in specs]:
+        got, want = [value.shape for value in values], [spec.shape for spec in specs]
+        raise DataError(f"kernel {kernel.name!r}: its golden has shapes {got}, its outputs {want}")
+    return tuple(_exactly(kernel, value, spec) for value, spec in zip(values, specs, strict=True))
+
+
+def _exactly(kernel: Kernel, value: Array, spec: TensorSpec) -> Array:
+    dtype = dtype_of(spec)
+    if dtype.kind == "f":
+        return value.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        exact = value.astype(dtype)
+    if not np.array_equal(exact, value):
+        raise DataError(
+            f"kernel {kernel.name!r}: its golden has values for {spec.name!r} that {spec.dtype} cannot hold"
+        )
+    return exact
+
+
+def _scales(
+    kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array], values: Sequence[Array]
+) -> list[Array]:
+    """Estimate for each output element how far relative errors of the inputs move it, divided by that error.
+
+    For a sum it is the root of the sum of the squared terms. It is measured: the golden is computed again
+    from inputs that differ by random relative errors, as in stochastic arithmetic (Vignes, 1974). The lowest
+    tenth is raised to its upper end, since a small difference may be chance.
+    """
+    scales = [np.zeros(value.shape) for value in values]
+    floats = any(array.dtype.kind == "f" for array in inputs)
+    if not floats or all(dtype_of(spec).kind != "f" for spec in specs):
+        return scales
+    rng = np.random.default_rng(0)
+    for _ in range(_PERTURBATIONS):
+        moved = [
+            array * (1 + _PERTURBED * rng.standard_normal(array.shape, np.float32))
+            if array.dtype.kind == "f"
+            else array
+            for array in inputs
+        ]
+        for place, value in enumerate(_outputs_of_floats(kernel, specs, moved)):
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(value - values[place]) / _PERTURBED
+            np.fmax(scales[place], np.where(np.isfinite(apart), apart, 0.0), out=scales[place])
+    return [np.maximum(scale, _low(scale)) if scale.size else scale for scale in scales]
+
+
+def _low(scale: Array) -> float:
+    some = scale.ravel()[:: max(1, scale.size // _SAMPLED)]
+    return float(np.quantile(some, 0.1))
+
+
+def _outputs_of_floats(
+    kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]
+) -> Sequence[Array]:
+    found = kernel.golden(*inputs)
+    found = (found,) if isinstance(found, np.ndarray) and len(specs) == 1 else found
+    return [
+        np.asarray(value).reshape(spec.shape).astype(np.float64)
+        for value, spec in zip(found, specs, strict=True)
+    ]
+
+
+def tolerance(value: Array, dtype: np.dtype[Any], terms: int, scale: Array | float = 0.0) -> Array:
     """Return how far each element may be from the golden.
 
-    Rounding errors of a sum of n terms add up like a random walk: about eps * sqrt(n) of the outputs' root
-    mean square (Higham and Mary, 2019), besides the rounding of the element itself. Integers and booleans
-    must be exact. The tolerance of NaN and Inf is 0: they are compared exactly.
+    Rounding errors of a sum of n terms add up like a random walk: about eps * sqrt(n) times the root of the
+    sum of the squared terms (after Higham and Mary, 2019), besides the rounding of the element itself.
+    Integers and booleans must be exact. The tolerance of NaN and Inf is 0: they are compared exactly.
+
+    Args:
+        value: the golden.
+        dtype: of the output.
+        terms: that are summed into one element.
+        scale: of each element: the root of the sum of its squared terms.
     """
     if dtype.kind != "f":
-        return np.zeros_like(value)
+        return np.zeros(value.shape)
     finite = np.isfinite(value)
     magnitude = np.where(finite, np.abs(value), 0.0)
-    scale = float(np.sqrt(np.mean(magnitude**2))) if value.size else 0.0
-    eps = float(np.finfo(dtype).eps)
-    allowed = SAFETY * eps * (magnitude + np.sqrt(max(terms, 1)) * scale)
+    allowed = SAFETY * float(np.finfo(dtype).eps) * (magnitude + np.sqrt(max(terms, 1)) * scale)
     return np.where(finite, allowed, 0.0)
 
 
-def _bounds(
-    value: NDArray[np.float64], allowed: NDArray[np.float64], dtype: np.dtype[Any]
-) -> tuple[Array, Array]:
+def _bounds(value: Array, allowed: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return the least and the largest number of a dtype that lie within the tolerance of each element.
 
     Comparing in the outputs' own dtype takes a sixth of the time that a difference in float64 takes, and each
-    candidate is compared twice.
+    candidate is compared several times.
     """
     if dtype.kind != "f":
-        return value, value
+        own = value.astype(dtype)
+        return own, own
     low, high = np.asarray(value - allowed), np.asarray(value + allowed)
     with np.errstate(over="ignore"):
         least, largest = low.astype(dtype), high.astype(dtype)
@@ -153,37 +303,38 @@ def _bounds(
     return least, largest
 
 
-def poison_byte(dtype: np.dtype[Any]) -> int:
-    """Return the byte that fills outputs beforehand: NaN for floats, implausible for integers."""
-    return 0xFF if dtype.kind == "f" else 0xA5
-
-
-def is_poison(array: Array) -> NDArray[np.bool_]:
-    """Return which elements still hold the poison, bit for bit: a computed NaN has another payload."""
-    bits = np.dtype(f"u{array.dtype.itemsize}")
-    pattern = np.frombuffer(bytes([poison_byte(array.dtype)]) * bits.itemsize, bits)[0]
-    found: NDArray[np.bool_] = np.ascontiguousarray(array).view(bits) == pattern
-    return found.reshape(array.shape)
+def _sample(value: Array, rng: np.random.Generator) -> Index:
+    chosen = rng.integers(0, value.size, _SAMPLED)
+    chosen[:_TAIL] = np.arange(value.size - _TAIL, value.size)
+    return np.unravel_index(chosen, value.shape)
 
 
 def _describe(
-    spec: TensorSpec, value: NDArray[np.float64], allowed: Array, got: Array, wrong: NDArray[np.bool_]
+    spec: TensorSpec, value: Array, allowed: Array, got: Array, wrong: NDArray[np.bool_], turn: int
 ) -> Mismatch:
     with np.errstate(invalid="ignore", over="ignore"):
-        excess = np.where(wrong, np.abs(got - value) - allowed, -1.0)
-    excess[wrong & ~np.isfinite(excess)] = np.inf
+        excess = np.abs(got.astype(np.float64) - value.astype(np.float64)) - allowed
+    excess = np.where(wrong, np.maximum(excess, 0.0), -1.0)  # of integers beyond 2^53 it may be 0
+    excess[wrong & np.isnan(excess)] = np.inf
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), wrong.shape))
     return Mismatch(
         output=spec.name,
         wrong=int(wrong.sum()),
         total=wrong.size,
-        unwritten=int((wrong & is_poison(got)).sum()),
+        unwritten=int((wrong & is_poison(got, turn)).sum()),
         worst=worst,
-        expected=float(value[worst]),
-        actual=float(got[worst]),
+        expected=_figure(value, worst, spec),
+        actual=_figure(got, worst, spec),
         tolerance=float(allowed[worst]),
         regions=regions(wrong),
     )
+
+
+def _figure(array: Array, index: tuple[int, ...], spec: TensorSpec) -> float:
+    """Return an element as a number; of a bool, its byte."""
+    if dtype_of(spec).kind == "b":
+        return int(bits(array)[index])
+    return int(array[index]) if dtype_of(spec).kind in "iu" else float(array[index])
 
 
 def regions(wrong: NDArray[np.bool_]) -> tuple[tuple[tuple[int, int], ...], ...]:

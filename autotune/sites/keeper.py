@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import mmap
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -23,27 +24,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from autotune.backends import Artifact, Program, get
-from autotune.model.timing import Timing
+from autotune.backends import Artifact, Binding, get
 from autotune.model.trial import Status
 from autotune.sites.compilers import Compilers
 from autotune.sites.messages import (
+    HEADER,
+    HEADER_BYTES,
     OK,
+    Call,
+    Called,
     CompileRequest,
     Ending,
-    FirstCall,
-    MeasureReply,
-    MeasureRequest,
+    Load,
+    Message,
     Settings,
-    Verdict,
+    Unload,
+    Unloaded,
 )
-from autotune.sites.processes import Family, first_to_go, kill, out_of_memory, signal_name, spawn
-from autotune.sites.runner import REFUSED_MEMORY, Load, serve
-from autotune.sites.sampling import Samples, sample
+from autotune.sites.processes import (
+    Family,
+    filled,
+    first_to_go,
+    kill,
+    oom_kills,
+    out_of_memory,
+    signal_name,
+    spawn,
+)
+from autotune.sites.runner import REFUSED_MEMORY, Loader, serve
 from autotune.sites.wire import receive, send, wait
 
 _LARGEST_REPLY = 1 << 16
-_SAMPLES_AT_ONCE = 4096  # MAX_SAMPLES of runner.c
 _SWEEP_BYTES = 96 << 20  # several times the largest cache
 
 
@@ -61,7 +72,16 @@ class _Candidate:
 
     pid: int
     sock: socket.socket
+    schedstat: int
+    commands: int = 0
     reaped: bool = False
+
+    def scheduled(self) -> tuple[int, int]:
+        """Return the nanoseconds that its main thread has run and has waited for a core; -1 if unknown."""
+        with contextlib.suppress(OSError, ValueError):
+            ran, waited, _slices = os.pread(self.schedstat, 100, 0).split()
+            return int(ran), int(waited)
+        return -1, -1
 
 
 class Keeper:
@@ -74,15 +94,18 @@ class Keeper:
         load: loads a candidate; used if the settings name no runner.
     """
 
-    def __init__(self, control: socket.socket, stage: socket.socket, settings: Settings, load: Load) -> None:
+    def __init__(
+        self, control: socket.socket, stage: socket.socket, settings: Settings, load: Loader
+    ) -> None:
         self._control, self._stage, self._settings, self._load = control, stage, settings, load
         self._limits, self._compilers, self._family = settings.limits, Compilers(settings), Family()
-        self._errno_at_death = memoryview(mmap.mmap(settings.segment, mmap.PAGESIZE))[:4].cast("i")
+        self._header = mmap.mmap(settings.segment, HEADER_BYTES)
+        self._oom_kills = 0
         self._log = os.memfd_create("log")
         # The file is emptied between candidates, which share its offset: without O_APPEND it would get holes.
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
         self._scratch = Path(settings.folder) / "scratch"  # the current directory of all that we start
-        self._scratch.mkdir()
+        self._scratch.mkdir(exist_ok=True)  # of a keeper that was killed
         os.chdir(self._scratch)
         self._alarm, self._wakeup = socket.socketpair()
         for end in (self._alarm, self._wakeup):
@@ -115,7 +138,7 @@ class Keeper:
             self._alarm.recv(4096)
         self._tend_compilers(ready)
         if self._stage in ready:
-            self._measure(receive(self._stage, MeasureRequest))
+            self._serve_candidate(receive(self._stage, Load))
 
     def _tend_compilers(self, ready: list[socket.socket], *kept: int) -> None:
         """Take new compilations and report ended ones; then kill all other processes, except those kept."""
@@ -144,7 +167,7 @@ class Keeper:
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             numbers = [*descriptors, settings.size, limits.memory_bytes, limits.output_bytes]
-            numbers += [len(settings.tensors), *settings.tensors]
+            numbers += [len(settings.tensors), *itertools.chain.from_iterable(settings.tensors)]
             numbers += itertools.chain.from_iterable(settings.protected)
             words = [*settings.runner, *map(str, numbers)]
             streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
@@ -158,7 +181,7 @@ class Keeper:
         os.dup2(self._log, 2)
         serve(sock, self._settings, self._load)
 
-    def _start_candidate(self, request: MeasureRequest) -> _Candidate:
+    def _start_candidate(self, request: Load) -> _Candidate:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
@@ -167,70 +190,66 @@ class Keeper:
         answer = self._runner.recv(4)
         if not answer:
             raise EOFError
-        return _Candidate(struct.unpack("=i", answer)[0], ours)
-
-    # -- measuring
-
-    def _measure(self, request: MeasureRequest) -> None:
-        self._errno_at_death[0] = 0
-        os.ftruncate(self._log, 0)
-        candidate = self._start_candidate(request)
-        ending, taken = OK, Samples([], 1)
+        (pid,) = struct.unpack("=i", answer)
         try:
-            self._call_once(candidate)
-            taken = self._time(candidate, request.timing)
-        except _Ended as stop:
-            ending = stop.ending
+            schedstat = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY)  # not in every container
+        except OSError:
+            schedstat = -1
+        return _Candidate(pid, ours, schedstat)
+
+    # -- the candidate
+
+    def _serve_candidate(self, request: Load) -> None:
+        """Run one candidate as the tuner asks, until it is to be unloaded."""
+        HEADER.pack_into(self._header, 0, 0, 0, 0)
+        os.ftruncate(self._log, 0)
+        self._oom_kills = oom_kills()
+        candidate = self._start_candidate(request)
+        while isinstance(order := self._next_order(candidate), Call):
+            with self._compilers.held() if order.timed else contextlib.nullcontext():
+                called = self._call(candidate, order)
+            send(self._stage, called)
         self._remove(candidate)
         log = os.pread(self._log, self._limits.output_bytes, 0).decode(errors="replace")
-        send(self._stage, MeasureReply(ending, log, tuple(taken.nanoseconds), taken.calls))
+        send(self._stage, Unloaded(log))
 
-    def _call_once(self, candidate: _Candidate) -> None:
-        """Call the candidate once, and have the tuner check the outputs.
+    def _next_order(self, candidate: _Candidate) -> Message:
+        sources = [self._stage, self._alarm, self._control]
+        while True:
+            ready = wait(sources, self._compilers.patience_s)
+            if self._alarm in ready:
+                self._alarm.recv(4096)
+            self._tend_compilers(ready, candidate.pid)
+            if self._stage in ready:
+                return receive(self._stage, Call, Unload)
 
-        Raises:
-            _Ended: it did not return, or the outputs are wrong.
-        """
+    def _call(self, candidate: _Candidate, call: Call) -> Called:
+        """Have the candidate do one command; it stops itself when it has."""
+        ran_ns, waited_ns = candidate.scheduled()
+        candidate.commands += 1
+        sweep = _SWEEP_BYTES if call.cold else 0
+        command = struct.pack("=5q", call.spares, call.warm, call.calls, call.samples, sweep)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_await` says how
+            candidate.sock.send(command)
+        if candidate.commands > 1:
+            os.kill(candidate.pid, signal.SIGCONT)
         try:
-            self._run(candidate, 1, 1, False, self._limits.run_s)
-        except _Ended:
-            send(self._stage, FirstCall(returned=False))
-            raise
-        send(self._stage, FirstCall(returned=True))
-        if not receive(self._stage, Verdict).correct:
-            raise _Ended(Status.WRONG_OUTPUT)
+            self._await(candidate, call.limit_s)
+        except _Ended as stop:
+            return Called(stop.ending)
+        samples = struct.unpack_from(f"={call.samples}q", self._header, HEADER.size)
+        if any(nanoseconds < 0 for nanoseconds in samples):
+            return Called(Ending(Status.ERROR, "its clock ran backwards"))
+        ran_after_ns, waited_after_ns = candidate.scheduled()
+        if ran_after_ns < 0:
+            return Called(OK, samples)
+        return Called(OK, samples, ran_after_ns - ran_ns, waited_after_ns - waited_ns)
 
-    def _time(self, candidate: _Candidate, timing: Timing) -> Samples:
-        """Time the candidate while all compilers are stopped.
-
-        Raises:
-            _Ended: it did not return.
-        """
-        limit_s = self._limits.run_s + timing.max_s + timing.warmup_s
-        with self._compilers.held():
-            return sample(
-                lambda calls, samples, cold: self._run(candidate, calls, samples, cold, limit_s), timing
-            )
-
-    def _run(self, candidate: _Candidate, calls: int, samples: int, cold: bool, limit_s: float) -> list[int]:
-        samples = min(samples, _SAMPLES_AT_ONCE)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_receive` says how
-            candidate.sock.send(struct.pack("=3q", calls, samples, _SWEEP_BYTES if cold else 0))
-        reply = self._receive(candidate, limit_s)
-        if len(reply) == 8 * (1 + samples):
-            code, *nanoseconds = struct.unpack(f"={1 + samples}q", reply)
-            if code == 0 and min(nanoseconds) >= 0:
-                return nanoseconds
-        (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
-        if code == REFUSED_MEMORY:
-            raise self._out_of_memory()
-        raise _Ended(Status.ERROR, reply[8:].decode(errors="replace") or "sent a reply that is no result")
-
-    def _receive(self, candidate: _Candidate, limit_s: float) -> bytes:
-        """Return the candidate's next reply.
+    def _await(self, candidate: _Candidate, limit_s: float) -> None:
+        """Return when the candidate has done its command and stands still.
 
         Raises:
-            _Ended: it ended instead, or did not reply in time.
+            _Ended: it ended instead, or did not return in time.
         """
         deadline = time.monotonic() + limit_s
         sources = [candidate.sock, self._alarm, self._control]
@@ -241,17 +260,30 @@ class Keeper:
             if candidate.sock in ready:
                 with contextlib.suppress(ConnectionResetError):
                     if reply := candidate.sock.recv(_LARGEST_REPLY):
-                        return reply
+                        raise self._refused(reply)
                 sources.remove(candidate.sock)  # closed: if it died, waitpid says so soon
             if self._alarm in ready:
                 self._alarm.recv(4096)
-            pid, status = os.waitpid(candidate.pid, os.WNOHANG | os.WUNTRACED)
-            if pid:
-                candidate.reaped = not os.WIFSTOPPED(status)
-                raise self._ended(status)
+            pid, status, usage = os.wait4(candidate.pid, os.WNOHANG | os.WUNTRACED)
+            if not pid:
+                continue
+            if not os.WIFSTOPPED(status):
+                candidate.reaped = True
+                raise self._ended(status, usage)
+            _, commands, _ = HEADER.unpack_from(self._header)
+            if os.WSTOPSIG(status) != signal.SIGSTOP or commands != candidate.commands:
+                raise self._ended(status, usage)
+            return
         raise _Ended(Status.TIMEOUT, f"did not return within {limit_s:g} s")
 
-    def _ended(self, status: int) -> _Ended:
+    def _refused(self, reply: bytes) -> _Ended:
+        """Return how a candidate ended that could not be loaded, or raised an exception."""
+        (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
+        if code == REFUSED_MEMORY:
+            return self._out_of_memory()
+        return _Ended(Status.ERROR, reply[8:].decode(errors="replace") or "sent a reply that is no result")
+
+    def _ended(self, status: int, usage: resource.struct_rusage) -> _Ended:
         if os.WIFSTOPPED(status):
             return _Ended(Status.CRASH, f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
         if os.WIFEXITED(status):
@@ -260,11 +292,13 @@ class Keeper:
         number = os.WTERMSIG(status)
         if number == signal.SIGXFSZ:
             return _Ended(Status.ERROR, f"wrote more than {self._limits.output_bytes} bytes of output")
-        if number == signal.SIGKILL:  # the keeper never does so here: the kernel did, out of memory
+        if number == signal.SIGKILL and oom_kills() > self._oom_kills:
             return _Ended(Status.OUT_OF_MEMORY, "killed by the system, which ran out of memory")
-        if self._errno_at_death[0] == errno.ENOMEM:
+        failed = HEADER.unpack_from(self._header)[0] == errno.ENOMEM
+        if failed and filled(usage, self._limits.memory_bytes):
             return self._out_of_memory()
-        return _Ended(Status.CRASH, f"killed by {signal_name(number)}")
+        hint = "; an allocation may have failed before (errno is ENOMEM)" if failed else ""
+        return _Ended(Status.CRASH, f"killed by {signal_name(number)}{hint}")
 
     def _out_of_memory(self) -> _Ended:
         ending = out_of_memory(self._limits.memory_bytes)
@@ -276,6 +310,8 @@ class Keeper:
             kill(candidate.pid)
             os.waitpid(candidate.pid, 0)
         candidate.sock.close()
+        with contextlib.suppress(OSError):
+            os.close(candidate.schedstat)
         self._kill_strays()
         for name in os.listdir(self._scratch):  # noqa: PTH208  faster, and usually empty
             left = self._scratch / name
@@ -292,8 +328,7 @@ def main() -> None:
     settings = receive(control, Settings)
     backend = get(settings.backend)
 
-    def load(path: str, entry: str, addresses: list[int]) -> Program:
-        artifact = Artifact(backend.name, entry, (path,), settings.inputs, settings.outputs)
-        return backend.load(artifact, addresses)
+    def load(path: str, entry: str) -> Binding:
+        return backend.load(Artifact(backend.name, entry, (path,), settings.inputs, settings.outputs))
 
     Keeper(control, stage, settings, load).serve()

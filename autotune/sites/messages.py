@@ -5,14 +5,21 @@ The keeper imports this module without NumPy, so that its forks stay small.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from autotune.model.budget import Limits
 from autotune.model.kernel import Specs, TensorSpec
-from autotune.model.timing import Timing
 from autotune.model.trial import Status
+
+MAX_SAMPLES = 4096
+"""Of one `Call`; as in runner.c."""
+HEADER = struct.Struct("=iiq")
+"""The begin of the segment: errno at the death of a candidate, commands that it has done, unused. The
+nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes each; see `header` in runner.c."""
+HEADER_BYTES = HEADER.size + 8 * MAX_SAMPLES
 
 _Kind = TypeVar("_Kind", bound="Message")
 
@@ -38,7 +45,9 @@ class Settings(Message):
         limits: what one candidate may use.
         segment: descriptor of the memory file that holds the tensors.
         size: bytes of that file.
-        tensors: offset of each tensor in it, inputs first.
+        tensors: of each tensor, inputs first: its offset in that file, that of its first spare copy, and the
+            bytes from one copy to the next, 0 for an input.
+        spares: spare copies of each output.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
         folder: for objects and temporary files; the keeper removes it at its end.
@@ -51,7 +60,8 @@ class Settings(Message):
     limits: Limits
     segment: int
     size: int
-    tensors: tuple[int, ...]
+    tensors: tuple[tuple[int, int, int], ...]
+    spares: int
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
     folder: str
@@ -63,6 +73,7 @@ class Settings(Message):
             "inputs": [*map(TensorSpec.from_json, plain["inputs"])],
             "outputs": [*map(TensorSpec.from_json, plain["outputs"])],
             "limits": Limits(**plain["limits"]),
+            "tensors": [*map(tuple, plain["tensors"])],
             "protected": [*map(tuple, plain["protected"])],
         }
         return super().from_json({**plain, **nested})
@@ -133,60 +144,74 @@ class CompileReply(Message):
 
 
 @dataclass(frozen=True)
-class MeasureRequest(Message):
-    """Run one candidate: one call, which `FirstCall` answers, and after `Verdict` the timing.
+class Load(Message):
+    """Start the process of one candidate. `Call`s follow, and one `Unload`.
 
     Args:
         object: path of the compiled candidate.
         entry: the symbol or function to call.
-        timing: how to time it.
     """
 
     object: str
     entry: str
-    timing: Timing
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> MeasureRequest:
-        """See `Message`."""
-        return super().from_json({**plain, "timing": Timing(**plain["timing"])})
 
 
 @dataclass(frozen=True)
-class FirstCall(Message):
-    """The first call is over.
+class Call(Message):
+    """Call the candidate; `Called` answers.
 
     Args:
-        returned: the outputs can be checked. Otherwise the candidate ended, and `MeasureReply` follows.
+        limit_s: seconds until it must have returned.
+        spares: calls before all others, one for each spare copy of the outputs.
+        warm: calls before the timed ones.
+        calls: calls in each timed sample.
+        samples: number of samples, at most `MAX_SAMPLES`.
+        cold: sweep the caches before each sample.
+        timed: the samples count: stop all compilers meanwhile.
     """
 
-    returned: bool
+    limit_s: float
+    spares: int = 0
+    warm: int = 0
+    calls: int = 1
+    samples: int = 0
+    cold: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)
-class Verdict(Message):
-    """The tuner's check of the first call's outputs; `MeasureReply` follows."""
-
-    correct: bool
-
-
-@dataclass(frozen=True)
-class MeasureReply(Message):
-    """The end of one measurement.
+class Called(Message):
+    """The calls are over. All threads of the candidate stand still until the next `Call`.
 
     Args:
-        ending: how the candidate ended.
-        log: what it printed.
-        samples_ns: nanoseconds of each sample; empty unless ok.
-        calls: calls in each sample.
+        ending: ok, or how the candidate ended; then `Unload` is next.
+        samples_ns: nanoseconds of each sample by the candidate's own clock; empty unless ok.
+        ran_ns: nanoseconds that its main thread ran on a core, by the kernel's clock; -1 if unknown.
+        waited_ns: nanoseconds that its main thread waited for a core; -1 if unknown.
     """
 
     ending: Ending
-    log: str
     samples_ns: tuple[int, ...] = ()
-    calls: int = 1
+    ran_ns: int = -1
+    waited_ns: int = -1
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> MeasureReply:
+    def from_json(cls, plain: Mapping[str, Any]) -> Called:
         """See `Message`."""
         return super().from_json({**plain, "ending": Ending.from_json(plain["ending"])})
+
+
+@dataclass(frozen=True)
+class Unload(Message):
+    """Kill the candidate with all that it started; `Unloaded` answers."""
+
+
+@dataclass(frozen=True)
+class Unloaded(Message):
+    """The candidate is gone.
+
+    Args:
+        log: what it printed.
+    """
+
+    log: str

@@ -83,6 +83,15 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def oom_kills() -> int:
+    """Return how many processes the system has killed because it ran out of memory (proc_vmstat(5))."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
     """Return whether a process failed because of its memory limit.
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from autotune.backends import Program
+from autotune.backends import Binding
+from autotune.machine.limits import lower_limit
 from autotune.model.budget import Limits
-from autotune.sites.messages import Settings
+from autotune.sites.messages import HEADER, Settings
 
-Load = Callable[[str, str, list[int]], Program]
-"""(object, entry, addresses of the tensors) -> the program to time."""
+Loader = Callable[[str, str], Binding]
+"""(object, entry) -> the loaded candidate."""
 
 REFUSED, REFUSED_MEMORY = 1, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
@@ -37,7 +38,7 @@ def prctl(option: int, value: int) -> None:
     _libc.prctl(option, value, 0, 0, 0)
 
 
-def serve(sock: socket.socket, settings: Settings, load: Load) -> NoReturn:
+def serve(sock: socket.socket, settings: Settings, load: Loader) -> NoReturn:
     """Fork a candidate for each request, until the keeper hangs up."""
     segment = mmap.mmap(settings.segment, settings.size)
     base = ctypes.addressof(ctypes.c_char.from_buffer(segment))
@@ -48,14 +49,14 @@ def serve(sock: socket.socket, settings: Settings, load: Load) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # else each fork would copy the pages that the collector writes
-    addresses = [base + offset for offset in settings.tensors]
+    places = _places(base, settings)
     while True:
         request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
         if not request:
             os._exit(0)
         own, cpu = socket.socket(fileno=passed[0]), _libc.sched_getcpu()
         name, entry = request.decode().split("\0")[:2]
-        pid = _fork_for_keeper(lambda: _be_candidate(own, cpu, lambda: load(name, entry, addresses)))  # noqa: B023
+        pid = _fork_for_keeper(lambda: _be_candidate(own, cpu, segment, lambda: load(name, entry), places))  # noqa: B023
         own.close()
         sock.send(struct.pack("=i", pid))
 
@@ -83,9 +84,9 @@ def _confine(limits: Limits, tensors_bytes: int) -> None:
     """Limit the memory and output of this process and its forks, and forbid core files."""
     own_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     room = limits.memory_bytes + tensors_bytes + own_pages * mmap.PAGESIZE
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lower_limit(resource.RLIMIT_AS, room)
+    lower_limit(resource.RLIMIT_FSIZE, limits.output_bytes)
+    lower_limit(resource.RLIMIT_CORE, 0)
     prctl(PR_SET_DUMPABLE, 0)
 
 
@@ -97,24 +98,41 @@ def _begin_on(cpu: int) -> None:
         os.sched_setaffinity(0, allowed)
 
 
-def _be_candidate(sock: socket.socket, cpu: int, load: Callable[[], Program]) -> None:
+def _places(base: int, settings: Settings) -> list[list[int]]:
+    """Return the addresses of the tensors: where they are timed, then with each spare copy of the outputs."""
+    timed = [base + first for first, _, _ in settings.tensors]
+    return [timed] + [
+        [base + spare + copy * stride for _, spare, stride in settings.tensors]
+        for copy in range(settings.spares)
+    ]
+
+
+def _be_candidate(
+    sock: socket.socket, cpu: int, segment: mmap.mmap, load: Callable[[], Binding], places: list[list[int]]
+) -> None:
     os.setsid()
     _begin_on(cpu)
     with _Exit(sock):
-        program, sweep_buffer = None, None
-        while command := sock.recv(24):
-            if not program:
+        bind, program, done, sweep_buffer = None, None, 0, None
+        while command := sock.recv(40):
+            if not bind or not program:
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the keeper is the parent only now
-                program = load()
-            calls, samples, sweep = struct.unpack("=3q", command)
-            taken = []
-            for _ in range(samples):
+                bind = load()
+                program = bind(places[0])
+            spares, warm, calls, samples, sweep = struct.unpack("=5q", command)
+            for addresses in places[1 : 1 + spares]:
+                bind(addresses)(1)
+            if warm:
+                program(warm)
+            for place in range(samples):
                 if sweep:
                     sweep_buffer = sweep_buffer or ctypes.create_string_buffer(sweep)
                     ctypes.memset(sweep_buffer, 1, sweep)
-                taken.append(program(calls))
+                struct.pack_into("=q", segment, HEADER.size + 8 * place, program(calls))
             sys.stdout.flush()
-            sock.send(struct.pack(f"={1 + samples}q", 0, *taken))
+            done += 1
+            struct.pack_into("=i", segment, 4, done)
+            os.kill(os.getpid(), signal.SIGSTOP)  # all threads; the next command continues them
 
 
 class _Exit:

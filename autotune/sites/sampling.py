@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from autotune.model.statistics import median_interval, quantile
 from autotune.model.timing import Timing
 
+_LONG_NS = 1_000_000
+
 Run = Callable[[int, int, bool], list[int]]
 """(calls, samples, cold) -> nanoseconds of each sample, of that many calls back to back."""
 
@@ -21,10 +23,16 @@ class Samples:
     calls: int
 
 
-def sample(run: Run, timing: Timing) -> Samples:
-    """Time a program: warm up, then repeat until the median is known well enough or the time is up."""
+def sample(run: Run, timing: Timing, once_ns: float) -> Samples:
+    """Time a program: warm up, then repeat until the median is known well enough or the time is up.
+
+    Args:
+        run: calls the program.
+        timing: how to time it.
+        once_ns: nanoseconds that its first call took.
+    """
     cold = timing.caches == "cold"
-    once_ns = _warm_up(run, timing.warmup_s * 1e9)
+    once_ns = _warm_up(run, timing.warmup_s * 1e9, once_ns)
     calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / once_ns))
     taken: list[int] = []
     left_ns = timing.max_s * 1e9
@@ -40,16 +48,18 @@ def sample(run: Run, timing: Timing) -> Samples:
     return Samples(taken, calls)
 
 
-def _warm_up(run: Run, budget_ns: float) -> float:
-    """Call the program for so long, at least once; return the nanoseconds of a call."""
-    spent, calls, once = 0.0, 1, math.inf
-    while True:
+def _warm_up(run: Run, budget_ns: float, once_ns: float) -> float:
+    """Call the program for so long; return the nanoseconds of a call.
+
+    The first call counts if it was long. A short one was mostly spent on loading code and data.
+    """
+    spent, calls = (once_ns, 1) if once_ns >= _LONG_NS else (0.0, 0)
+    while spent < budget_ns or not calls:
+        calls = max(1, min(calls * 10, int((budget_ns - spent) / once_ns)))
         (took,) = run(calls, 1, False)
         spent += took
-        once = min(once, max(took, 1) / calls)
-        if spent >= budget_ns:
-            return once
-        calls = max(1, min(calls * 10, int((budget_ns - spent) / once)))
+        once_ns = min(once_ns, max(took, 1) / calls)
+    return once_ns
 
 
 def _narrow_enough(taken: list[int], timing: Timing) -> bool:

@@ -6,32 +6,60 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.model.kernel import TensorSpec
-from autotune.model.tensors import dtype_of
-from autotune.sites.correctness import Mismatch, poison_byte
+from autotune.model.kernel import ALIGNMENT, TensorSpec
+from autotune.model.tensors import Index, dtype_of, extent_bytes
+from autotune.sites.correctness import Mismatch
+from autotune.sites.messages import HEADER_BYTES
+from autotune.sites.poison import bits, word
 
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0
 _TAKEN_BYTES = 64 << 20  # of pages kept out of use; larger tensors average over their many pages anyway
+_LINE = 64
+_SPARES = 64
+_SPARE_BYTES = 256 << 10  # of all spare copies of the outputs, if that is more than one
 
 
-def _round_up(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
+def _round_up(size: int, unit: int = _PAGE) -> int:
+    return -(-size // unit) * unit
 
 
-def _word(byte: int, size: int) -> int:
-    return int.from_bytes(bytes([byte]) * size, "little")
+@dataclass(frozen=True)
+class _Room:
+    """Copies of one tensor between guards, as offsets in the segment.
 
+    Args:
+        spec: the tensor.
+        begin: of the canary page before the first copy.
+        low: of the lowest byte of the first copy.
+        first: of the element at index 0 of the first copy.
+        stride: bytes from one copy to the next.
+        copies: how many there are.
+        end: of the canary page behind the last copy.
+    """
 
-def extent_bytes(spec: TensorSpec) -> int:
-    """Return the bytes from a tensor's first element to the end of its last."""
-    last = sum((extent - 1) * stride for extent, stride in zip(spec.shape, spec.element_strides, strict=True))
-    return (last + 1) * dtype_of(spec).itemsize
+    spec: TensorSpec
+    begin: int
+    low: int
+    first: int
+    stride: int
+    copies: int
+    end: int
+
+    @classmethod
+    def at(cls, spec: TensorSpec, guard: int, copies: int = 1, shift: int = 0) -> _Room:
+        """Lay out a room behind the guard page at an offset; the copies begin `shift` bytes into a line."""
+        stride = _round_up(extent_bytes(spec), _LINE) + _LINE
+        begin, below = guard + _PAGE, spec.reach[0] * dtype_of(spec).itemsize
+        first = begin + _PAGE + shift + _round_up(below, _LINE)
+        low = first - below
+        return cls(spec, begin, low, first, stride, copies, _round_up(low + copies * stride) + _PAGE)
 
 
 class Segment:
@@ -41,6 +69,9 @@ class Segment:
     access. A candidate gets the inputs read-only. A write just outside an output is detected; a write further
     out kills the candidate.
 
+    Each tensor has spare copies too, which are aligned no better than `ALIGNMENT`: one of an input, many of a
+    small output.
+
     Args:
         inputs: specs and values of the inputs.
         outputs: specs of the outputs.
@@ -49,79 +80,129 @@ class Segment:
     def __init__(
         self, inputs: Sequence[tuple[TensorSpec, NDArray[Any]]], outputs: Sequence[TensorSpec]
     ) -> None:
-        specs = [spec for spec, _ in inputs] + list(outputs)
-        self.offsets: list[int] = []
-        self.protected: list[tuple[int, int, int]] = [(_PAGE, _PAGE, _PROT_NONE)]
-        end = 2 * _PAGE
-        for place, spec in enumerate(specs):
-            begin, size = end + _PAGE, _round_up(extent_bytes(spec))
-            self.offsets.append(begin)
-            end = begin + size + _PAGE
-            if place < len(inputs):
-                self.protected.append((begin - _PAGE, end - begin + _PAGE, mmap.PROT_READ))
-            self.protected.append((end, _PAGE, _PROT_NONE))
-            end += _PAGE
-        self.size = end
+        total = sum(_round_up(extent_bytes(spec), _LINE) + _LINE for spec in outputs)
+        self.spares = max(1, min(_SPARES, _SPARE_BYTES // max(1, total)))
+        self.protected: list[tuple[int, int, int]] = []
+        self._end = _round_up(HEADER_BYTES)
+        timed = [self._room(spec) for spec, _ in inputs], [self._room(spec) for spec in outputs]
+        self._timed_end = self._end
+        spare = (
+            [self._room(spec, shift=ALIGNMENT) for spec, _ in inputs],
+            [self._room(spec, self.spares, ALIGNMENT) for spec in outputs],
+        )
+        for room in (*timed[0], *spare[0]):
+            self.protected.append((room.begin - _PAGE, room.end - room.begin + _PAGE, mmap.PROT_READ))
+        for room in (*timed[0], *timed[1], *spare[0], *spare[1]):
+            self.protected += [(room.begin - _PAGE, _PAGE, _PROT_NONE), (room.end, _PAGE, _PROT_NONE)]
+        strides = [0] * len(inputs) + [room.stride for room in spare[1]]
+        rooms = zip([*timed[0], *timed[1]], [*spare[0], *spare[1]], strides, strict=True)
+        self.tensors = tuple((one.first, other.first, stride) for one, other, stride in rooms)
+        self.size = self._end
         self.file = os.memfd_create("tensors")
         os.ftruncate(self.file, self.size)
         self._memory = mmap.mmap(self.file, self.size)
         self._bytes = np.frombuffer(self._memory, dtype=np.uint8)
         self._order = np.random.default_rng(0)
         self._taken: deque[mmap.mmap] = deque()
-        views = [self._view(spec, offset) for spec, offset in zip(specs, self.offsets, strict=True)]
-        self._inputs = [(view, values) for view, (_, values) in zip(views, inputs, strict=False)]
-        self.outputs = views[len(inputs) :]
-        self._specs = list(zip(outputs, self.offsets[len(inputs) :], strict=True))
+        self._values = [values for _, values in inputs]
+        self._timed_inputs, self._timed_outputs = timed
+        self._spare_outputs = spare[1]
+        self._turns = dict.fromkeys((*timed[1], *spare[1]), 0)  # of the poison around each
+        self.outputs = [self._views(room)[0, ...] for room in timed[1]]
+        self.spare_outputs = [self._views(room) for room in spare[1]]
+        self._fill_inputs(spare[0], turn=1)
         self.place_anew()
 
     def place_anew(self) -> None:
-        """Move every tensor to other pages of physical memory; its address stays.
+        """Move every timed tensor to other pages of physical memory; its address stays.
 
         A cache that is indexed by physical addresses is fast or slow by chance: it depends on how many pages
         share a set. A vector that fills most of such a cache differs by a tenth. The old pages are kept in
         use, or the kernel would return the same ones.
         """
-        self._memory.madvise(mmap.MADV_REMOVE, _PAGE)
-        if self.size <= _TAKEN_BYTES:
-            taken = mmap.mmap(-1, self.size)
+        begin, size = _round_up(HEADER_BYTES), self._timed_end - _round_up(HEADER_BYTES)
+        self._memory.madvise(mmap.MADV_REMOVE, begin, size)
+        if size <= _TAKEN_BYTES:
+            taken = mmap.mmap(-1, size)
             np.frombuffer(taken, dtype=np.uint8)[::_PAGE] = 1
             self._taken.append(taken)
-            while len(self._taken) * self.size > _TAKEN_BYTES:
+            while len(self._taken) * size > _TAKEN_BYTES:
                 self._taken.popleft()
-        self._bytes[_PAGE * (1 + self._order.permutation(self.size // _PAGE - 1))] = 0
-        for view, values in self._inputs:
-            view[...] = values
+        self._bytes[begin + _PAGE * self._order.permutation(size // _PAGE)] = 0
+        self._fill_inputs(self._timed_inputs, turn=0)
 
-    def poison(self) -> None:
-        """Fill the outputs and their surroundings with a value that no candidate writes by chance."""
-        for spec, offset in self._specs:
-            self._around(spec, offset)[:] = poison_byte(dtype_of(spec))
+    def poison(self, turn: int, places: Sequence[Index | None] = ()) -> None:
+        """Fill the outputs that are timed with poison, and their surroundings.
 
-    def stray(self) -> Mismatch | None:
-        """Describe the first output with a write outside of it; None if there is none."""
-        for (spec, offset), view in zip(self._specs, self.outputs, strict=True):
-            around, poison = self._around(spec, offset), poison_byte(dtype_of(spec))
-            size = extent_bytes(spec)
-            count = int((around[:_PAGE] != poison).sum() + (around[_PAGE + size :] != poison).sum())
-            if view.nbytes != size:  # strided: the gaps between its elements are outside too
-                inside = self._around(spec, offset)[_PAGE : _PAGE + size].copy()
-                self._view(spec, 0, inside).view(f"u{view.itemsize}")[...] = _word(poison, view.itemsize)
-                count += int((inside != poison).sum())
-            if count:
-                return Mismatch(spec.name, wrong=0, total=view.size, stray_bytes=count)
+        Args:
+            turn: which of the two poisons.
+            places: for each output the elements to fill; None for all of them, and their surroundings.
+        """
+        for place, room in enumerate(self._timed_outputs):
+            chosen = places[place] if places else None
+            if chosen is None:
+                self._fill(room, turn)
+            else:
+                bits(self.outputs[place])[chosen] = word(dtype_of(room.spec), turn)
+
+    def poison_spares(self, turn: int) -> None:
+        """Fill the spare copies of the outputs with poison, and their surroundings."""
+        for room in self._spare_outputs:
+            self._fill(room, turn)
+
+    def stray(self, *, spares: bool = False) -> Mismatch | None:
+        """Describe the first output, or spare copy, with a write outside of it; None if there is none."""
+        for room in self._spare_outputs if spares else self._timed_outputs:
+            if count := self._stray_bytes(room, word(dtype_of(room.spec), self._turns[room])):
+                total = self._views(room)[0, ...].size
+                return Mismatch(room.spec.name, wrong=0, total=total, stray_bytes=count)
         return None
 
     def close(self) -> None:
         """Release the memory."""
         os.close(self.file)
 
-    def _around(self, spec: TensorSpec, offset: int) -> NDArray[np.uint8]:
-        return self._bytes[offset - _PAGE : offset + _round_up(extent_bytes(spec)) + _PAGE]
+    # -- inside
 
-    def _view(self, spec: TensorSpec, offset: int, base: NDArray[np.uint8] | None = None) -> NDArray[Any]:
-        dtype = dtype_of(spec)
-        strides = [stride * dtype.itemsize for stride in spec.element_strides]
-        view: NDArray[Any] = np.ndarray(
-            spec.shape, dtype, self._bytes if base is None else base, offset, strides
-        )
+    def _room(self, spec: TensorSpec, copies: int = 1, shift: int = 0) -> _Room:
+        made = _Room.at(spec, self._end, copies, shift)
+        self._end = made.end + _PAGE
+        return made
+
+    def _fill_inputs(self, rooms: Sequence[_Room], turn: int) -> None:
+        """Write the inputs; what is around them, and between strided elements, is poison too."""
+        for room, values in zip(rooms, self._values, strict=True):
+            self._words(room)[...] = word(dtype_of(room.spec), turn)
+            self._views(room)[0, ...] = values
+
+    def _fill(self, room: _Room, turn: int) -> None:
+        self._words(room)[...] = word(dtype_of(room.spec), turn)
+        self._turns[room] = turn
+
+    def _words(self, room: _Room) -> NDArray[Any]:
+        return self._bytes[room.begin : room.end].view(f"u{dtype_of(room.spec).itemsize}")
+
+    def _views(self, room: _Room) -> NDArray[Any]:
+        """Return all copies as one array with an axis more."""
+        dtype = dtype_of(room.spec)
+        strides = [room.stride, *(stride * dtype.itemsize for stride in room.spec.element_strides)]
+        shape = (room.copies, *room.spec.shape)
+        view: NDArray[Any] = np.ndarray(shape, dtype, self._bytes, room.first, strides)
         return view
+
+    def _stray_bytes(self, room: _Room, poison: int) -> int:
+        """Count the bytes of the elements outside of a tensor that are no poison any more."""
+        itemsize = dtype_of(room.spec).itemsize
+        words = self._words(room)
+        size, stride = extent_bytes(room.spec) // itemsize, room.stride // itemsize
+        first = (room.low - room.begin) // itemsize
+        behind = first + room.copies * stride
+        copies = words[first:behind].reshape(room.copies, stride)
+        outside = [words[:first], copies[:, size:], words[behind:]]
+        if room.spec.strides is not None:
+            inside = copies[:, :size].copy()
+            strides = [inside.strides[0], *(step * itemsize for step in room.spec.element_strides)]
+            shape, below = (room.copies, *room.spec.shape), room.first - room.low
+            np.ndarray(shape, inside.dtype, inside, below, strides)[...] = poison
+            outside.append(inside)
+        return sum(int(np.count_nonzero(part != poison)) for part in outside) * itemsize

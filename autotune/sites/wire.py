@@ -1,4 +1,4 @@
-"""Messages over a socket: four bytes of length, then JSON."""
+"""Messages over a socket: four bytes of length, then JSON of the kind and its fields."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ _Kind = TypeVar("_Kind", bound=Message)
 
 def send(sock: socket.socket, message: Message) -> None:
     """Send one message."""
-    text = json.dumps(message, default=vars).encode()
+    text = json.dumps([type(message).__name__, message], default=vars).encode()
     sock.sendall(struct.pack("!I", len(text)) + text)
 
 
-def receive(sock: socket.socket, kind: type[_Kind]) -> _Kind:
+def receive(sock: socket.socket, *kinds: type[_Kind]) -> _Kind:
     """Receive one message from a trusted peer.
+
+    Args:
+        sock: the socket.
+        kinds: those that may come.
 
     Raises:
         EOFError: the peer is gone.
     """
     (length,) = struct.unpack("!I", _exactly(sock, 4))
-    return kind.from_json(json.loads(_exactly(sock, length)))
+    name, fields = json.loads(_exactly(sock, length))
+    return {kind.__name__: kind for kind in kinds}[name].from_json(fields)
 
 
 def wait(socks: list[socket.socket], seconds: float | None) -> list[socket.socket]:

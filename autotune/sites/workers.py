@@ -10,42 +10,48 @@ import contextlib
 import itertools
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
-import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from autotune.backends import Artifact, Backend, Program
+from autotune.backends import Artifact, Backend, Binding, Program
+from autotune.backends.numpy import array_at
+from autotune.machine.cpu import usable_cores
 from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
-from autotune.model.kernel import Inputs, Kernel
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.tensors import materialize
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
 from autotune.sites.correctness import Golden, Mismatch
-from autotune.sites.keeper import Keeper
+from autotune.sites.measurement import Failed, Measurement
 from autotune.sites.messages import (
+    Call,
+    Called,
     CompileReply,
     CompileRequest,
-    FirstCall,
-    MeasureReply,
-    MeasureRequest,
+    Load,
     Settings,
-    Verdict,
+    Unload,
+    Unloaded,
 )
-from autotune.sites.runner import Load
+from autotune.sites.peer import Peer
+from autotune.sites.runner import Loader
+from autotune.sites.sampling import Samples
 from autotune.sites.segment import Segment
 from autotune.sites.wire import receive, send
+
+_MOST_DEATHS = 20  # of keepers: a candidate can kill its own, but not so many in a row
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,14 @@ class RunOutcome:
     """How one run ended.
 
     Args:
-        status: ok, crash, timeout, out_of_memory, wrong_output or error.
+        status: ok, crash, timeout, out_of_memory, wrong_output, implausible or error.
         message: one line that says what failed.
         log: what the candidate printed.
         samples_ms: milliseconds per call of every repeat, in the order taken, outliers included; empty unless
             ok.
         calls: calls that each sample is the mean of.
         mismatch: the first wrong output, if the status is wrong_output.
+        waited: time that it waited for a core, as a fraction of the time that it was timed.
     """
 
     status: Status
@@ -87,6 +94,7 @@ class RunOutcome:
     samples_ms: tuple[float, ...] = ()
     calls: int = 1
     mismatch: Mismatch | None = None
+    waited: float = 0.0
 
 
 class Workers:
@@ -122,17 +130,18 @@ class Workers:
             raise UnavailableError(
                 "kernels are run on Linux only: subreapers and memory files are Linux's own"
             )
+        _open_standard_streams()
         self._kernel, self._inputs, self._backend = kernel, inputs, backend
         self._timing = timing or Timing()
         self._arrays = materialize(inputs)
-        self._golden = Golden.of(kernel, inputs.specs, self._arrays)
-        self._outputs = self._golden.specs
+        self._rng = np.random.default_rng()
+        self._outputs = tuple(kernel.outputs(inputs.specs))
         self._segment = Segment(list(zip(inputs.specs, self._arrays, strict=True)), self._outputs)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._segment.close)
         with contextlib.ExitStack() as undo:
             undo.callback(self._stack.close)
-            self._private = _temporary_folder()
+            self._private = _temporary_folder(executable=bool(backend.runner()))
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._settings = Settings(
                 backend=backend.name,
@@ -142,20 +151,24 @@ class Workers:
                 limits=limits or Limits(),
                 segment=self._segment.file,
                 size=self._segment.size,
-                tensors=tuple(self._segment.offsets),
+                tensors=self._segment.tensors,
+                spares=self._segment.spares,
                 protected=tuple(self._segment.protected),
-                compile_jobs=compile_jobs or os.cpu_count() or 1,
+                compile_jobs=compile_jobs or usable_cores(),
                 folder=self._folder("run"),
             )
-            self._keeper = self._stack.enter_context(_Peer(self._settings, None))
-            self._reference: _Peer | None = None
+            # Forked before the golden runs: a fork has none of the threads that a library may start for it.
+            self._reference = self._start_reference() if kernel.reference else None
+            self._golden = Golden.of(kernel, inputs.specs, self._arrays)
             self._numbers = itertools.count()
-            self._pending: dict[int, tuple[Future[CompileOutcome], Artifact, str]] = {}
+            self._pending: dict[int, _Pending] = {}
             self._built: set[Artifact] = set()
-            self._lock = threading.Lock()
+            self._users: Counter[Artifact] = Counter()
+            self._lock = threading.RLock()
             self._closing = False
-            self._reader = threading.Thread(target=self._read_compiles, name="autotune-compiles", daemon=True)
-            self._reader.start()
+            self._readers: list[threading.Thread] = []
+            self._deaths = 0
+            self._start_keeper()
             undo.pop_all()
 
     def __enter__(self) -> Workers:
@@ -172,7 +185,8 @@ class Workers:
         """End every process; futures that have not ended are cancelled."""
         self._closing = True
         self._stack.close()
-        self._reader.join()
+        for reader in self._readers:
+            reader.join()
 
     def compile(self, source: str) -> Future[CompileOutcome]:
         """Start to compile a candidate; an object that was built before is used again."""
@@ -181,30 +195,49 @@ class Workers:
         build = self._backend.build(source, self._kernel.entry, self._inputs.specs, self._outputs, folder)
         command = " ".join(build.command).replace(build.produces, build.artifact.files[0])
         head = f"$ {command}\n{self._backend.fingerprint()['version']}\n"
-        if build.artifact in self._built:
-            future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
-            return future
-        number = next(self._numbers)
-        target = build.artifact.files[0]
-        request = CompileRequest(number, build.command, build.source, build.produces, target)
         with self._lock:
-            self._pending[number] = (future, build.artifact, head)
-            future.set_running_or_notify_cancel()
-            try:
+            if build.artifact in self._built:
+                self._users[build.artifact] += 1
+                future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
+                return future
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            self._users[build.artifact] += 1
+            number = next(self._numbers)
+            part = f"{build.produces}.{number}"  # two configs may have one source
+            words = tuple(word.replace(build.produces, part) for word in build.command)
+            request = CompileRequest(number, words, build.source, part, build.artifact.files[0])
+            self._pending[number] = _Pending(future, build.artifact, head, request)
+            with contextlib.suppress(OSError):  # it is dead: its reader sends to the next
                 send(self._keeper.control, request)
-            except OSError:
-                raise _keeper_gone() from None
         return future
 
-    def measure(self, artifact: Artifact, timing: Timing | None = None) -> RunOutcome:
+    def discard(self, artifact: Artifact) -> None:
+        """Remove an object once all who had it compiled discard it; a candidate can be compiled again."""
+        with self._lock:
+            self._users[artifact] -= 1
+            if self._users[artifact]:
+                return
+            self._built.discard(artifact)
+            for path in artifact.files[:1]:
+                Path(path).unlink(missing_ok=True)
+
+    def measure(self, artifact: Artifact, timing: Timing | None = None, *, again: bool = False) -> RunOutcome:
         """Check a candidate against the golden, then time it; no compiler runs meanwhile.
 
         Args:
             artifact: what `compile` made.
             timing: replaces the default for this measurement.
+            again: it was measured before: leave out the calls with spare copies of the outputs.
         """
-        request = MeasureRequest(artifact.files[0], artifact.entry, timing or self._timing)
-        return self._measure(self._keeper, request)
+        request = Load(artifact.files[0], artifact.entry)
+        for _attempt in range(2):  # the system may have killed the keeper: only twice is it the candidate
+            keeper = self._keeper
+            try:
+                return self._measure(keeper, request, timing, again)
+            except (EOFError, OSError):
+                self._replace_keeper(keeper)
+        return RunOutcome(Status.CRASH, "killed the process that watches it")
 
     def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
         """Check and time the kernel's reference, in the same kind of process.
@@ -216,14 +249,15 @@ class Workers:
         Raises:
             UsageError: the kernel has none.
         """
-        function = self._kernel.reference
-        if function is None:
+        if self._kernel.reference is None:
             raise UsageError(f"kernel {self._kernel.name!r} has no reference")
-        if self._reference is None:
-            load = _reference_loader(function, self._arrays, self._segment.outputs)
-            settings = replace(self._settings, runner=(), folder=self._folder("reference"))
-            self._reference = self._stack.enter_context(_Peer(settings, load))
-        return self._measure(self._reference, MeasureRequest("", str(threads), timing or self._timing))
+        for _attempt in range(2):
+            self._reference = self._reference or self._start_reference()
+            try:
+                return self._measure(self._reference, Load("", str(threads)), timing)
+            except (EOFError, OSError):
+                self._reference = None
+        return RunOutcome(Status.CRASH, "killed the process that watches it")
 
     def place_anew(self) -> None:
         """Move the tensors to other pages of memory; see `Segment.place_anew`."""
@@ -233,52 +267,98 @@ class Workers:
 
     def _folder(self, name: str) -> str:
         folder = self._private / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         return str(folder)
 
-    def _measure(self, peer: _Peer, request: MeasureRequest) -> RunOutcome:
-        self._segment.poison()
-        mismatch = None
+    def _start_reference(self) -> Peer:
+        assert self._kernel.reference is not None
+        load = _reference_loader(self._kernel.reference, self._arrays, self._outputs)
+        settings = replace(self._settings, runner=(), folder=self._folder("reference"))
+        return self._stack.enter_context(Peer(settings, load))
+
+    def _start_keeper(self) -> None:
+        self._folder("run")
+        self._keeper = self._stack.enter_context(Peer(self._settings, None))
+        reader = threading.Thread(target=self._read_compiles, args=(self._keeper,), daemon=True)
+        self._readers.append(reader)
+        reader.start()
+
+    def _replace_keeper(self, dead: Peer) -> None:
+        """Start another keeper, and have it compile what the dead one has not.
+
+        Raises:
+            AutotuneError: keepers die again and again.
+        """
+        with self._lock:
+            if self._keeper is not dead or self._closing:
+                return
+            self._deaths += 1
+            if self._deaths > _MOST_DEATHS:
+                raise _keeper_gone()
+            self._start_keeper()
+            for pending in self._pending.values():
+                send(self._keeper.control, pending.request)
+
+    def _measure(self, peer: Peer, request: Load, timing: Timing | None, again: bool = False) -> RunOutcome:
+        def call(order: Call) -> Called:
+            send(peer.stage, order)
+            return receive(peer.stage, Called)
+
+        limits = self._settings.limits
+        measurement = Measurement(call, self._segment, self._golden, limits, self._rng)
+        status, message, mismatch, taken = Status.OK, "", None, Samples([], 1)
+        send(peer.stage, request)
         try:
-            send(peer.stage, request)
-            if receive(peer.stage, FirstCall).returned:
-                mismatch = self._check()
-                send(peer.stage, Verdict(correct=mismatch is None))
-            reply = receive(peer.stage, MeasureReply)
-        except (EOFError, OSError):
-            raise _keeper_gone() from None
-        ending = reply.ending
-        if ending.status is Status.OK:
-            mismatch = self._check()  # right in the first call and wrong later is wrong
-        if mismatch:
-            return RunOutcome(Status.WRONG_OUTPUT, str(mismatch), reply.log, mismatch=mismatch)
-        samples = tuple(each / reply.calls / 1e6 for each in reply.samples_ns)
-        return RunOutcome(ending.status, ending.message, reply.log, samples, reply.calls)
+            taken = measurement.run(timing or self._timing, again=again)
+        except Failed as failure:
+            status, message, mismatch = failure.status, str(failure), failure.mismatch
+        send(peer.stage, Unload())
+        log = receive(peer.stage, Unloaded).log
+        samples = tuple(each / taken.calls / 1e6 for each in taken.nanoseconds)
+        return RunOutcome(status, message, log, samples, taken.calls, mismatch, measurement.waited)
 
-    def _check(self) -> Mismatch | None:
-        return self._segment.stray() or self._golden.compare(self._segment.outputs)
-
-    def _read_compiles(self) -> None:
+    def _read_compiles(self, keeper: Peer) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                reply = receive(self._keeper.control, CompileReply)
+                reply = receive(keeper.control, CompileReply)
                 with self._lock:
-                    future, artifact, head = self._pending.pop(reply.number)
+                    pending = self._pending.pop(reply.number)
                 if reply.disk_full:
-                    future.set_exception(_disk_full())
+                    pending.future.set_exception(_disk_full())
                     continue
-                compiled = _compiled(reply, artifact, head)
+                compiled = _compiled(reply, pending)
                 if compiled.artifact:
                     self._built.add(compiled.artifact)
-                future.set_result(compiled)
+                pending.future.set_result(compiled)
         with self._lock:
-            for future, *_ in self._pending.values():
-                closed = AutotuneError("the tuner's workers were closed")
-                future.set_exception(closed if self._closing else _keeper_gone())
+            try:
+                self._replace_keeper(keeper)
+            except AutotuneError as fault:
+                self._fail_pending(fault)
+            if self._closing:
+                self._fail_pending(AutotuneError("the tuner's workers were closed"))
+
+    def _fail_pending(self, fault: AutotuneError) -> None:
+        while self._pending:
+            _, pending = self._pending.popitem()
+            pending.future.set_exception(fault)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A compilation that was asked for."""
+
+    future: Future[CompileOutcome]
+    artifact: Artifact
+    head: str
+    request: CompileRequest
 
 
 def _keeper_gone() -> AutotuneError:
-    return AutotuneError("the keeper of the workers was killed: start again to continue")
+    return AutotuneError(
+        "the process that runs the candidates was killed again and again, by a candidate or by the system; "
+        "what is recorded is kept: run again to continue"
+    )
 
 
 def _disk_full() -> CacheError:
@@ -286,100 +366,56 @@ def _disk_full() -> CacheError:
     return CacheError(f"no space for the compiler's files in {tempfile.gettempdir()}; {advice}")
 
 
-def _temporary_folder() -> Path:
+def _temporary_folder(*, executable: bool) -> Path:
     try:
-        return Path(tempfile.mkdtemp(prefix="autotune-"))
+        folder = Path(tempfile.mkdtemp(prefix="autotune-"))
+        flags = os.statvfs(folder).f_flag
     except OSError as error:
         raise CacheError(f"cannot make a temporary folder: {error}; set TMPDIR to one with room") from error
+    if executable and flags & os.ST_NOEXEC:
+        folder.rmdir()
+        raise UnavailableError(
+            f"{folder.parent} is mounted noexec, so no compiled candidate can be loaded from it; set TMPDIR "
+            "to a folder on another file system"
+        )
+    return folder
 
 
-def _compiled(reply: CompileReply, artifact: Artifact, head: str) -> CompileOutcome:
+def _open_standard_streams() -> None:
+    """Open closed ones of stdin, stdout and stderr: else a socket of ours would take their place."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+
+
+def _compiled(reply: CompileReply, pending: _Pending) -> CompileOutcome:
     ending = reply.ending
-    made = artifact if ending.status is Status.OK else None
-    return CompileOutcome(ending.status, made, ending.message, head + reply.log, reply.seconds)
+    made = pending.artifact if ending.status is Status.OK else None
+    return CompileOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
 
 
-def _reference_loader(function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[Any]) -> Load:
-    def load(_object: str, threads: str, _addresses: list[int]) -> Program:
-        from autotune.backends.numpy import timed
-
+def _reference_loader(
+    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
+) -> Loader:
+    def load(_object: str, threads: str) -> Binding:
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
-        timing, returned = timed(function, arrays), function(*arrays)
-        for output, value in zip(outputs, returned, strict=True):
-            output[...] = value
-        return timing
+        return bind
+
+    def bind(addresses: Sequence[int]) -> Program:
+        places = [
+            array_at(address, spec) for address, spec in zip(addresses[len(arrays) :], outputs, strict=True)
+        ]
+
+        def program(calls: int) -> int:
+            begin = perf_counter_ns()
+            for _ in range(calls):
+                returned = function(*arrays)
+            took = perf_counter_ns() - begin
+            for place, value in zip(places, returned, strict=True):
+                place[...] = value
+            return took
+
+        return program
 
     return load
-
-
-class _Peer:
-    """A keeper and the two sockets to it.
-
-    Args:
-        settings: its first message.
-        load: None to run the keeper as a program, which is small and forks fast. A loader is a Python
-            function, which cannot be sent to a program: the keeper is then a fork of this process.
-    """
-
-    def __init__(self, settings: Settings, load: Load | None) -> None:
-        self.control, control = socket.socketpair()
-        self.stage, stage = socket.socketpair()
-        with control, stage:
-            if load is None:
-                self._wait = self._run(control, stage, settings)
-            else:
-                self._wait = self._fork(control, stage, settings, load)
-
-    def __enter__(self) -> _Peer:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Close the sockets: the keeper then kills all that it has started, and ends."""
-        for sock in (self.control, self.stage):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        self._wait()
-
-    def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
-        # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
-        code = (
-            f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
-            "package = types.ModuleType('autotune'); "
-            f"package.__path__ = [{str(Path(__file__).parents[1])!r}]; sys.modules['autotune'] = package; "
-            "import autotune.sites.keeper; autotune.sites.keeper.main()"
-        )
-        descriptors = (control.fileno(), stage.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code, *map(str, descriptors)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(*descriptors, settings.segment),
-            start_new_session=True,  # Ctrl-C reaches the tuner alone, which then closes the keeper
-        )
-        send(self.control, settings)
-        return process.wait
-
-    def _fork(
-        self,
-        control: socket.socket,
-        stage: socket.socket,
-        settings: Settings,
-        load: Load,
-    ) -> Callable[[], object]:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()  # else the child would print the buffered text again
-        with warnings.catch_warnings():
-            # The other thread only waits in recv. It holds no lock that the child needs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid:
-            return lambda: os.waitpid(pid, 0)
-        try:
-            os.setsid()
-            self.control.close()
-            self.stage.close()
-            Keeper(control, stage, settings, load).serve()
-        finally:
-            os._exit(0)

@@ -192,17 +192,6 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
 
 
-def summaries(cache_root: Path) -> list[Path]:
-    """Return every `perf_metrics.json` of a cache, sorted by kernel and shapes.
-
-    Raises:
-        CacheError: there is no such folder.
-    """
-    if not cache_root.is_dir():
-        raise CacheError(f"cache {cache_root}: no such folder; name another with --cache-dir")
-    return sorted(cache_root.glob(f"*/*/{METRICS}"))
-
-
 def unfinished(cache_root: Path) -> list[Path]:
     """Return unfinished files and folders that are older than an hour."""
     hour_ago = time.time() - 3600

@@ -12,8 +12,8 @@ from autotune.store import cache, journal
 def clean(cache_root: Path) -> list[str]:
     """Remove unfinished files and folders, and merge the journals of tuners that have ended.
 
-    A journal is left alone if its writer may still run; on another host, until the writer has closed it. The
-    merged journal is on the disk before the others are removed. If `clean` is killed in between, records
+    A journal is left alone if its writer may still run; on another machine, until the writer has closed it.
+    The merged journal is on the disk before the others are removed. If `clean` is killed in between, records
     exist twice, which does no harm.
 
     Returns:
@@ -35,7 +35,7 @@ def clean(cache_root: Path) -> list[str]:
 
 
 def _merge(ended: list[journal.Journal]) -> str:
-    header = {"schema": journal.SCHEMA, "writer": ended[-1].writer}
+    header = {"schema": journal.SCHEMA, "writer": ended[-1].writer, "order": ended[-1].order}
     records = [record for each in ended for record in each.records]
     lines = [json.dumps(each, separators=(",", ":")) for each in (header, *records, {"record": "end"})]
     # Its name sorts like the last of them, so that records of later journals still replace its own.

@@ -9,6 +9,7 @@ few milliseconds. Only a file's last line can be torn.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -35,7 +36,8 @@ class Journal:
         records: in the order of writing, without header and end mark.
         torn: whether its last line is incomplete: the writer was killed, or is writing now.
         finished: whether its writer closed it.
-        writer: `host` and `pid`.
+        writer: `host`, `pid`, and `boot`, which names one run of one kernel of an operating system.
+        order: more than that of each journal that was there when this one was begun.
     """
 
     path: Path
@@ -43,23 +45,35 @@ class Journal:
     torn: bool
     finished: bool
     writer: Record
+    order: int = 0
 
     @property
     def abandoned(self) -> bool:
-        """Whether its writer has ended, as far as this machine can know."""
-        if self.finished:
-            return True
-        return self.writer.get("host") == socket.gethostname() and not _alive(int(self.writer.get("pid", 0)))
+        """Whether its writer has ended, as far as this machine can know.
+
+        A writer holds a lock as long as it lives. The lock says so in every container of a machine, in which
+        process ids and host names are others; on another machine it says nothing.
+        """
+        return self.finished or (
+            bool(self.writer.get("boot")) and self.writer["boot"] == _boot() and _is_free(self.path)
+        )
 
 
-def _alive(pid: int) -> bool:
+def _boot() -> str:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether nobody holds the lock of a file; if the file system has no locks, nobody knows."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:
         return False
-    except PermissionError:
-        return True
-    return pid > 0
 
 
 def encode(text: str) -> bytes:
@@ -97,6 +111,7 @@ def read(path: Path) -> Journal:
         records: list[Record] = json.loads(b"[" + b",".join(texts) + b"]")
         header: Record = records.pop(0) if records else {"schema": SCHEMA, "writer": {}}
         schema, writer = int(header["schema"]), dict(header["writer"])
+        order = int(header.get("order", 0))
         finished = bool(records) and records[-1]["record"] == "end"
     except (ValueError, TypeError, KeyError, RecursionError) as fault:
         raise DataError(f"{path}: not a journal of this program: {fault!r}") from None
@@ -104,17 +119,25 @@ def read(path: Path) -> Journal:
         raise DataError(f"{path}: schema {schema} is newer than {SCHEMA}; update autotune to read it")
     if finished:
         records.pop()
-    return Journal(path, records, torn, finished, writer)
+    return Journal(path, records, torn, finished, writer, order)
 
 
 def read_all(folder: Path) -> list[Journal]:
-    """Read every journal of a folder, oldest first.
+    """Read every journal of a folder, in the order in which they were begun, whatever the clocks said.
 
     Raises:
         DataError: one of them is damaged.
         CacheError: one of them cannot be read.
     """
-    return [read(path) for path in sorted(folder.glob("*" + SUFFIX))]
+    return sorted(map(read, folder.glob("*" + SUFFIX)), key=lambda each: (each.order, each.path.name))
+
+
+def _next_order(folder: Path) -> int:
+    orders = [0]
+    for path in folder.glob("*" + SUFFIX):
+        with contextlib.suppress(OSError, ValueError, TypeError), path.open("rb") as file:
+            orders.append(int(json.loads(file.readline()[9:]).get("order", 0)))
+    return max(orders) + 1
 
 
 class Writer:
@@ -175,12 +198,16 @@ class Writer:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        order = _next_order(self.path.parent)
         self._fd = os.open(
             self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
-        writer = {"host": socket.gethostname(), "pid": os.getpid()}
+        writer = {"host": socket.gethostname(), "pid": os.getpid(), "boot": _boot()}
+        header = {"schema": SCHEMA, "writer": writer, "order": order}
         try:
-            self._write(encode(json.dumps({"schema": SCHEMA, "writer": writer})))
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._write(encode(json.dumps(header)))
             self._flush_folder()
         except OSError:
             os.close(self._fd)

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.machine.cpu import is_calm
 from autotune.model.budget import Limits
 from autotune.model.errors import DataError
+from autotune.model.fingerprint import digest
 from autotune.model.trial import Metrics, Reference, Status, Trial
-from autotune.model.workload import GENERATOR_FAULTS, Context, Workload, differences, digest, workload_label
+from autotune.model.workload import Context, GeneratorError, Workload, differences, workload_label
 from autotune.store import cache, journal
 from autotune.store.recorder import Recorder
 
@@ -78,11 +80,16 @@ class Known:
         of = {digest for digest, context in self.contexts.items() if context["backend"] == backend}
         return {each["trial"]["path"]: each for each in self.trials.values() if each["context"] in of}
 
-    def of_other_backends(self, backend: str) -> list[Trial]:
-        """Return the trials of each other backend's latest context."""
+    def latest_of_other_backends(self, backend: str) -> set[str]:
+        """Return the digest of each other backend's latest context."""
         latest = {context["backend"]: digest for digest, context in self.contexts.items()}
         latest.pop(backend, None)
-        return [self.parse(each) for each in self.trials.values() if each["context"] in latest.values()]
+        return set(latest.values())
+
+    def of_other_backends(self, backend: str) -> list[Trial]:
+        """Return the trials of each other backend's latest context."""
+        latest = self.latest_of_other_backends(backend)
+        return [self.parse(each) for each in self.trials.values() if each["context"] in latest]
 
 
 def merge(journals: list[journal.Journal], label: str) -> Known:
@@ -115,6 +122,8 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
     elif kind == "trial":
         identity = record["trial"]["identity"]
         known.trials[identity] = dict(record)
+        known.confirmed.pop(identity, None)  # it was of an earlier measurement
+        known.rounds = [each for each in known.rounds if identity not in each]
         if record["trial"]["status"] in _TRANSIENT:
             known.failures[identity] += 1
         else:
@@ -142,6 +151,8 @@ class Ledger:
         known: what the journals held when they were last read, and what was recorded since.
         trials: path -> trial that holds now: of this run, or of an earlier one if all that decides it is as
             it was. Its only home while the tuner runs.
+        disturbed: paths of trials that were measured on a busy machine, and are measured again now that it
+            is calm.
     """
 
     def __init__(self, root: Path, workload: Workload, limits: Limits) -> None:
@@ -149,13 +160,25 @@ class Ledger:
         self.folder = root / workload.kernel.name / workload_label(workload.inputs.specs)
         self._workload = workload
         self._limits = limits
-        cache.prepare(self.folder)
         self._writer = cache.journal_writer(self._index)
         self._recorder = Recorder()
         self._introduced = False
         self.trials: dict[str, Trial] = {}
         self._own: set[str] = set()
-        self._read()
+        self.disturbed: set[str] = set()
+        try:
+            self._read()
+        except PermissionError:
+            self.prepare()
+            raise
+
+    def prepare(self) -> None:
+        """Make the workload's folder, and check that it can be written.
+
+        Raises:
+            CacheError: it cannot.
+        """
+        cache.prepare(self.folder)
 
     def _read(self) -> None:
         self._seen = self.stamp()
@@ -166,17 +189,20 @@ class Ledger:
     def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
         """Split the records of this backend into valid and stale ones."""
         holding: dict[str, Trial] = {}
+        calm = is_calm()
         stale: list[Context] = []
         # A user deletes a trial's folder to have it measured again.
-        there = {entry.name for entry in os.scandir(self.folder)}
+        there = {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
         for path, record in self.known.of_backend(self._workload.backend).items():
             config = record["trial"]["config"]
             try:
                 identity = self._workload.identity(config, self._workload.source(config))
-            except GENERATOR_FAULTS:
+            except GeneratorError:
                 continue  # the generator takes no such config any more
             trial = self.known.trial(identity, self._limits)
-            if trial is not None and path in there:
+            if trial and trial.metrics and trial.metrics.disturbed and calm:
+                self.disturbed.add(path)
+            elif trial is not None and path in there:
                 holding[path] = trial
             elif identity not in self.known.trials:
                 stale.append(self.known.contexts[record["context"]])
@@ -202,6 +228,11 @@ class Ledger:
     def state(self) -> str:
         """Return a digest of what is recorded: equal states, equal summaries."""
         return digest([self._workload.digest, self.known.count, sorted(self.known.trials)])
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether this process has recorded anything."""
+        return self._introduced
 
     def refresh(self) -> dict[str, int]:
         """Write what is left, read the journals again if other tuners have appended, and return the stamp.

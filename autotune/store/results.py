@@ -8,6 +8,8 @@ from pathlib import Path
 
 from autotune.model.trial import Metrics, Reference, Status, Trial
 
+_TIE = 0.02
+
 
 @dataclass(frozen=True)
 class Results:
@@ -57,9 +59,14 @@ def speedup(reference: Metrics, reading: Metrics) -> float | None:
     None if one of them is known to no better than a factor of two: such a ratio only shows how busy the
     machine was.
     """
-    if any(each.ci95_high_ms > 2 * each.ci95_low_ms for each in (reference, reading)):
+    if is_unsteady(reference) or is_unsteady(reading):
         return None
     return reference.median_ms / reading.median_ms
+
+
+def is_unsteady(reading: Metrics) -> bool:
+    """Return whether a median is known to no better than a factor of two."""
+    return reading.ci95_high_ms > 2 * reading.ci95_low_ms
 
 
 def median_ms(trial: Trial) -> float:
@@ -88,8 +95,9 @@ def ranking(trials: Iterable[Trial], source_bytes: Callable[[str], int]) -> Rank
     """Order trials, and choose the one to use.
 
     The winner has the least confirmed median. A first reading counts only if nothing is confirmed, since the
-    least of many noisy readings is mostly luck. Trials whose interval overlaps the winner's tie with it. Of
-    the ties, the one with the shortest source is used: it is the simplest.
+    least of many noisy readings is mostly luck. Trials tie with it if their interval overlaps its own and
+    their median is within 2 % of its own: a wide interval alone says nothing of speed. Of the ties, the one
+    with the shortest source is used: it is the simplest.
 
     Args:
         trials: any trials.
@@ -102,7 +110,13 @@ def ranking(trials: Iterable[Trial], source_bytes: Callable[[str], int]) -> Rank
     if winner is None:
         return Ranking(ordered, ordered[0], [])
     high = winner.ci95_high_ms
-    tied = [trial for trial in ordered if trial.confirmed and trial.confirmed.ci95_low_ms <= high]
+    tied = [
+        trial
+        for trial in ordered
+        if (reading := trial.confirmed)
+        and reading.ci95_low_ms <= high
+        and reading.median_ms <= (1 + _TIE) * winner.median_ms
+    ]
     best = min(tied, key=lambda trial: source_bytes(trial.identity))  # of equally long ones the fastest
     ties = [trial for trial in tied if trial is not best]
     return Ranking([best, *(trial for trial in ordered if trial is not best)], best, ties)

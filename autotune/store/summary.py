@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from autotune.machine.cpu import Roofline
 from autotune.model.errors import CacheError, DataError
 from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.trial import Metrics, Reference, Status, Trial
-from autotune.model.workload import spec_dict
+from autotune.model.workload import Context, spec_dict
 from autotune.store import cache
 from autotune.store.results import speedup
 
@@ -80,6 +80,9 @@ class Summary:
         best_path: path of the trial to use; None if no config ended ok.
         tie_paths: paths of the trials that are as fast within the error of measurement.
         trials: best first, failures last.
+        contexts: backend -> all that decides its results beside config and source; empty in an imported
+            summary.
+        others: summaries of the same shapes in other contexts: other data, timing, flags or machines.
     """
 
     folder: Path
@@ -97,6 +100,8 @@ class Summary:
     best_path: str | None
     tie_paths: tuple[str, ...]
     trials: tuple[Trial, ...]
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    others: tuple[Summary, ...] = ()
 
     @functools.cached_property
     def best(self) -> Trial | None:
@@ -147,9 +152,12 @@ def write(summary: Summary, state: str = "") -> None:
     Raises:
         CacheError: it could not be written; the old one stands.
     """
-    head = {
-        "schema": cache.SCHEMA,
-        "state": state,
+    body = _body(summary)
+    cache.write_file(summary.folder / cache.METRICS, _first_lines(state, body) + body)
+
+
+def _head(summary: Summary) -> dict[str, object]:
+    return {
         "kernel": summary.kernel,
         "shapes": summary.shapes,
         "backend": summary.backend,
@@ -163,27 +171,34 @@ def write(summary: Summary, state: str = "") -> None:
         "reference": summary.reference and summary.reference.to_dict(),
         "best": summary.best_path,
         "ties": summary.tie_paths,
+        "contexts": summary.contexts,
     }
-    cache.write_file(summary.folder / cache.METRICS, _text(head, summary.trials))
 
 
 def is_current(folder: Path, state: str) -> bool:
-    """Return whether a folder's summary is whole and of this state, by its first and last lines."""
-    begin, end = _text({"schema": cache.SCHEMA, "state": state}, ()).split(b' "trials": [\n')
+    """Return whether a folder's summary is undamaged and of this state."""
     try:
-        with (folder / cache.METRICS).open("rb") as file:
-            begins = file.read(len(begin)) == begin
-            file.seek(-len(end), os.SEEK_END)
-            return begins and file.read() == end
+        text = (folder / cache.METRICS).read_bytes()
     except OSError:
         return False
+    begin = len(_first_lines(state, b""))
+    return text[:begin] == _first_lines(state, text[begin:])
 
 
-def _text(head: Mapping[str, object], trials: tuple[Trial, ...]) -> bytes:
-    """Lay out the head's fields one below the other, then one trial a line."""
-    fields = "".join(f" {json.dumps(name)}: {_encode(value)},\n" for name, value in head.items())
-    lines = ",\n".join(f"  {_encode(trial.to_dict())}" for trial in trials)
-    return f'{{\n{fields} "trials": [\n{lines}\n ]\n}}\n'.encode()
+def _first_lines(state: str, body: bytes) -> bytes:
+    """Return the lines that say what the rest of the file is; always of the same length for one state."""
+    return f'{{\n "schema": {cache.SCHEMA},\n "state": "{state}:{zlib.crc32(body):08x}",\n'.encode()
+
+
+def _body(summary: Summary) -> bytes:
+    """Lay out the fields one below the other, then one trial a line, then one other context a line."""
+    fields = "".join(f" {json.dumps(name)}: {_encode(value)},\n" for name, value in _head(summary).items())
+    trials = ",\n".join(f"  {_encode(trial.to_dict())}" for trial in summary.trials)
+    others = ",\n".join(
+        f"  {_encode({**_head(other), 'trials': [trial.to_dict() for trial in other.trials]})}"
+        for other in summary.others
+    )
+    return f'{fields} "trials": [\n{trials}\n ],\n "others": [\n{others}\n ]\n}}\n'.encode()
 
 
 def read(path: Path) -> Summary:
@@ -240,6 +255,8 @@ def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
         best_path=best,
         tie_paths=tuple(measured[path] for path in plain["ties"] if path != best),
         trials=trials,
+        contexts={_string(name): dict(each) for name, each in (plain.get("contexts") or {}).items()},
+        others=tuple(_summary(folder, other) for other in plain.get("others") or ()),
     )
 
 

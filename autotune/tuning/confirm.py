@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -69,7 +71,12 @@ def finalists(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def confirm(
-    work: Workload, chosen: Sequence[Trial], workers: Workers, timing: Timing, gauge: Gauge
+    work: Workload,
+    chosen: Sequence[Trial],
+    workers: Workers,
+    timing: Timing,
+    gauge: Gauge,
+    deadline: float = math.inf,
 ) -> Confirmation:
     """Measure finalists again, in turns with the reference.
 
@@ -82,6 +89,7 @@ def confirm(
         workers: compile and run them.
         timing: its `max_s` is for all turns of a finalist together.
         gauge: makes metrics of samples.
+        deadline: by time.monotonic: no turn begins after it, but for the first.
     """
     jobs = [work.job(trial.config) for trial in chosen]
     built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
@@ -89,7 +97,7 @@ def confirm(
     turn = replace(timing, max_s=timing.max_s / TURNS)
     runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
     references = [functools.partial(workers.reference, count, turn) for count in ways]
-    outcomes = take_turns(runs, references, workers.place_anew, timing.max_s)
+    outcomes = take_turns(runs, references, workers.place_anew, timing.max_s, deadline)
     readings, failures = {}, []
     for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
         if turns[-1].status is Status.OK:
@@ -103,7 +111,10 @@ def confirm(
 
 
 def _why_failed(reference: RunOutcome) -> str:
-    return f"the reference ended with {reference.status.value}: {reference.message}"
+    hint = ""
+    if reference.status is Status.TIMEOUT:
+        hint = "; one that uses OpenMP hangs in a fork of a program in which OpenMP has run before `tune`"
+    return f"the reference ended with {reference.status.value}: {reference.message}{hint}"
 
 
 def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
@@ -136,6 +147,7 @@ def take_turns(
     references: Sequence[Callable[[], RunOutcome]],
     place_anew: Callable[[], None],
     max_s: float,
+    deadline: float = math.inf,
 ) -> list[list[RunOutcome]]:
     """Run each once a turn, forwards and backwards, until the runs' medians are steady or their time is up.
 
@@ -146,6 +158,8 @@ def take_turns(
     programs = [*runs, *references]
     outcomes: list[list[RunOutcome]] = [[] for _ in programs]
     for turn in range(MOST_TURNS):
+        if turn and time.monotonic() > deadline:
+            break
         if turn >= TURNS and all(_steady(turns, max_s) for turns in outcomes[: len(runs)]):
             break
         place_anew()
@@ -166,7 +180,7 @@ def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
 def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:
     if compiled.artifact is None:
         return RunOutcome(compiled.status, compiled.message)
-    return workers.measure(compiled.artifact, timing)
+    return workers.measure(compiled.artifact, timing, again=True)
 
 
 def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:
@@ -178,8 +192,14 @@ def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:
     reading = gauge([median(turn.samples_ms) for turn in turns])
     pooled = summarize([sample for turn in turns for sample in turn.samples_ms])
     repeats = sum(len(turn.samples_ms) for turn in turns)
+    waited = round(median(turn.waited for turn in turns), 3)
     return replace(
-        reading, min_ms=pooled.minimum, p95_ms=pooled.p95, repeats=repeats, outliers=pooled.outliers
+        reading,
+        min_ms=pooled.minimum,
+        p95_ms=pooled.p95,
+        repeats=repeats,
+        outliers=pooled.outliers,
+        waited=waited,
     )
 
 

@@ -13,11 +13,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune import backends
+from autotune.backends import Backend
+from autotune.model.errors import UnavailableError
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace, Value
 from autotune.model.trial import Status, Trial
+from autotune.model.workload import Context, GeneratorError, differences, workload
 from autotune.search.gaussian_process import Distance, Posterior
-from autotune.store import cache, summary
+from autotune.store import cache, catalog
 from autotune.store.results import backend_of, best_of_backend, median_ms
 
 Origin = Literal["exact", "nearest", "model"]
@@ -39,12 +43,15 @@ class Choice:
             shape; `model` if a model of all tuned shapes chose it.
         shapes: the workloads that it comes from, nearest first.
         backend: the backend that it is for.
+        differs: for shapes that were tuned, what was different then, one `field: was -> now` each: data,
+            device, compiler, source. It is empty if the origin is `exact`.
     """
 
     config: dict[str, Value]
     origin: Origin
     shapes: tuple[str, ...]
     backend: str
+    differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,14 @@ class _Tuned:
     doublings: NDArray[np.float64]
     best: Trial
     trials: tuple[Trial, ...]
+    context: Context
 
 
 def best_config(
     kernel: Kernel,
     inputs: Inputs,
     cache_dir: str | os.PathLike[str] | None = None,
-    backend: str | None = None,
+    backend: str | Backend | None = None,
 ) -> Choice | None:
     """Return the best config known for inputs, or the one likely to be best if they were never tuned.
 
@@ -70,7 +78,8 @@ def best_config(
         kernel: the kernel.
         inputs: the tensors; shapes may be new, dtypes and ranks are those that were tuned.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
-        backend: the backend that will run it, the kernel's first by default; no other's configs are used.
+        backend: the backend that will run it, by name or with its settings, the kernel's first by default; no
+            other's configs are used.
 
     Returns:
         The config and its origin; None if the cache has nothing of this kernel and backend.
@@ -78,33 +87,66 @@ def best_config(
     Raises:
         DataError: a summary in the cache cannot be trusted.
     """
-    backend = backend or next(iter(kernel.generators))
     first = next(iter(kernel.generators))
+    name = first if backend is None else backend if isinstance(backend, str) else backend.name
+    maker = _maker(name) if isinstance(backend, str | None) else backend
     space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
-    found = list(_tuned(cache.root(cache_dir) / kernel.name, inputs.specs, backend, first))
-    exact = next((each for each in found if each.inputs == inputs.specs), None)
-    if exact is not None:
-        return Choice(exact.best.config, "exact", (exact.shapes,), backend)
+    found = list(_tuned(cache.root(cache_dir) / kernel.name, inputs.specs, name, first))
+    same = [(_differs(each, kernel, inputs, maker), each) for each in found if each.inputs == inputs.specs]
+    if same:
+        differs, each = min(same, key=lambda pair: len(pair[0]))
+        origin: Origin = "nearest" if differs else "exact"
+        return Choice(each.best.config, origin, (each.shapes,), name, tuple(differs))
     tuned = sorted(found, key=lambda each: (_apart(each, at), each.shapes))
     for each in tuned:
         if _apart(each, at) <= _NEAR and each.best.config in space:
-            return Choice(each.best.config, "nearest", (each.shapes,), backend)
+            return Choice(each.best.config, "nearest", (each.shapes,), name)
     alike = [each for each in tuned if each.best.config.keys() == space.parameters.keys()]
     if alike and space:
-        return Choice(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike), backend)
+        return Choice(_modelled(alike, at, space), "model", tuple(each.shapes for each in alike), name)
     return None
+
+
+def _maker(backend: str) -> Backend | None:
+    """Return the backend of a name; None for one of the user's, whose settings are not known here."""
+    return backends.get(backend) if backend in backends.NAMES else None
 
 
 def _tuned(folder: Path, specs: Specs, backend: str, first: str) -> Iterator[_Tuned]:
     """Yield the workloads of a kernel that differ from `specs` in nothing but extents."""
-    for path in sorted(folder.glob(f"*/{cache.METRICS}")):
-        known = summary.read(path)
-        if not _alike(known.inputs, specs):
-            continue
-        best = best_of_backend(known.trials, known.best_path, backend, first)
-        if best is not None:
-            trials = tuple(trial for trial in known.trials if backend_of(trial, first) == backend)
-            yield _Tuned(path.parent.name, known.inputs, _doublings(known.inputs), best, trials)
+    for path in catalog.of_kernel(folder):
+        latest = catalog.load(path)
+        for known in (latest, *latest.others):
+            if not _alike(known.inputs, specs):
+                continue
+            best = best_of_backend(known.trials, known.best_path, backend, first)
+            if best is not None:
+                trials = tuple(trial for trial in known.trials if backend_of(trial, first) == backend)
+                at = _doublings(known.inputs)
+                context = known.contexts.get(backend, {})
+                yield _Tuned(path.parent.name, known.inputs, at, best, trials, context)
+
+
+def _differs(tuned: _Tuned, kernel: Kernel, inputs: Inputs, maker: Backend | None) -> list[str]:
+    """Return what decides a result and is not as it was when these shapes were tuned."""
+    if not tuned.context:
+        return ["context: not recorded"]
+    if maker is None:
+        return ["backend: its settings are not known; give best_config the backend itself"]
+    try:
+        here = {**tuned.context, "fingerprint": maker.fingerprint()}
+    except UnavailableError as fault:
+        return [f"fingerprint: {fault}"]
+    decides: Context = {name: here[name] for name in here if name in {"fingerprint", "timing", "check"}}
+    now = workload(kernel, inputs, maker.name, decides, maker.includes)
+    if changes := differences(tuned.context, now.context):
+        return changes
+    try:
+        identity = now.identity(tuned.best.config, now.source(tuned.best.config))
+    except GeneratorError as fault:
+        return [f"source: {fault}"]
+    changed = "source: the generator writes another, or a file that it includes has changed"
+    return [] if identity == tuned.best.identity else [changed]
 
 
 def _alike(tuned: Specs, specs: Specs) -> bool:

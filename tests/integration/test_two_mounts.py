@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.store.cache import summaries
+from autotune.store.catalog import workloads
 from autotune.verify import verify
 from remote_tools.setup.sandbox import Sandbox
 from tests import needs
@@ -60,4 +60,4 @@ def test_both_finish_and_no_record_is_lost(mounts: tuple[Path, list[Path]]) -> N
     )
     assert [str(count), "True"] == again.stdout.split()
     assert [] == list(export.rglob(".unfinished*"))
-    assert 1 == len(summaries(export))
+    assert 1 == len(workloads(export))

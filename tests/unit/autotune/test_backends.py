@@ -82,7 +82,7 @@ def test_an_artifact_is_files_and_a_description(backend: Backend, tmp_path: Path
 def test_numpy_runs_the_entry_on_the_tensors_given(tmp_path: Path) -> None:
     made = artifact(NumpyBackend(), "def add(a, b, out):\n    out[...] = a + b\n", tmp_path)
     a, b, out = np.arange(1000.0, dtype="f4"), np.ones(1000, "f4"), np.zeros(1000, "f4")
-    nanoseconds = NumpyBackend().load(made, [array.ctypes.data for array in (a, b, out)])(3)
+    nanoseconds = NumpyBackend().load(made)([array.ctypes.data for array in (a, b, out)])(3)
     assert (True, True) == (nanoseconds > 0, bool((out == a + 1).all()))
 
 
@@ -90,4 +90,4 @@ def test_a_numpy_candidate_cannot_write_its_inputs(tmp_path: Path) -> None:
     made = artifact(NumpyBackend(), "def add(a, b, out):\n    a[0] = 1\n", tmp_path)
     arrays = [np.zeros(1000, "f4") for _ in range(3)]
     with pytest.raises(ValueError, match="read-only"):
-        NumpyBackend().load(made, [array.ctypes.data for array in arrays])(1)
+        NumpyBackend().load(made)([array.ctypes.data for array in arrays])(1)

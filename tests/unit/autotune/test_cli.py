@@ -111,7 +111,8 @@ def test_verify_tells_what_a_killed_tuner_left_and_clean_removes_it(tuned, capsy
     path = next((tuned / "add/index").iterdir())
     dead = subprocess.Popen(["true"])
     dead.wait()
-    writer = {"host": socket.gethostname(), "pid": dead.pid}
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    writer = {"host": socket.gethostname(), "pid": dead.pid, "boot": boot}
     header = journal.encode(json.dumps({"schema": 1, "writer": writer}))
     path.write_bytes(header + path.read_bytes().partition(b"\n")[2][:-20])
     left = tuned / FOLDER / ".unfinished-0"

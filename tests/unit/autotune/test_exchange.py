@@ -15,7 +15,7 @@ from autotune.model.errors import CacheError, DataError, UsageError
 from autotune.model.trial import Status
 from autotune.report import load
 from autotune.report.best_table import headline
-from autotune.store import cache
+from autotune.store import catalog
 from autotune.store.clean import clean
 from autotune.verify import verify
 
@@ -60,7 +60,9 @@ def recording() -> Recording:
         trial_of(config, status, order, 1.5 + order if status is Status.OK else "it failed", (), 120.0, "")
         for order, (config, status) in enumerate(zip(configs, statuses, strict=False))
     ]
-    parameters = {name: list(dict.fromkeys(config[name] for config in configs[:9])) for name in configs[0]}
+    parameters = {
+        name: list(dict.fromkeys(config[name] for config in configs[: len(statuses)])) for name in configs[0]
+    }
     return Recording("gemm", "64x64", "EPYC", parameters, tuple(trials))
 
 
@@ -135,7 +137,7 @@ def test_t4_tells_timeouts_and_wrong_outputs_apart(tmp_path: Path) -> None:
 def test_an_imported_file_is_a_workload_of_the_cache_that_the_report_reads(tmp_path: Path) -> None:
     (tmp_path / "space.json").write_text(json.dumps(KERNEL_TUNER))
     summary = exchange.import_file(tmp_path / "space.json", tmp_path / "cache")
-    assert [summary] == cache.summaries(tmp_path / "cache")
+    assert [summary] == catalog.workloads(tmp_path / "cache")
     workload = load(summary)
     assert ("convolution_kernel", "4096x4096,NVIDIA_RTX_A4000") == (workload.kernel, workload.shapes)
     assert workload.best is not None
@@ -205,4 +207,6 @@ def test_a_name_that_leads_out_of_the_cache_is_made_harmless(tmp_path: Path) -> 
 
 def test_values_that_are_not_listed_are_found_in_the_configs(tmp_path: Path) -> None:
     exchange.write(replace(recording(), parameters=recording().parameters), tmp_path / "out.t4.json")
-    assert [1, 2, 4, 8, 16, 32, 64, 128, 256] == exchange.read(tmp_path / "out.t4.json").parameters["block"]
+    assert [1, 2, 4, 8, 16, 32, 64, 128, 256, 512] == exchange.read(tmp_path / "out.t4.json").parameters[
+        "block"
+    ]

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.model.errors import DataError, UsageError
+from autotune.model.fingerprint import function_digest
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.space import SearchSpace
 from autotune.model.workload import (
     NAME_BYTES,
     config_label,
     differences,
-    source_digest,
     workload,
     workload_label,
 )
@@ -179,6 +179,6 @@ def test_differences_name_the_fields():
 
 
 def test_a_function_is_known_by_its_text_and_a_partial_by_its_function():
-    assert source_digest(double) == source_digest(functools.partial(double))
-    assert source_digest(double) != source_digest(triple)
-    assert source_digest(len) == source_digest(len)
+    assert function_digest(double) == function_digest(functools.partial(double))
+    assert function_digest(double) != function_digest(triple)
+    assert function_digest(len) == function_digest(len)

@@ -10,14 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 from autotune import Inputs, Kernel, SearchSpace, TensorSpec
+from autotune.backends.c import CBackend
 from autotune.model.errors import DataError
 from autotune.model.kernel import Specs
 from autotune.model.space import Config, Value
 from autotune.model.statistics import metrics
+from autotune.model.timing import Timing
 from autotune.model.trial import Status, Trial
-from autotune.model.workload import config_label, workload_label
+from autotune.model.workload import config_label, workload, workload_label
 from autotune.store import cache, summary
 from autotune.store.summary import Search, Summary, Work
+from autotune.tuner import decides
 from autotune.tuning.predict import Choice, best_config
 
 
@@ -60,10 +63,12 @@ def milliseconds(extent: int, config: Config) -> float:
 def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
     """Write what tuning one extent would have left."""
     specs = inputs(extent, dtype).specs
+    work = workload(KERNEL, inputs(extent, dtype), "c", decides(CBackend(), Timing()))
     trials = []
     for order, config in enumerate(space(specs)):
         reading = metrics([milliseconds(extent, config)], 0, 1)
-        trials.append(Trial(config, Status.OK, "", config_label(config), order, "", reading))
+        identity = work.identity(config, work.source(config))
+        trials.append(Trial(config, Status.OK, identity, config_label(config), order, "", reading))
     trials.sort(key=lambda trial: milliseconds(extent, trial.config))
     failed: dict[str, Value] = {"block": 16, "order": "failed"}
     trials.append(Trial(failed, Status.CRASH, "", config_label(failed), len(trials), "it crashed"))
@@ -85,6 +90,7 @@ def tuned(root: Path, extent: int, dtype: str = "float32") -> None:
         best_path=trials[0].path,
         tie_paths=(),
         trials=tuple(trials),
+        contexts={"c": work.context},
     )
     summary.write(written)
 
@@ -156,5 +162,6 @@ def test_only_configs_of_the_backend_that_is_asked_for_are_chosen(tmp_path: Path
     ours = best_config(KERNEL, inputs(256), tmp_path)
     assert Choice({"block": 64, "order": "MN"}, "exact", ("256x64",), "c") == ours
     other = best_config(KERNEL, inputs(256), tmp_path, backend="numpy")
-    assert Choice(theirs["config"], "exact", ("256x64",), "numpy") == other
+    unknown = ("context: not recorded",)
+    assert Choice(theirs["config"], "nearest", ("256x64",), "numpy", unknown) == other
     assert None is best_config(KERNEL, inputs(256), tmp_path, backend="another")

@@ -36,15 +36,15 @@ def test_the_confirmed_reading_counts_not_the_first():
     assert ("b", [], ["b", "a"]) == chosen(trial("a", 1.0, 3.0), trial("b", 2.0, 2.0))
 
 
-def test_where_intervals_overlap_it_is_a_tie_and_the_shorter_source_is_used():
-    trials = trial("long", 1.0, 1.0), trial("short", 1.0, 1.15), trial("far", 1.0, 1.5)
+def test_of_two_that_overlap_within_2_percent_the_shorter_source_is_used():
+    trials = trial("long", 1.0, 1.0), trial("short", 1.0, 1.015), trial("far", 1.0, 1.05)
     assert ("short", ["long"], ["short", "long", "far"]) == chosen(
         *trials, lengths={"long": 20, "short": 10, "far": 1}
     )
 
 
 def test_among_equally_long_ties_the_fastest_is_used():
-    assert ("a", ["b"], ["a", "b"]) == chosen(trial("b", 1.0, 1.1), trial("a", 1.0, 1.0))
+    assert ("a", ["b"], ["a", "b"]) == chosen(trial("b", 1.0, 1.01), trial("a", 1.0, 1.0))
 
 
 def test_without_confirmation_the_least_first_reading_is_used():

@@ -33,8 +33,8 @@ def test_inputs_and_addresses_stay_and_outputs_can_be_poisoned_again() -> None:
     with closing(segment()) as made, mmap.mmap(made.file, made.size) as other:
         made.outputs[0][...] = 1
         made.place_anew()
-        made.poison()
-        seen = np.frombuffer(other, "f4", 65536, made.offsets[0]).copy()
+        made.poison(0)
+        seen = np.frombuffer(other, "f4", 65536, made.tensors[0][0]).copy()
         np.testing.assert_array_equal(np.arange(65536, dtype="f4"), seen)
         assert np.isnan(made.outputs[0]).all()
         assert made.stray() is None
@@ -44,10 +44,10 @@ def test_inputs_and_addresses_stay_and_outputs_can_be_poisoned_again() -> None:
 def test_the_pages_are_others_or_in_another_order() -> None:
     with closing(segment()) as made:
         address = made.outputs[0].ctypes.data
-        made.poison()
+        made.poison(0)
         before = frames(address, 64)
         made.place_anew()
-        made.poison()
+        made.poison(0)
         after = frames(address, 64)
     assert 0 not in before + after
     assert sum(one == other for one, other in zip(before, after, strict=True)) < 16

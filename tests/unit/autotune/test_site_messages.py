@@ -9,7 +9,6 @@ import pytest
 
 from autotune.model.budget import Limits
 from autotune.model.kernel import TensorSpec
-from autotune.model.timing import Timing
 from autotune.model.trial import Status
 from autotune.sites import messages, wire
 from autotune.sites.messages import OK, Ending, Message
@@ -23,7 +22,8 @@ SETTINGS = messages.Settings(
     limits=Limits(compile_s=1.5, memory_bytes=1 << 40),
     segment=7,
     size=1 << 34,
-    tensors=(4096, 12288),
+    tensors=((4096, 12288, 0), (8192, 16384, 128)),
+    spares=64,
     protected=((0, 4096, 0), (4096, 8192, 1)),
     compile_jobs=3,
     folder="/nowhere/a b",
@@ -33,11 +33,12 @@ MESSAGES = [
     messages.CompileRequest(4, ("cc", "-o", "x y"), "int main() { return '\u00e9'; }", "part", "whole"),
     messages.CompileReply(4, Ending(Status.COMPILE_ERROR, "exit code 1"), "log\n", 0.25, disk_full=True),
     messages.CompileReply(5, OK),
-    messages.MeasureRequest("whole", "gemm", Timing(caches="cold", max_s=2.0)),
-    messages.FirstCall(returned=True),
-    messages.Verdict(correct=False),
-    messages.MeasureReply(OK, "printed", (1, 2**60), 16),
-    messages.MeasureReply(Ending(Status.TIMEOUT, "did not return within 1 s"), ""),
+    messages.Load("whole", "gemm"),
+    messages.Call(1.5, 3, 1, 16, 4, cold=True, timed=True),
+    messages.Called(OK, (1, 2**60), 16, 0),
+    messages.Called(Ending(Status.TIMEOUT, "did not return within 1 s")),
+    messages.Unload(),
+    messages.Unloaded("printed"),
 ]
 
 
@@ -56,5 +57,5 @@ def test_every_kind_of_message_is_tried_here() -> None:
 
 
 def test_a_message_of_other_fields_is_rejected() -> None:
-    with pytest.raises(TypeError, match="corect"):
-        messages.Verdict.from_json({"corect": True})
+    with pytest.raises(TypeError, match="entri"):
+        messages.Load.from_json({"object": "whole", "entri": "gemm"})

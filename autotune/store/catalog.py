@@ -1,0 +1,49 @@
+"""Catalog: the workloads of a cache, and what is known of each, with or without a `perf_metrics.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autotune.model.errors import CacheError, DataError
+from autotune.store import cache, journal, summary
+from autotune.store.ledger import merge
+from autotune.store.publish import of_context
+from autotune.store.summary import Summary
+
+
+def workloads(cache_root: Path) -> list[Path]:
+    """Return the path of each workload's `perf_metrics.json`, sorted by kernel and shapes.
+
+    A first run that was killed left trials and no such file; its path is among them.
+
+    Raises:
+        CacheError: there is no such folder.
+    """
+    if not cache_root.is_dir():
+        raise CacheError(f"cache {cache_root}: no such folder; name another with --cache-dir")
+    return [path for kernel in sorted(cache_root.iterdir()) if kernel.is_dir() for path in of_kernel(kernel)]
+
+
+def of_kernel(folder: Path) -> list[Path]:
+    """Return the paths of one kernel's workloads; see `workloads`."""
+    tuned = {path.parent for path in folder.glob(f"*/{cache.METRICS}")}
+    if (folder / cache.INDEX).is_dir():
+        tuned |= {path.parents[1] for path in folder.glob(f"*/*/{cache.RESULT}")}
+    return [each / cache.METRICS for each in sorted(tuned)]
+
+
+def load(path: Path) -> Summary:
+    """Read a workload's summary; if there is none, make it of the journals.
+
+    Raises:
+        DataError: it is damaged, or nothing is recorded of the workload.
+        CacheError: it cannot be read.
+    """
+    if path.exists():
+        return summary.read(path)
+    known = merge(journal.read_all(path.parents[1] / cache.INDEX), path.parent.name)
+    recorded = [each["context"] for each in known.trials.values()]
+    if not recorded:
+        raise DataError(f"{path}: there is no such file, and the journals have nothing of this workload")
+    digest = next(each for each in reversed(known.contexts) if each in recorded)
+    return of_context(path.parent, known, digest)

@@ -1,0 +1,285 @@
+"""One search under way: configs are proposed, compiled, measured, recorded; then the best are confirmed."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import datetime, timezone
+from statistics import median
+from typing import Any, Protocol
+
+from autotune.backends import Artifact
+from autotune.machine.cpu import beyond, is_calm, roofline, usable_cores
+from autotune.model.budget import Budget
+from autotune.model.space import Config, SearchSpace
+from autotune.model.statistics import metrics
+from autotune.model.timing import Timing
+from autotune.model.trial import Metrics, Status, Trial
+from autotune.model.workload import GeneratorError, Job, Workload
+from autotune.search import Observation, Strategy
+from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.store.ledger import Ledger
+from autotune.store.results import Results, is_unsteady, ranking
+from autotune.tuning.confirm import FINALISTS, PASSES, confirm, finalists
+
+_BLIND = 4  # at most this part of the budget is proposed before the first result
+
+
+class Listener(Protocol):
+    """Receives each trial while a search runs."""
+
+    def trial(self, trial: Trial) -> None:
+        """Receive one more trial, new or from the cache."""
+
+
+class Silent:
+    """A listener that ignores all."""
+
+    def trial(self, trial: Trial) -> None:
+        """Ignore it."""
+
+
+class SearchRun:
+    """One search under way. The ledger holds its trials; the history is the strategy's view of them."""
+
+    def __init__(
+        self,
+        work: Workload,
+        ledger: Ledger,
+        space: SearchSpace,
+        space_size: int | None,
+    ) -> None:
+        self.work = work
+        self.ledger = ledger
+        self.space_size = space_size
+        self.roofline = roofline(self.work.outputs[0].dtype)
+        self._space = space
+        self._listener: Listener = Silent()
+        self._measured = 0
+        self._roofline_checked = False
+        self._objects: list[tuple[float, Artifact]] = []
+        self._paths: dict[str, None] = {}  # of the trials in the space, in order
+        self._history: list[Observation] = []
+        self._exact = functools.partial(
+            metrics,
+            flops=work.context["work"]["flops"],
+            bytes_moved=work.context["work"]["bytes"],
+            peak_gflops=self.roofline.peak_gflops if self.roofline else None,
+            bandwidth_gbytes_per_s=self.roofline.bandwidth_gbytes_per_s if self.roofline else None,
+        )
+        values = [(name, set(values)) for name, values in space.parameters.items()]
+        for trial in [*ledger.trials.values()]:
+            config = trial.config
+            inside = len(config) == len(values) and all(config.get(name) in known for name, known in values)
+            if inside and (not space.constraints or config in space):
+                self._history.append(Observation(trial.config, _cost(trial)))
+                self._conclude(trial)
+
+    def listen(self, listener: Listener) -> None:
+        """Report each trial, those of earlier runs first."""
+        self._listener = listener
+        for trial in self.trials:
+            listener.trial(trial)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials of the space so far."""
+        return [self.ledger.trials[path] for path in self._paths]
+
+    def search(
+        self, strategy: Strategy, budget: Budget, deadline: float, open_workers: Callable[[], Workers]
+    ) -> None:
+        """Try configs until there are no more or the budget is spent; compilers work ahead."""
+        if len(self._history) == self.space_size:
+            return
+        flight: dict[Future[CompileOutcome], tuple[int, Job]] = {}
+        ahead = _ahead(budget)
+        while (left := deadline - time.monotonic()) > 0:
+            room = min(ahead - len(flight), (budget.trials or sys.maxsize) - len(self._history))
+            proposed = strategy.propose(self._space, self._history, room) if room > 0 else []
+            if not flight and not proposed:
+                return
+            workers = open_workers()
+            for place, job in filter(None, map(self._begin, proposed)):
+                flight[workers.compile(job.source)] = (place, job)
+            done = wait(flight, min(left, threading.TIMEOUT_MAX), FIRST_COMPLETED).done
+            for future in [each for each in flight if each in done][:1]:
+                self._finish(*flight.pop(future), future.result(), workers)
+
+    def _begin(self, config: Config) -> tuple[int, Job] | None:
+        """Add a config to the history; return None if the generator makes no source of it."""
+        place = len(self._history)
+        try:
+            job = self.work.job(config)
+        except GeneratorError as fault:
+            status = Status.INVALID if fault.invalid else Status.ERROR
+            message = str(fault)
+            identity, path = self.work.identity(config, ""), self.work.path(config)
+            self._history.append(Observation(config, None))
+            trial = Trial(dict(config), status, identity, path, place, message)
+            self.ledger.hold(trial)
+            self._conclude(trial)
+            return None
+        self._history.append(Observation(config, None, pending=True))
+        return place, job
+
+    def _finish(self, place: int, job: Job, compiled: CompileOutcome, workers: Workers) -> None:
+        """Measure a compiled config, and record how it ended."""
+        begun = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        if compiled.artifact is None:
+            ran = RunOutcome(compiled.status, compiled.message, "not run\n")
+        else:
+            ran = self._measure(compiled.artifact, workers)
+            self._keep_best(compiled.artifact, ran, workers)
+        samples = tuple(map(_rounded, ran.samples_ms))
+        trial = Trial(
+            config=job.config,
+            status=ran.status,
+            identity=job.identity,
+            path=job.path,
+            order=place,
+            message=ran.message,
+            metrics=self._gauge(samples, ran.waited) if samples else None,
+            compile_s=round(compiled.seconds, 6),
+            started_at=begun,
+            samples_ms=samples,
+        )
+        ended = f"{ran.log}ended: {ran.status.value}{': ' if ran.message else ''}{ran.message}\n"
+        self.ledger.record_trial(trial, job.source, compiled.log, ended)
+        self._history[place] = Observation(job.config, _cost(trial))
+        self._measured += 1
+        self._conclude(trial)
+
+    def _measure(self, artifact: Artifact, workers: Workers) -> RunOutcome:
+        """Measure a candidate; once more if other programs used its core. What cannot be is implausible."""
+        ran = workers.measure(artifact)
+        if ran.samples_ms and self._gauge(ran.samples_ms, ran.waited).disturbed:
+            again = workers.measure(artifact)
+            ran = min(ran, again, key=lambda each: each.waited if each.samples_ms else -1)
+        if ran.samples_ms and (reason := self._implausible(median(ran.samples_ms))):
+            return RunOutcome(Status.IMPLAUSIBLE, reason, ran.log)
+        return ran
+
+    def _implausible(self, median_ms: float) -> str:
+        """Return why a time cannot be true; empty if it can."""
+        work = self.work.context["work"]
+        dtype = self.work.outputs[0].dtype
+        reason = beyond(self.roofline, dtype, work["flops"], work["bytes"], median_ms)
+        if reason and not self._roofline_checked:  # it may have been measured while the machine was busy
+            self._roofline_checked = True
+            self.roofline = roofline(dtype, again=True)
+            reason = beyond(self.roofline, dtype, work["flops"], work["bytes"], median_ms)
+        return reason
+
+    def _keep_best(self, artifact: Artifact, ran: RunOutcome, workers: Workers) -> None:
+        """Discard the objects that will not be measured again; else they fill a small TMPDIR."""
+        median_ms = median(ran.samples_ms) if ran.samples_ms else math.inf
+        self._objects = sorted([*self._objects, (median_ms, artifact)], key=lambda each: each[0])
+        for _, worse in self._objects[2 * FINALISTS :]:
+            workers.discard(worse)
+        del self._objects[2 * FINALISTS :]
+
+    def _gauge(self, samples_ms: Sequence[float], waited: float = 0.0) -> Metrics:
+        """Return the metrics in six digits: more are noise, and cost time in every reader."""
+        exact = {**vars(self._exact(samples_ms)), "waited": round(waited, 3)}.items()
+        short: dict[str, Any] = {name: _rounded(x) if isinstance(x, float) else x for name, x in exact}
+        return Metrics(**short)
+
+    def _conclude(self, trial: Trial) -> None:
+        self._paths[trial.path] = None
+        self._listener.trial(trial)
+
+    def confirm(self, open_workers: Callable[[], Workers], timing: Timing, deadline: float) -> list[str]:
+        """Measure the finalists again, unless nothing was measured and all of them are confirmed.
+
+        So what an interrupted run left is completed. A finalist may turn out slower than its first reading.
+        Others then come up to the best few, and are measured with them in a second pass. Readings that were
+        unsteady are taken again once the machine is calm.
+
+        Args:
+            open_workers: starts the workers.
+            timing: how to measure.
+            deadline: by time.monotonic; each finalist has one turn at the least.
+
+        Returns:
+            What the user should know: why the reference failed.
+        """
+        notes: list[str] = []
+        for _pass in range(PASSES):
+            chosen = finalists(self.trials)
+            unsteady = _pass == 0 and self._is_unsteady(chosen)
+            if not chosen or (
+                not unsteady and not self._measured and all(trial.confirmed for trial in chosen)
+            ):
+                break
+            together = self.ledger.known.confirmed_together({trial.identity for trial in chosen})
+            if (together and not unsteady) or (_pass and time.monotonic() > deadline):
+                break
+            found = confirm(self.work, chosen, open_workers(), timing, self._gauge, deadline)
+            for failure in found.failures:
+                self.ledger.record_trial(
+                    failure.trial, failure.source, failure.compilation, failure.execution
+                )
+            self.ledger.record_confirmation(found.readings)
+            if found.reference:
+                self.ledger.record_reference(found.reference)
+            notes = [found.note] if found.note else []
+        return notes
+
+    def notes(self) -> Iterator[str]:
+        """Say what the user should know of this search's readings."""
+        trials = self.trials
+        if trials and all(trial.status is not Status.OK for trial in trials):
+            (message, count), *_ = Counter(
+                f"{trial.status.value}: {trial.message}" for trial in trials
+            ).most_common(1)
+            yield f"no config ended ok; {count} of {len(trials)} ended with {message}"
+        busy = [trial for trial in trials if trial.best_reading and trial.best_reading.disturbed]
+        if busy:
+            yield (
+                f"{len(busy)} of {len(trials)} readings were taken while other programs used the cores; they "
+                "are taken again when you tune on the calm machine"
+            )
+
+    def _is_unsteady(self, chosen: Sequence[Trial]) -> bool:
+        """Return whether readings of a busy machine can be replaced, now that it is calm."""
+        reference = self.ledger.known.references.get(self.work.digest)
+        readings = [trial.confirmed for trial in chosen] + [reference.metrics if reference else None]
+        return is_calm() and any(each and (each.disturbed or is_unsteady(each)) for each in readings)
+
+    def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
+        """Return what was found, in order."""
+        ranked = ranking(self.trials, self.ledger.known.source_bytes)
+        return Results(
+            kernel=self.work.kernel.name,
+            shapes=self.ledger.folder.name,
+            backend=self.work.backend,
+            trials=tuple(ranked.trials),
+            best=ranked.best,
+            ties=tuple(ranked.ties),
+            reference=self.ledger.known.references.get(self.work.digest),
+            folder=self.ledger.folder,
+            measured=self._measured,
+            notes=tuple(notes),
+            elapsed_s=elapsed_s,
+        )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _cost(trial: Trial) -> float | None:
+    return trial.metrics.median_ms if trial.metrics else None
+
+
+def _ahead(budget: Budget) -> int:
+    """Return how many configs are compiled ahead: so many that no compiler idles, but few enough to learn."""
+    most = 2 * usable_cores()
+    return most if budget.trials is None else max(1, min(most, budget.trials // _BLIND))
