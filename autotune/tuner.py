@@ -25,7 +25,7 @@ from autotune.sites.correctness import rules
 from autotune.sites.workers import Workers
 from autotune.store import cache
 from autotune.store.ledger import Ledger
-from autotune.store.publish import publish
+from autotune.store.publish import blas, publish
 from autotune.store.results import Results
 from autotune.store.summary import Search
 from autotune.tuning.search_run import Listener, SearchRun, Silent
@@ -102,6 +102,7 @@ def tune(
         total = total and max(total, len(run.trials))  # earlier runs may have tried more than this one may
         run.listen(stack.enter_context(live(name, total, budget.seconds)))
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items()), *_drawn(inputs)]
+        notes += _overridden() if kernel.reference else []
         if ledger.disturbed:
             notes.append(f"{len(ledger.disturbed)} earlier results of a busy machine are measured again")
         with _summarized(run, strategy, budget, started):
@@ -136,6 +137,13 @@ def _smaller(*counts: int | None) -> int | None:
 def _stale(reason: tuple[str, int]) -> str:
     changes, count = reason
     return f"{count} earlier {'result does' if count == 1 else 'results do'} not hold any more: {changes}"
+
+
+def _overridden() -> Iterator[str]:
+    """Say that the environment chooses the BLAS kernel, not the library: the reference may be slow."""
+    for name in ("OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "BLIS_ARCH_TYPE"):
+        if value := os.environ.get(name):
+            yield f"{name}={value} is set, so the reference may not run the best code for this CPU ({blas()})"
 
 
 def _drawn(inputs: Inputs) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from autotune.machine.cpu import Roofline
 from autotune.model.errors import CacheError
@@ -103,6 +104,14 @@ def of_context(folder: Path, known: Known, digest: str, context: Context | None 
     )
 
 
+def blas() -> str | None:
+    """Name the BLAS that NumPy calls and the kernel that it chose for this CPU; None if NumPy has none."""
+    for each in ThreadpoolController().info():
+        if each.get("user_api") == "blas":
+            return " ".join(str(each.get(name) or "") for name in ("internal_api", "version", "architecture"))
+    return None
+
+
 def environment(work: Workload) -> dict[str, object]:
     """Return the machine and the versions that the figures are of: name -> JSON value."""
     return {
@@ -111,6 +120,7 @@ def environment(work: Workload) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "blas": blas(),
         "autotune": __version__,
         **work.context["fingerprint"],
     }

@@ -130,6 +130,14 @@ def test_threads_and_instruction_sets_count(monkeypatch: pytest.MonkeyPatch) -> 
     assert names[0] != names[1]
 
 
+def test_an_override_of_the_blas_is_told_beside_the_reference(tmp_path: Path) -> None:
+    code = f"found = run({str(tmp_path)!r})\nprint(*found.notes)\n"
+    code += "print((found.folder / 'perf_metrics.json').read_text())"
+    done = python(code, env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"})
+    assert "OPENBLAS_CORETYPE=Haswell is set" in done.stdout
+    assert '"blas":"openblas' in done.stdout
+
+
 def test_one_folder_keeps_and_shows_the_results_of_other_data(tmp_path: Path) -> None:
     """Kind 0 is the faster one on the ones, kind 1 on the tens."""
     ones, tens = (Inputs(INPUTS.specs, arrays=(np.full(1000, x, "f4"),) * 2) for x in (1, 10))
