@@ -26,11 +26,10 @@ def __getattr__(name: str) -> Collection:
     """
     if name != "ns":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pathlib import Path
-
+    from remote_tools.settings.core_flags import start_folder
     from remote_tools.settings.settings import check_early, find_root
     from remote_tools.tasks.namespace import ns
 
-    check_early(find_root(Path.cwd()))
+    check_early(find_root(start_folder()))
     globals()["ns"] = ns
     return ns

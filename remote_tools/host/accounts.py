@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from .listing import Listing, by_path, join, pack, path_of, same, same_content, split, unpack
@@ -24,6 +25,8 @@ from .listing import Listing, by_path, join, pack, path_of, same, same_content, 
 if TYPE_CHECKING:
     from .messages import AccountHeader, Holder
 
+DAMAGED = (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error)
+"""Raised when a file of ours is read that was truncated or overwritten."""
 LOCK_PATIENCE_S = 5.0
 """How long a push waits for the lock; the session of a lost client may still hold it for a moment."""
 
@@ -59,6 +62,10 @@ class Account:
             found.add(self.altered.get(path) or self.listing[path])
         return found
 
+    def holds(self, path: bytes, have: bytes | None) -> bool:
+        """Return whether the host's file is as it was when the push ended."""
+        return same(have, self.altered.get(path) or self.listing[path])
+
     def knows(self, path: bytes, have: bytes) -> bool:
         """Return whether the content of the host's file is one that the client pushed."""
         return any(same_content(have, record) for record in self.pushed(path))
@@ -92,9 +99,18 @@ def load(path: str) -> Account:
     try:
         with open(path, "rb") as file:
             header, _, listing = file.read().partition(b"\n")
+        return Account(json.loads(header), by_path(split(listing)))
     except FileNotFoundError:
         return Account({}, {})
-    return Account(json.loads(header), by_path(split(listing)))
+    except DAMAGED:
+        set_aside(path)
+        return Account({}, {})
+
+
+def set_aside(path: str) -> None:
+    """Rename a file of ours that cannot be read; it counts as missing."""
+    with contextlib.suppress(OSError):
+        os.replace(path, path + ".damaged")
 
 
 def replace(path: str, data: bytes) -> None:
@@ -128,9 +144,13 @@ class Store:
         """Return the client that pushed last; None if there was no push."""
         try:
             with open(self.holder_path, encoding="ascii") as file:
-                holder: Holder = json.load(file)
-                return holder
+                found = json.load(file)
+            holder: Holder = {name: found[name] for name in ("client", "name", "at")}  # type: ignore[assignment]
+            return holder
         except FileNotFoundError:
+            return None
+        except DAMAGED:
+            set_aside(self.holder_path)
             return None
 
     def others(self) -> list[Account]:
@@ -139,7 +159,9 @@ class Store:
             folders = [os.path.dirname(path) for path in (self.pushed_path, self.coming_path)]
             names = [os.path.join(f, n) for f in folders if os.path.isdir(f) for n in sorted(os.listdir(f))]
             own = (self.pushed_path, self.coming_path)
-            self._others = [load(name) for name in names if name not in own and not name.endswith(".part")]
+            self._others = [
+                load(name) for name in names if name not in own and not name.endswith((".part", ".damaged"))
+            ]
         return self._others
 
     def pushed_by_another(self, path: bytes, have: bytes) -> bool:

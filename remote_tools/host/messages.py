@@ -169,6 +169,8 @@ class PushEnding(Client):
         absent: paths that were not passed to rsync.
         delete: paths that may be deleted.
         kept: paths that are no longer listed, but stay.
+        sent: paths that were sent, in this request or by rsync.
+        folders: empty folders to create.
         contents: base64 by path, of small files that are sent in this request instead of by rsync.
         aside: folder below `.remote-displaced` for the files that they replace.
         altering: rsync's options change the files that arrive.
@@ -181,6 +183,8 @@ class PushEnding(Client):
     absent: Packed
     delete: Packed
     kept: Packed
+    sent: Packed
+    folders: Packed
     contents: dict[str, str]
     aside: str
     altering: bool
@@ -287,10 +291,12 @@ class Started(TypedDict):
     Args:
         started: the run's id.
         pushed: result of the push that was ended first.
+        changed: files that are no longer as they were pushed.
     """
 
     started: str
     pushed: PushEnded | None
+    changed: list[str]
 
 
 @final

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Iterator
 
-from .run_folder import Run, all_runs, read_json
+from .run_folder import Run, all_runs
 
 if TYPE_CHECKING:
     from .messages import Entry, RunRecord
@@ -75,7 +75,7 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     others: set = set()  # type: ignore[type-arg]
     for other in all_runs(state):
         try:
-            others_record: RunRecord = read_json(other.record_path)
+            others_record = other.record()
         except FileNotFoundError:  # removed meanwhile
             continue
         if other.id != run.id and others_record.get("ended", started) >= started:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .command import guarded, spawn
 from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, STDERR, STDOUT, write_all
 from .outputs import find_outputs, mark
-from .processes import born, group_alive
+from .processes import born, group_alive, started_by
 from .run_folder import Run, all_runs, read_json, remove_tree, write_json, write_reserved
 
 if TYPE_CHECKING:
@@ -231,7 +231,8 @@ class Owner:
                 "ended": time.time(),
                 "output_bytes": self.output.size_bytes,
                 "fault": self.output.fault,
-                "left_running": bool(self.record.get("pid")) and group_alive(self.record["pid"]),
+                "left_running": bool(self.record.get("pid"))
+                and (group_alive(self.record["pid"]) or bool(started_by(self.run.id))),
             }
         )
         try:
@@ -254,7 +255,7 @@ def prune(state: str, keep: int) -> None:
             record = run.record()
         except FileNotFoundError:  # another run's owner removed it
             continue
-        left = record.get("left_running") and group_alive(record["pid"])
+        left = record.get("left_running") and (group_alive(record["pid"]) or started_by(run.id))
         if record["state"] in ("ended", "lost") and not left:
             remove_tree(run.folder)
 

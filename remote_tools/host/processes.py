@@ -30,6 +30,22 @@ def alive(process: Process | None) -> bool:
     return process is not None and born(process[0]) == process[1]
 
 
+def started_by(run_id: str) -> list[int]:
+    """Return the processes with a run's id in their environment, also those in sessions of their own."""
+    mark, found = b"REMOTE_RUN_ID=" + os.fsencode(run_id), []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                marked = mark in file.read().split(b"\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        if marked and status_of(int(name)):
+            found.append(int(name))
+    return found
+
+
 def group_alive(pgid: int) -> bool:
     """Return whether a process group still has a process, without zombies, which killpg would count."""
     try:

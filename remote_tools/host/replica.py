@@ -196,6 +196,10 @@ def finish(params: PushEnding, place: Place) -> PushEnded:
     aside = os.path.join(DISPLACED, params["aside"].encode("ascii"))
     for name, data in params["contents"].items():
         deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data), aside)
+    for folder in unpack(params["folders"]):
+        with contextlib.suppress(OSError):  # a file of the host's may be there
+            os.makedirs(tree.prefix + folder, exist_ok=True)
+    forget_bytecode(tree, unpack(params["sent"]))
     beside = sweep(tree, (account, coming, Account({}, later)), store, params["date"])
     removed, kept = delete_pushed(tree, unpack(params["delete"]), (account, coming), store)
     vanished = unpack(params["vanished"])
@@ -249,6 +253,28 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
     with contextlib.suppress(OSError):  # it may also hold a partial file of rsync's
         os.rmdir(os.path.dirname(part))
     tree.forget()
+
+
+def forget_bytecode(tree: Tree, paths: Iterable[bytes]) -> None:
+    """Delete Python's bytecode of modules that were sent.
+
+    Python knows a module by its size and the second of its mtime. A module that was edited within a second,
+    or replaced by one of the same time, would run as it was before.
+    """
+    modules: dict[bytes, set[bytes]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition(b"/")
+        if name.endswith(b".py"):
+            modules.setdefault(os.path.join(folder, b"__pycache__"), set()).add(name[:-3])
+    for folder, names in modules.items():
+        try:
+            compiled = os.listdir(tree.prefix + folder)
+        except OSError:
+            continue
+        for each in compiled:
+            if each.endswith(b".pyc") and each.partition(b".")[0] in names:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(tree.prefix + folder, each))
 
 
 def write_stamp(store: Store, params: PushEnding) -> None:

@@ -20,7 +20,7 @@ import shutil
 import zlib
 from typing import TYPE_CHECKING, Any, Mapping
 
-from .processes import alive, group_alive
+from .processes import alive, group_alive, started_by
 
 if TYPE_CHECKING:
     from .messages import Entry, RunRecord
@@ -98,17 +98,42 @@ class Run:
 
     def record(self) -> RunRecord:
         """Read the record; a run is `lost` if its owner exited without recording an end."""
-        record: RunRecord = read_json(self.record_path)
-        if record["state"] in ("starting", "running") and not alive(record["owner"]):
-            record = read_json(self.record_path)
+        record = self._read()
+        if record["state"] in ("starting", "running") and not alive(record.get("owner")):
+            record = self._read()
             if record["state"] in ("starting", "running"):
-                left = bool(record.get("pid")) and group_alive(record["pid"])
+                left = bool(record.get("pid")) and (group_alive(record["pid"]) or bool(started_by(self.id)))
                 record.update({"state": "lost", "left_running": left})
         return record
 
+    def _read(self) -> RunRecord:
+        """Read the record; one that was truncated is that of a lost run of which nothing is known."""
+        try:
+            found: RunRecord = read_json(self.record_path)
+            return {**found, "id": found["id"], "state": found["state"]}
+        except (ValueError, KeyError, TypeError):
+            return {
+                "id": self.id,
+                "state": "lost",
+                "host": "",
+                "user": "",
+                "cwd": "",
+                "cache_dir": "",
+                "argv": ["(unreadable)"],
+                "env": {},
+                "shell": None,
+                "pty": False,
+                "python": "",
+                "started": os.stat(self.record_path).st_mtime,
+            }
+
     def outputs(self) -> list[Entry]:
         """Return the files that the run wrote; empty before it has ended."""
-        return read_json(self.outputs_path) if os.path.exists(self.outputs_path) else []
+        try:
+            found: list[Entry] = read_json(self.outputs_path)
+            return found
+        except (FileNotFoundError, ValueError):
+            return []
 
 
 def all_runs(state: str) -> list[Run]:

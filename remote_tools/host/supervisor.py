@@ -7,6 +7,7 @@ requests on its standard streams. Another process, the `owner`, owns a run.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,7 +22,7 @@ from .command import Refusal, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
 from .outputs import files_below, find_outputs
 from .owner import FULL, become_owner, resize
-from .processes import alive, born, group_alive
+from .processes import alive, born, group_alive, started_by
 from .run_folder import RECORD_BYTES, Place, Run, all_runs, place_of, remove_tree
 
 if TYPE_CHECKING:
@@ -177,20 +178,29 @@ def touch(path: str) -> None:
 
 
 def signal_run(run: Run, number: int) -> bool:
-    """Send a signal to the run's process group; return False if none of its processes is left."""
+    """Send a signal to the run's process group; return False if none of its processes is left.
+
+    Processes in sessions of their own do not belong to the group: a terminal's Ctrl-C does not reach them,
+    but what ends the run does.
+    """
     record = run.record()
     while record["state"] == "starting":
         time.sleep(IDLE_S)
         record = run.record()
     pid = record.get("pid")
     # The group outlives its leader if children are left; the leader's pid may then be another process's.
-    if pid is None or not group_alive(pid) or (born(pid) is not None and not alive(record["process"])):
-        return False
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+    delivered = False
+    if pid is not None and group_alive(pid) and (born(pid) is None or alive(record["process"])):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+            delivered = True
+    if number in (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT) or not delivered:
+        for each in started_by(run.id):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(each) != pid:
+                    os.kill(each, number)
+                    delivered = True
+    return delivered
 
 
 def read_small(path: str, size: int) -> tuple[bytes, int]:
@@ -251,9 +261,9 @@ def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[
 def end_reply(run: Run, state: str, record: RunRecord, wanted: ResultsWanted) -> RunReply:
     """Compose the reply about a run; if it has ended, send its small files if they are wanted."""
     outputs = run.outputs()
-    if record["state"] == "lost" and "since_ns" in record and not outputs:
-        outputs = find_outputs(run, state, record)
-    inline_bytes = wanted["inline_bytes"] if record["state"] in ("ended", "lost") else 0
+    if record["state"] != "ended" and "since_ns" in record and not outputs:
+        outputs = find_outputs(run, state, record)  # of a running run: what it has written so far
+    inline_bytes = wanted["inline_bytes"]
     outputs, rsync = send_results(record["cache_dir"], outputs, inline_bytes, wanted["rsync"], state)
     return {"run": record, "outputs": outputs, "rsync": rsync}
 
@@ -276,9 +286,23 @@ def send_results(
     return found, software.rsync_here(state, rsync)
 
 
+def changed_here(place: Place) -> list[str]:
+    """Return the pushed files that a run, or somebody on the host, has changed since."""
+    from .accounts import Store, load
+    from .tree import Tree
+
+    holder = Store(place.state, "").holder()
+    if holder is None:
+        return []
+    account = load(Store(place.state, holder["client"]).pushed_path)
+    tree, expected = Tree(os.fsencode(place.code_path)), account.listing.keys() - account.absent
+    return sorted(os.fsdecode(path) for path in expected if not account.holds(path, tree.record(path)))
+
+
 def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAnswer | Refused:
     """Start a run if the tree has the expected stamp, then stream it."""
-    pushed = None
+    pushed: PushEnded | None = None
+    changed: list[str] = []
     if params["ending"] is not None:
         from . import replica
 
@@ -292,17 +316,18 @@ def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAns
             held = ""
         if held != expected:
             return {"stale": True}
+        changed = changed_here(place)
     run = start(params["id"], params["spec"], place)
     touch(run.lease_path)
-    report_started(run, pushed)
+    report_started(run, pushed, changed)
     if params["detach"]:
         return {"run": run.record(), "outputs": [], "rsync": None}
     return end_reply(run, place.state, stream(run, offset, inbox), params)
 
 
-def report_started(run: Run, pushed: PushEnded | None) -> None:
+def report_started(run: Run, pushed: PushEnded | None, changed: list[str]) -> None:
     """Send `Started`, before the reply that ends the request."""
-    started: Started = {"started": run.id, "pushed": pushed}
+    started: Started = {"started": run.id, "pushed": pushed, "changed": changed}
     send_json(frames.REPLY, started)
 
 
@@ -321,7 +346,7 @@ def known_run(run_id: str, place: Place) -> Run:
 def op_attach(params: AttachParams, place: Place, inbox: Inbox, offset: int) -> RunReply:
     """Stream a run that was started earlier, until it ends or only the output so far."""
     run = known_run(params["id"], place)
-    report_started(run, None)
+    report_started(run, None, [])
     record = stream(run, offset, inbox, params["follow"])
     return end_reply(run, place.state, record, params)
 

@@ -22,25 +22,26 @@ from remote_tools.host.device_lock import user
 from remote_tools.host.messages import (
     Ask,
     CacheReply,
-    PushEnded,
     PushEnding,
     ResultsWanted,
     RunAnswer,
     RunReply,
     Spec,
+    Started,
 )
 from remote_tools.runs import client, summaries, terminal
 from remote_tools.runs.arrivals import Results
-from remote_tools.runs.records import Record, Records, Source, new_id
+from remote_tools.runs.records import Record, Records, new_id
 from remote_tools.runs.reporting import write_report
-from remote_tools.runs.target import target_argv
+from remote_tools.runs.source import Source
+from remote_tools.runs.target import check_is_sent, target_argv
 from remote_tools.settings.settings import Settings
 from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost, open_host
 from remote_tools.sync.patterns import literal
 from remote_tools.sync.plan import PushMode, host_rsync
 from remote_tools.sync.progress import Display, count_text, size_text
-from remote_tools.sync.push import PushResult, ended_lines, finish, push
+from remote_tools.sync.push import PushResult, changed_lines, ended_lines, finish, push
 from remote_tools.sync.workspace import Workspace, scan
 
 
@@ -229,6 +230,7 @@ class RunRequest:
         finally:
             record.update(source.collect())
             records.write(record)
+            records.prune(self.settings.keep_runs)
 
     def execute(
         self,
@@ -240,11 +242,11 @@ class RunRequest:
     ) -> RunAnswer:
         """Start the run and follow it until it ends; see `client.start`."""
 
-        def pushed(reply: PushEnded) -> None:
-            for line in ended_lines(reply):
+        def started(reply: Started) -> None:
+            for line in ended_lines(reply["pushed"]) if reply["pushed"] else changed_lines(reply["changed"]):
                 host.display.say(f"sync: {line}")
 
-        console = client.Console(results.take if results else None, pushed)
+        console = client.Console(results.take if results else None, started)
         try:
             return client.start(
                 host.link,
@@ -306,10 +308,11 @@ def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = N
     settings = host.settings
     with request.recorded() as record:
         tree = tree or workspace_of(settings)
+        check_is_sent(request.words, tree)
         results = Results(settings.local_dir) if request.how.auto_fetch else None
         reply: RunAnswer = {"stale": True}
         last = LastPush(tree.root, host.link.alias, settings.code_path)
-        if not request.how.verify and last.stamp == tree.stamp:
+        if not request.how.verify and last.stamp == tree.stamp and not last.replaced(tree):
             reply = request.execute(host, stamp=tree.stamp, results=results)
         if "stale" in reply:
             pushed = push_and_report(host, tree, PushMode(inline=not request.how.verify))

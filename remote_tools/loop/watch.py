@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from remote_tools.runs import client
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.link import Link
 from remote_tools.sync.open_host import OpenHost, open_host
+from remote_tools.sync.patterns import EDITORS
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import Workspace
 
@@ -28,12 +30,16 @@ STOP_S = 5.0
 class Saves:
     """Sets `changed` after a save below a folder; a scan then decides whether a sent file has changed."""
 
-    def __init__(self, root: Path, ignored: Sequence[Path]) -> None:
-        """Take the folder, and the folders below it to ignore."""
+    def __init__(self, root: Path, ignored: Sequence[Path], say: Callable[[str], None]) -> None:
+        """Take the folder, the folders below it to ignore, and a printer of messages."""
         self.root = root
+        self._say = say
         self.ignored = tuple(f"{path}/" for path in ignored)
         self.changed = threading.Event()
         self._stop = threading.Event()
+
+    def _counts(self, _change: object, path: str) -> bool:
+        return not f"{path}/".startswith(self.ignored) and not EDITORS.search(os.fsencode(path))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -48,17 +54,24 @@ class Saves:
             hint = "pip install 'remote-autotune[watch]'"
             raise UnavailableError("watch", "watchfiles is not installed", hint) from error
 
-        def watch_files() -> None:
+        def watch_files(polling: bool | None = None) -> None:
             changes = watchfiles.watch(
                 self.root,
-                watch_filter=lambda _change, path: not f"{path}/".startswith(self.ignored),
+                watch_filter=self._counts,
                 step=SETTLE_MS,
                 stop_event=self._stop,
                 raise_interrupt=False,
                 rust_timeout=500,
+                force_polling=polling,
             )
-            for _ in changes:
-                self.changed.set()
+            try:
+                for _ in changes:
+                    self.changed.set()
+            except (OSError, RuntimeError) as error:
+                if polling:
+                    raise
+                self._say(f"watch: {error}; comparing the files again and again instead")
+                watch_files(polling=True)
 
         thread = threading.Thread(target=watch_files, daemon=True)
         thread.start()
@@ -117,7 +130,8 @@ def watch(
         Interrupted: the user pressed Ctrl-C.
         UnavailableError: watchfiles is not installed.
     """
-    saves = Saves(settings.root, [settings.root / ".git", settings.root / ".remote", settings.local_dir])
+    ignored = [settings.root / ".git", settings.root / ".remote", settings.local_dir]
+    saves = Saves(settings.root, ignored, display.say)
     with saves.watching(), open_host(settings, display) as host:
         tree = steps.workspace_of(settings)
         describe = partial(steps.RunRequest.target, settings, words, how)

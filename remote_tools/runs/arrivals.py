@@ -83,16 +83,24 @@ class Results:
             self.arrived.update((path, size) for path, size in left if path not in gone)
         for path, fault in self.refused.items():
             host.display.say(f"fetch: {shown(path)} was not written: {fault}")
-        host.display.say(self.summary(), "✅" if entries else "")
+        running = "run" in reply and reply["run"]["state"] in ("starting", "running")
+        host.display.say(self.summary(running=running), "✅" if entries else "")
 
-    def summary(self) -> str:
-        """Return the closing line: number of files, size, kernels and folder."""
+    def summary(self, *, running: bool = False) -> str:
+        """Return the closing line: number of files, size, kernels and folder.
+
+        Args:
+            running: the run goes on, and may write more.
+        """
+        if not self.arrived and running:
+            return "Nothing to fetch yet: the run still runs, and has written no files below the cache root"
         if not self.arrived:
             return "Nothing to fetch: the run wrote no files below the cache root"
         kernels = kernels_of(list(self.arrived))
         of = f" of {', '.join(kernels[:4])}{', ...' if len(kernels) > 4 else ''}" if kernels else ""
         amount = f"{count_text(len(self.arrived), 'file')} ({size_text(sum(self.arrived.values()))})"
-        return f"Fetched {amount}{of} into {display_path(self.local_dir)}"
+        more = "; the run still runs, and may write more" if running else ""
+        return f"Fetched {amount}{of} into {display_path(self.local_dir)}{more}"
 
 
 def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:

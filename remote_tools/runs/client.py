@@ -13,7 +13,6 @@ from remote_tools.host import messages
 from remote_tools.host.frames import STDOUT
 from remote_tools.host.messages import (
     AttachParams,
-    PushEnded,
     PushEnding,
     ResultsWanted,
     RunAnswer,
@@ -40,10 +39,10 @@ class Console:
     """Writes a run's output to our own streams, and passes its small files to `take_file`."""
 
     def __init__(
-        self, take_file: FileTaker | None = None, pushed: Callable[[PushEnded], None] = lambda _reply: None
+        self, take_file: FileTaker | None = None, on_start: Callable[[Started], None] = lambda _reply: None
     ) -> None:
         """Start at position 0 of the output."""
-        self._pushed = pushed
+        self._on_start = on_start
         self.position = 0
         self.run_id = ""
         self._take_file = take_file
@@ -67,10 +66,9 @@ class Console:
             self._take_file(path, mtime_ns, data)
 
     def started(self, reply: Started) -> None:
-        """Note that the run was started, and pass on the result of the push before it."""
+        """Note that the run was started, and pass on what the host reports with it."""
         self.run_id = reply["started"]
-        if reply["pushed"] is not None:
-            self._pushed(reply["pushed"])
+        self._on_start(reply)
 
 
 NO_RESULTS: ResultsWanted = {"inline_bytes": 0, "rsync": "rsync"}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import subprocess
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from remote_tools.errors import UsageError
 from remote_tools.host.messages import RunRecord
+from remote_tools.settings.state_folder import state_folder
 from remote_tools.settings.whole_file import write_whole
 
 
@@ -32,6 +33,7 @@ class Record(TypedDict, total=False):
     started: float
     git_sha: str | None
     git_dirty: bool | None
+    diff_omitted: list[str]
     state: str
     exit: int | None
     ended: float | None
@@ -66,6 +68,7 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Write a record; a reader sees the old or the new one, never a part."""
+        state_folder(self.root)
         folder = self.folder(record["id"])
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
@@ -74,9 +77,14 @@ class Records:
         """Read a record; empty if it is missing, as for a run that another machine started."""
         try:
             found: Record = json.loads((self.folder(run_id) / "run.json").read_text(encoding="ascii"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
+
+    def prune(self, keep: int) -> None:
+        """Remove the oldest records beyond `keep`, with their patches and summaries, as the host does."""
+        for run_id in self.ids()[: -keep or None]:
+            shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
     def ids(self) -> list[str]:
         """Return the ids of all records, oldest first."""
@@ -109,41 +117,3 @@ def match(wanted: str, known: Sequence[str]) -> str:
     raise UsageError(
         "runs", f"{wanted} matches {len(found)} runs: {', '.join(found[-3:])}", "type more of the id"
     )
-
-
-class Source:
-    """The sources of a run: git's commit, whether the work tree is dirty, and the diff.
-
-    git runs in the background, while the network is busy, and writes the diff directly to its file.
-    """
-
-    def __init__(self, folder: Path, root: Path) -> None:
-        """Start git."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._diff = folder / "diff.patch"
-        git = ["git", "-C", str(root)]
-        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        try:
-            self._head = subprocess.Popen(
-                [*git, "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, **quiet
-            )
-            self._status = subprocess.Popen(
-                [*git, "status", "--porcelain", "-unormal"], stdout=subprocess.PIPE, text=True, **quiet
-            )
-            with self._diff.open("wb") as file:
-                self._changes = subprocess.Popen([*git, "diff", "--binary", "HEAD"], stdout=file, **quiet)
-            self._there = True
-        except FileNotFoundError:
-            self._there = False
-
-    def collect(self) -> Record:
-        """Return `git_sha` and `git_dirty`; both are None outside a git work tree."""
-        if not self._there:
-            return {"git_sha": None, "git_dirty": None}
-        sha = self._head.communicate()[0].strip()
-        dirty = bool(self._status.communicate()[0].strip())
-        self._changes.wait()
-        if self._head.returncode != 0:
-            self._diff.unlink(missing_ok=True)
-            return {"git_sha": None, "git_dirty": None}
-        return {"git_sha": sha, "git_dirty": dirty}

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from remote_tools.errors import UsageError
+from remote_tools.sync.workspace import Workspace
 
 # Scripts that are searched for a similar name: enough for any project, and quick in a huge tree.
 SEARCH_LIMIT = 5000
@@ -52,6 +53,35 @@ def target_argv(words: Sequence[str], root: Path) -> list[str]:
         hint = f"the nearest: {', '.join(nearest)}" if nearest else f"scripts are searched for in {root}"
         raise UsageError("target", f"no {words[0]} in {root}", hint)
     return ["python", *words]
+
+
+def check_is_sent(words: Sequence[str], tree: Workspace) -> None:
+    """Raise if the script or module that was typed is here, but is not sent to the host.
+
+    An older version may still be there, and would run.
+
+    Raises:
+        UsageError: git ignores it, or a pattern of `exclude` leaves it out.
+    """
+    for name in _files_of(words, tree.root):
+        if os.fsencode(name) in tree.files or not (tree.root / name).is_file():
+            continue
+        why = "git ignores it, or `exclude` leaves it out"
+        hint = f"REMOTE_INCLUDE={name} sends it; inv sync --dry-run lists what is sent"
+        raise UsageError("target", f"{name} is not sent to the host: {why}", hint)
+
+
+def _files_of(words: Sequence[str], root: Path) -> list[str]:
+    """Return the paths below the root that TARGET may stand for."""
+    if not words:
+        return []
+    if words[0] == "-m" and len(words) > 1:
+        module = words[1].replace(".", "/")
+        return [f"{module}.py", f"{module}/__main__.py", f"{module}/__init__.py"]
+    script = Path(words[0])
+    if script.is_absolute() and not script.is_relative_to(root):
+        return []
+    return [os.path.normpath(script.relative_to(root) if script.is_absolute() else script)]
 
 
 def _nearest(script: str, root: Path) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from remote_tools.errors import TransferError
 from remote_tools.host.listing import join, path_of, split
+from remote_tools.settings.state_folder import state_folder
 from remote_tools.settings.whole_file import write_whole
 from remote_tools.sync.workspace import Workspace
 
@@ -18,16 +21,26 @@ def client_id(root: Path) -> str:
     """Return the random id by which the host knows this checkout; create it if it is missing."""
     path = root / ".remote" / "client-id"
     try:
-        path.parent.mkdir(exist_ok=True)
-        with path.open("x") as file:
+        state_folder(root)
+        with suppress(FileExistsError), path.open("x") as file:
             file.write(secrets.token_hex(8))
-    except FileExistsError:
-        pass
+        found = path.read_text(encoding="ascii", errors="replace").strip()
+        if not re.fullmatch("[0-9a-f]{16}", found):  # damaged: the host takes us for a new checkout
+            found = secrets.token_hex(8)
+            write_whole(path, found.encode("ascii"))
     except OSError as error:
         raise TransferError(
             "sync", f"cannot write {path}: {error.strerror}", f"ls -ld {path.parent}"
         ) from error
-    return path.read_text().strip()
+    return found
+
+
+def _sum(listing: bytes) -> str:
+    return f"{zlib.crc32(listing):08x}"
+
+
+def _inodes(workspace: Workspace) -> bytes:
+    return join(inode + b" " + path for path, inode in workspace.inodes.items())
 
 
 class LastPush:
@@ -42,9 +55,11 @@ class LastPush:
         """Read the stamp; the listing is read only when it is needed."""
         key = hashlib.sha256(f"{alias}\0{code_path}".encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = root / ".remote" / "pushed" / key
-        self.stamp = ""
+        self._inodes_path = self.path.with_suffix(".inodes")
+        self.stamp, self._sum = "", ""
         with suppress(FileNotFoundError), self.path.open("rb") as file:
-            self.stamp = file.readline().decode("ascii").strip()
+            first = file.readline().decode("ascii", "replace").split()
+            self.stamp, self._sum = first if len(first) == 2 else ("", "")
 
     def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
         """Return the new and changed records, and the deleted paths; None if nothing was pushed yet."""
@@ -52,15 +67,40 @@ class LastPush:
             return None
         if self.stamp == workspace.stamp:
             return (), ()
-        old = set(split(self.path.read_bytes().partition(b"\n")[2]))
+        listing = self.path.read_bytes().partition(b"\n")[2]
+        if self._sum != _sum(listing):  # damaged: compare all
+            return None
+        old = set(split(listing))
         new = set(workspace.files.values())
         gone = [path for path in map(path_of, old - new) if path not in workspace.files]
         return list(new - old), gone
 
+    def replaced(self, workspace: Workspace) -> list[bytes]:
+        """Return the files whose record is as it was pushed, but that were written or replaced since.
+
+        Their content may be another one: `cp -p`, `touch -r` and archives keep size and mtime.
+        """
+        before = b""
+        with suppress(FileNotFoundError):
+            before = self._inodes_path.read_bytes()
+        if not self.stamp or before == _inodes(workspace):
+            return []
+        then = set(split(before))
+        pushed = set(split(self.path.read_bytes().partition(b"\n")[2]))
+        return [
+            path
+            for path, inode in workspace.inodes.items()
+            if inode + b" " + path not in then and workspace.files[path] in pushed
+        ]
+
     def save(self, workspace: Workspace) -> None:
         """Store the workspace as the last push."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, workspace.stamp.encode("ascii") + b"\n" + join(workspace.files.values()))
+            state_folder(self.path.parents[2])
+            self.path.parent.mkdir(exist_ok=True)
+            listing = join(workspace.files.values())
+            first = f"{workspace.stamp} {_sum(listing)}\n".encode("ascii")
+            write_whole(self._inodes_path, _inodes(workspace))
+            write_whole(self.path, first + listing)
         except OSError as error:
             raise TransferError("sync", f"cannot write {self.path}: {error.strerror}") from error

@@ -7,6 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+EDITORS = re.compile(
+    rb"(?:^|/)(?:\.#[^/]*|#[^/]*#|\.[^/]*\.sw[a-z]|[^/]*~|4913|\.DS_Store|\.flycheck_[^/]*)$"
+)
+"""Files that editors keep beside the one that is edited: swap files, locks, backups."""
+
 
 class Rules:
     """Decide by path what is left out; decisions about folders are cached."""

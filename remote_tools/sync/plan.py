@@ -159,6 +159,8 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
         "more": _by_contents(settings.rsync_options),
     }
     reply: BeginReply = {"want_listing": True}
+    replaced = last.replaced(workspace)
+    asked["more"] |= bool(replaced)
     changes = last.changes(workspace)
     if changes is not None:
         changed, gone = map(pack, changes)
@@ -169,7 +171,7 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
         reply = link.call(messages.BEGIN(whole))
     if "want_listing" in reply:
         raise SoftwareError("sync", f"{link.alias} asks for the whole listing again")
-    return _read_plan(host, workspace, client, reply)
+    return _read_plan(host, workspace, client, reply, replaced)
 
 
 def _by_contents(rsync_options: Sequence[str]) -> bool:
@@ -189,6 +191,7 @@ def _read_plan(
     workspace: Workspace,
     client: Client,
     reply: PlanReply,
+    replaced: Sequence[bytes],
 ) -> Plan:
     link, settings = host.link, host.settings
     pair = rsync.pair_with(link.alias, reply["rsync"], "sync")
@@ -206,6 +209,8 @@ def _read_plan(
             roots = (workspace.root, reply["root"])
             words, timeout_s = settings.rsync_options, settings.timeout_s
             changed += rsync.differing(link.alias, link.ssh_words(), pair, roots, rest, words, timeout_s)
+    named = {*new, *changed, *conflicts}
+    changed += [path for path in replaced if path not in named]
     left_out = rsync.left_out(workspace.root, [*new, *changed, *conflicts], settings.rsync_options)
     new, changed, conflicts = (
         [path for path in paths if path not in left_out] for paths in (new, changed, conflicts)

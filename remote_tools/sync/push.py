@@ -26,7 +26,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise
@@ -45,7 +45,7 @@ from remote_tools.sync.progress import Bar, count_text
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import Processes
 from remote_tools.sync.transfer import LARGE_BYTES, retry
-from remote_tools.sync.workspace import Workspace, look, shown
+from remote_tools.sync.workspace import Workspace, inode_of, look, shown
 
 SENDINGS = 3
 """Most times that a file is sent if it changes during each transfer."""
@@ -111,12 +111,23 @@ def ended_lines(reply: PushEnded) -> list[str]:
     return lines
 
 
+def changed_lines(paths: Sequence[str]) -> list[str]:
+    """Return the messages about pushed files that a run, or somebody on the host, has changed there."""
+    if not paths:
+        return []
+    names = ", ".join(shown(os.fsencode(path)) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return [
+        f"the run reads another content than here: {names} changed on the host since the push; "
+        "inv sync sends yours, and keeps theirs beside it"
+    ]
+
+
 def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     plan = make_plan(host, workspace, mode.dry_run)
     if mode.dry_run:
         return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
     check_deletes(plan, mode.force)
-    sent = _Sent(host, plan, dict(workspace.files))
+    sent = _Sent(host, plan, dict(workspace.files), workspace.folders, dict(workspace.inodes))
     parts = _parts(plan, host.settings.rsync_options)
     _make_way(sent, parts)
     if plan.send and not (
@@ -126,7 +137,7 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     ):
         with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
             _send_until_unchanged(sent, parts, bar)
-    arrived = workspace.with_files(sent.files)
+    arrived = workspace.with_files(sent.files, sent.inodes)
     LastPush(workspace.root, host.link.alias, host.settings.code_path).save(arrived)
     return PushResult(
         plan,
@@ -172,6 +183,8 @@ class _Sent:
 
     Args:
         files: the record of every path, as it was sent.
+        folders: empty folders.
+        inodes: see `Workspace`.
         later: the records of files that changed after the scan.
         vanished: paths that were deleted here during the push.
         removed: paths that the host has already deleted.
@@ -181,6 +194,8 @@ class _Sent:
     host: OpenHost
     plan: Plan
     files: dict[bytes, bytes]
+    folders: Sequence[bytes]
+    inodes: dict[bytes, bytes]
     later: dict[bytes, bytes] = field(default_factory=dict)
     vanished: set[bytes] = field(default_factory=set)
     removed: set[bytes] = field(default_factory=set)
@@ -207,9 +222,13 @@ class _Sent:
         changed = []
         for path in paths:
             now = look(top, path)
+            with suppress(OSError):
+                if now is not None and path in self.inodes:
+                    self.inodes[path] = inode_of(os.lstat(top + b"/" + path))
             if now is None:
                 self.vanished.add(path)
                 self.files.pop(path, None)
+                self.inodes.pop(path, None)
                 self.warnings.append(f"{shown(path)} vanished while it was sent")
             elif now != self.files.get(path):
                 self.files[path] = self.later[path] = now
@@ -228,6 +247,8 @@ class _Sent:
             "delete": pack(path for path in self.plan.delete if path not in self.removed),
             "kept": pack(self.plan.staying),
             "contents": self.contents,
+            "sent": pack(self.plan.send),
+            "folders": pack(self.folders),
             "aside": secrets.token_hex(8),
             "altering": bool(rsync.names_of(self.host.settings.rsync_options) & rsync.ALTERING),
         }

@@ -14,13 +14,14 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from remote_tools.errors import ConfigError, UnavailableError
 from remote_tools.host.listing import file_record, join, link_record, size_of
-from remote_tools.sync.patterns import Rules
+from remote_tools.sync import git
+from remote_tools.sync.patterns import EDITORS, Rules
 
 NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
 """Never sent, whatever `include` says: repositories, our own state, and the user's settings."""
@@ -33,6 +34,9 @@ class Workspace:
     Args:
         root: its folder.
         files: the record of each path, see `listing`; sorted by path.
+        folders: empty folders, which travel outside of git only.
+        inodes: for each regular file the time of its last change of any kind (ctime) and its inode, in the
+            same order. A file may be replaced by another of the same size and mtime; these tell.
         settings: the settings that affect what the host should hold; part of the stamp.
         warnings: files that were left out or look wrong, a line each.
     """
@@ -41,20 +45,25 @@ class Workspace:
     files: Mapping[bytes, bytes]
     settings: bytes = b""
     warnings: tuple[str, ...] = ()
+    inodes: Mapping[bytes, bytes] = field(default_factory=dict)
+    folders: tuple[bytes, ...] = ()
 
     @cached_property
     def stamp(self) -> str:
         """Digest of the records and the settings; equal only for equal trees."""
-        return hashlib.sha256(join(self.files.values()) + b"\0\0" + self.settings).hexdigest()
+        folders = b"\0\0" + join(self.folders) if self.folders else b""
+        return hashlib.sha256(join(self.files.values()) + folders + b"\0\0" + self.settings).hexdigest()
 
     @cached_property
     def size_bytes(self) -> int:
         """Total size of the files."""
         return sum(map(size_of, self.files.values()))
 
-    def with_files(self, files: Mapping[bytes, bytes]) -> Workspace:
-        """Return the workspace with the records of the files as they were sent."""
-        return self if files == self.files else replace(self, files=dict(sorted(files.items())))
+    def with_files(self, files: Mapping[bytes, bytes], inodes: Mapping[bytes, bytes]) -> Workspace:
+        """Return the workspace with the records and inodes of the files as they were sent."""
+        if files == self.files and inodes == self.inodes:
+            return self
+        return replace(self, files=dict(sorted(files.items())), inodes=dict(sorted(inodes.items())))
 
 
 def scan(
@@ -82,10 +91,19 @@ def scan(
     top = os.fsencode(root)
     if not os.path.isdir(top):
         raise ConfigError("sync", f"{root} is not a folder")
-    names = _git_names(top, b"", rules, warnings) if _in_git(root) else _walk(top, rules)
-    found = _records(top, names, rules, warnings)
+    empty: list[bytes] = []
+    names = _git_names(top, b"", rules, warnings) if _in_git(root) else _walk(top, rules, empty)
+    inodes: dict[bytes, bytes] = {}
+    found = _records(top, names, rules, warnings, inodes)
     settings = "\0".join(["", *exclude, "", *include, "", *never, "", *salt])
-    return Workspace(Path(root), dict(sorted(found.items())), os.fsencode(settings), tuple(warnings))
+    files = dict(sorted(found.items()))
+    inodes = dict(sorted(inodes.items()))
+    return Workspace(Path(root), files, os.fsencode(settings), tuple(warnings), inodes, tuple(sorted(empty)))
+
+
+def inode_of(info: os.stat_result) -> bytes:
+    """Return what changes if a file is written or replaced, whatever its mtime then is."""
+    return b"%d %d" % (info.st_ctime_ns, info.st_ino)
 
 
 def look(top: bytes, path: bytes) -> bytes | None:
@@ -113,18 +131,13 @@ def _in_git(root: Path) -> bool:
         return True
     if not any((above / ".git").exists() for above in top.parents):
         return False
-    question = [*_git(os.fsencode(top)), b"check-ignore", b"-q", b"."]
-    return subprocess.run(question, check=False).returncode != 0
+    with git.start(os.fsencode(top), "check-ignore", "-q", ".", stdout=None, stderr=None) as question:
+        return question.wait() != 0
 
 
-def _git(top: bytes) -> list[bytes]:
-    return [b"git", b"-C", top]
-
-
-def _start(top: bytes, *words: bytes) -> subprocess.Popen[bytes]:
+def _start(top: bytes, *words: str) -> subprocess.Popen[bytes]:
     try:
-        command = [*_git(top), b"ls-files", b"-z", *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return git.start(top, "ls-files", "-z", *words)
     except FileNotFoundError as error:
         message = f"{os.fsdecode(top)} is a git work tree, and git is not installed here"
         raise UnavailableError("sync", message, "install git") from error
@@ -141,12 +154,14 @@ def _read(process: subprocess.Popen[bytes], top: bytes) -> list[bytes]:
 
 def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> Iterator[tuple[bytes, bool]]:
     """Yield (path, whether git tracks it) for the files of `git ls-files -co --exclude-standard`."""
-    cached = _start(top, b"-c")
-    other = _start(top, b"-o", b"--exclude-standard")
-    ignored = _start(top, b"-o", b"-i", b"--exclude-standard") if rules.including else None
+    cached = _start(top, "-c")
+    other = _start(top, "-o", "--exclude-standard")
+    ignored = _start(top, "-o", "-i", "--exclude-standard") if rules.including else None
     for name in dict.fromkeys(_read(cached, top)):
         yield below + name, True
     for name in _read(other, top):
+        if EDITORS.search(name):
+            continue
         if name.endswith(b"/"):
             if not rules.drops(below + name[:-1]):
                 warnings.append(f"{shown(below + name)} is a git repository but no submodule: not sent")
@@ -157,8 +172,8 @@ def _git_names(top: bytes, below: bytes, rules: Rules, warnings: list[str]) -> I
             yield below + name, False
 
 
-def _walk(top: bytes, rules: Rules) -> Iterator[tuple[bytes, bool]]:
-    """Yield every path below a folder, except folders; none is tracked by git."""
+def _walk(top: bytes, rules: Rules, empty: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield every path below a folder, except folders; collect the empty folders. Git tracks none of them."""
     folders = [b""]
     while folders:
         folder = folders.pop()
@@ -166,16 +181,23 @@ def _walk(top: bytes, rules: Rules) -> Iterator[tuple[bytes, bool]]:
             entries = list(os.scandir(top + b"/" + folder))
         except FileNotFoundError:
             continue
+        if not entries and folder:
+            empty.append(folder[:-1])
         for entry in entries:
             path = folder + entry.name
             if not entry.is_dir(follow_symlinks=False):
-                yield path, False
+                if not EDITORS.search(path):
+                    yield path, False
             elif not rules.prunes(path):
                 folders.append(path + b"/")
 
 
 def _records(
-    top: bytes, names: Iterable[tuple[bytes, bool]], rules: Rules, warnings: list[str]
+    top: bytes,
+    names: Iterable[tuple[bytes, bool]],
+    rules: Rules,
+    warnings: list[str],
+    inodes: dict[bytes, bytes],
 ) -> dict[bytes, bytes]:
     """Make a record of every file; the types of S_IFMT are numbers here because this loop must be fast."""
     found: dict[bytes, bytes] = {}
@@ -188,6 +210,7 @@ def _records(
             kind = info.st_mode & 0o170000
             if kind == stat.S_IFREG:
                 found[path] = file_record(path, info)
+                inodes[path] = inode_of(info)
             elif kind == stat.S_IFLNK:
                 target = os.readlink(prefix + path)
                 found[path] = link_record(path, target)
@@ -196,7 +219,7 @@ def _records(
             elif kind == stat.S_IFDIR:
                 if os.path.exists(prefix + path + b"/.git"):
                     names_below = _git_names(prefix + path, path + b"/", rules, warnings)
-                    found.update(_records(top, names_below, rules, warnings))
+                    found.update(_records(top, names_below, rules, warnings, inodes))
             else:
                 warnings.append(f"{shown(path)} is neither a file nor a link: not sent")
         except (FileNotFoundError, NotADirectoryError):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from remote_tools.loop.steps import Outcome
     from remote_tools.settings.settings import Settings
     from remote_tools.sync.progress import Display
@@ -46,7 +47,9 @@ def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), 
         flags: the values of flags by setting; None if a flag was not given.
     """
     from remote_tools.settings import settings
+    from remote_tools.settings.core_flags import reject_without_effect
 
+    reject_without_effect()
     return settings.load(c.config, root(), flags=flags, fab_host=_fab_host(c), required=required)
 
 
@@ -71,10 +74,11 @@ def _fab_host(c: Context) -> str | None:
 
 
 def root() -> Path:
-    """Return the root of the workspace that contains the working directory."""
+    """Return the root of the workspace: of `inv --search-root`, or else of the working directory."""
+    from remote_tools.settings.core_flags import start_folder
     from remote_tools.settings.settings import find_root
 
-    return find_root(Path.cwd())
+    return find_root(start_folder())
 
 
 def words() -> list[str]:

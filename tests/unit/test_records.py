@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from remote_tools.errors import UsageError
-from remote_tools.runs.records import Records, Source, match, new_id
+from remote_tools.runs.records import Records, match, new_id
+from remote_tools.runs.source import Source
 
 IDS = ["20261122-091530-gemm-7c1e", "20261122-091531-gemm-0a2f", "20261123-080000-softmax-7c1f"]
 
@@ -75,3 +76,45 @@ def test_the_sources_of_a_run_are_kept_with_what_is_not_committed(tmp_path: Path
 
 def test_a_folder_without_git_has_no_sources(tmp_path: Path) -> None:
     assert {"git_sha": None, "git_dirty": None} == Source(tmp_path / "record", tmp_path).collect()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a repository with a text and a large binary file, both changed since the commit."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "x.py").write_text("x = 1\n")
+    (tmp_path / "weights.bin").write_bytes(b"\0" * (2 << 20))
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "Begin"], check=True)
+    (tmp_path / "x.py").write_text("x = 2\n")
+    (tmp_path / "weights.bin").write_bytes(b"\1" * (2 << 20))
+    return tmp_path
+
+
+def test_the_patch_has_no_large_file_and_can_be_applied_whatever_the_users_settings(repository: Path) -> None:
+    for name, value in {
+        "diff.external": "false",
+        "diff.noprefix": "true",
+        "color.diff": "always",
+        "diff.mnemonicPrefix": "true",
+        "diff.relative": "true",
+    }.items():
+        subprocess.run(["git", "-C", repository, "config", name, value], check=True)
+    found = Source(repository / ".remote/runs/a", repository).collect()
+    assert ["weights.bin: above 1 MiB"] == found["diff_omitted"]
+    subprocess.run(["git", "-C", repository, "checkout", "-q", "--", "x.py"], check=True)
+    patch = repository / ".remote/runs/a/diff.patch"
+    subprocess.run(["git", "-C", repository, "apply", patch], check=True)
+    assert "x = 2\n" == (repository / "x.py").read_text()
+    assert patch.stat().st_size < 1000
+
+
+def test_records_beyond_the_newest_are_removed_with_their_patches(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    for number in range(5):
+        records.write({"id": f"2026110{number}-000000000-a-000000"})
+        (records.folder(f"2026110{number}-000000000-a-000000") / "diff.patch").write_text("x")
+    records.prune(2)
+    assert ["20261103-000000000-a-000000", "20261104-000000000-a-000000"] == records.ids()
+    assert 2 == len(list((tmp_path / ".remote/runs").iterdir()))

@@ -36,7 +36,7 @@ def ask(python: str, state: Path, op: str, **params: Any) -> dict[str, Any]:
 
 
 NOTHING: dict[str, Any] = {
-    **{name: pack([]) for name in ("records", "vanished", "absent", "delete", "kept")},
+    **{name: pack([]) for name in ("records", "vanished", "absent", "delete", "kept", "sent", "folders")},
     "contents": {},
     "aside": "one",
 }
