@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EDITORS = re.compile(
-    rb"(?:^|/)(?:\.#[^/]*|#[^/]*#|\.[^/]*\.sw[a-z]|[^/]*~|4913|\.DS_Store|\.flycheck_[^/]*)$"
+    rb"(?:^|/)(?:\.#[^/]*|#[^/]+#|\.[^/]*\.sw[a-z]|[^/]+~|4913|\.DS_Store|\.flycheck_[^/]*)$"
 )
 """Files that editors keep beside the one that is edited: swap files, locks, backups."""
 
