@@ -14,11 +14,13 @@ from autotune.report.scene import Path, Point, Scene, to_svg
 from autotune.report.units import duration, figures
 
 _WIDTH, _HEIGHT = 160.0, 18.0  # of an interval's drawing
-_ROLES = {"faster": "best", "same": "muted", "slower": "reference"}
+_ROLES = {"faster": "best", "same": "muted", "unclear": "muted", "slower": "reference"}
 _CELLS = {"faster": "n wins interval", "same": "n note interval", "slower": "n loses interval"}
+_CELLS["unclear"] = _CELLS["same"]
 _NOTE = (
     "A ratio is the first side's time divided by the other side's: above 1 the other is faster. The 95 % "
-    "interval joins the intervals of both medians; if it contains 1, the two are the same. It covers the "
+    "interval joins the intervals of both medians; if it is within 5 % of 1, the two are "
+    "the same, and if it contains 1 and is wider, the measurement does not tell. It covers the "
     "noise within a measurement, not what changed on a machine between two measurements."
 )
 

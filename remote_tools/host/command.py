@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -11,7 +12,8 @@ import sys
 import termios
 from typing import TYPE_CHECKING
 
-from .run_folder import Run, name_sum
+from .python_path import python_path
+from .run_folder import Run, name_sum, state_home
 
 if TYPE_CHECKING:
     from .messages import Spec
@@ -38,9 +40,8 @@ def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, st
     Raises:
         Refusal: the interpreter or virtual environment in the settings is missing.
     """
-    paths = [code_path, os.environ.get("PYTHONPATH", "")]
     added = {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONPATH": python_path(os.path.dirname(os.path.dirname(run.folder)), code_path),
         "PYTHONUNBUFFERED": "1",
         "AUTOTUNE_CACHE_DIR": root,
         "AUTOTUNE_OUTPUTS": run.claims_path,
@@ -81,10 +82,22 @@ def find_program(name: str, search: str) -> str | None:
 def python_folder(interpreter: str) -> str:
     """Return a folder for PATH in which `python` is this interpreter.
 
-    It holds a script, not a link: an interpreter that is started by a link does not find its environment.
+    It is a script, not a link: an interpreter that is started by a link does not find its environment. The
+    state may be on a file system from which nothing can be executed (mount(8): noexec).
     """
     name = f"python-{name_sum(interpreter):08x}"
-    folder = os.path.join(os.path.expanduser("~/.cache/remote-tools"), name)
+    folder = ""
+    temporary = (os.environ.get("TMPDIR") or "/var/tmp", "/tmp")
+    for place in (state_home(), *(f"{tmp}/remote-tools-{os.getuid()}" for tmp in temporary)):
+        with contextlib.suppress(OSError):
+            folder = folder_with_python(os.path.join(place, name), interpreter)
+            if os.access(os.path.join(folder, "python"), os.X_OK) and os.stat(place).st_uid == os.getuid():
+                break
+    return folder or os.path.dirname(interpreter)
+
+
+def folder_with_python(folder: str, interpreter: str) -> str:
+    """Write the script that starts an interpreter, if it is missing; return its folder."""
     path, part = os.path.join(folder, "python"), os.path.join(folder, str(os.getpid()))
     if not os.path.exists(path):
         os.makedirs(folder, mode=0o700, exist_ok=True)

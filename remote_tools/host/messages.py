@@ -536,6 +536,26 @@ class ProbeReply(TypedDict):
     found: list[Row]
 
 
+class LeftBehind(TypedDict):
+    """A process that was left behind, to see whether it outlives its connection.
+
+    Args:
+        process: the process.
+    """
+
+    process: Process
+
+
+class LookReply(TypedDict):
+    """What became of the process that was left behind.
+
+    Args:
+        alive: it still runs.
+    """
+
+    alive: bool
+
+
 # Requests, and errors ---------------------------------------------------------------------------------------
 
 
@@ -686,6 +706,20 @@ class Mark(TypedDict, total=False):
     python: str
 
 
+class HelloReply(TypedDict):
+    """What the host program knows of itself.
+
+    Args:
+        program: the folder that holds it as the package `host`.
+        python: the interpreter that runs it.
+        state: the folder of the workspace's state.
+    """
+
+    program: str
+    python: str
+    state: str
+
+
 # The requests, and the frames -------------------------------------------------------------------------------
 
 ParamsT = TypeVar("ParamsT")
@@ -715,7 +749,7 @@ class Op(Generic[ParamsT, ReplyT_co]):
         """Let mypy check that the function that answers has these types."""
 
 
-HELLO: Op[Nothing, Nothing] = Op("hello", "replies at once")
+HELLO: Op[Nothing, HelloReply] = Op("hello", "replies at once")
 RUN: Op[RunParams, RunAnswer] = Op(
     "run",
     "ends a push if there is an `ending`; replies `Stale` if the tree does not have the expected `stamp`; "
@@ -729,6 +763,8 @@ CACHE: Op[CacheParams, CacheReply] = Op("cache", "sends the files in the cache")
 BEGIN: Op[BeginParams, BeginReply] = Op("sync.begin", "compares the trees")
 CLEAR: Op[ClearParams, ClearReply] = Op("sync.clear", "clears the way for incoming files")
 FINISH: Op[PushEnding, PushEnded] = Op("sync.finish", "ends a push: deletes files, and writes the stamp")
+LEAVE: Op[Nothing, LeftBehind] = Op("leave", "starts a process that outlives the session, and ends soon")
+LOOK: Op[LeftBehind, LookReply] = Op("look", "checks whether that process still runs")
 PROBE: Op[ProbeParams, ProbeReply] = Op("probe", "runs one check of the host's half of `inv doctor`")
 
 

@@ -12,23 +12,28 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Callable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, TypeVar
 
+from .command import find_program, python_folder
+from .processes import alive, born
+from .python_path import python_path
 from .run_folder import Place
 from .software import install
 
 if TYPE_CHECKING:
     from . import messages
-    from .messages import ProbeParams, ProbeReply, Row
+    from .messages import LeftBehind, LookReply, Nothing, ProbeParams, ProbeReply, Row
 
     class Subject(ProbeParams):
         """The input of a check on the host: the request, its code path, and its time of arrival."""
 
         code_path: str
+        state: str
         arrived: float
 
 
@@ -51,6 +56,11 @@ DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FEW_INODES = 10_000
 LITTLE_BYTES = 1 << 30
 COMMAND_S = 20.0
+LEFT_S = 10.0
+STATE_BYTES = 512 * 1024
+"""What a push and a run of a middling project write to our state."""
+TRANSFERRED = "transferred"
+"""The file in the state's folder that `inv doctor` pushes by rsync."""
 
 
 class Trouble(Exception):
@@ -137,7 +147,7 @@ def disk(params: Subject) -> str:
     free = found.f_bavail * found.f_frsize
     seen = f"{free / 1e9:.1f} GB free, {found.f_favail:,} inodes"
     if (found.f_blocks and free < LITTLE_BYTES) or (found.f_files and found.f_favail < FEW_INODES):
-        raise Trouble(seen, "make room: inv exec --command 'du -xsh ~/* | sort -h'")
+        raise Trouble(seen, "make room, over plain ssh: du -xsh ~/* | sort -h")
     return seen
 
 
@@ -185,10 +195,26 @@ def interpreter(params: Subject) -> str:
     return found
 
 
+def as_python(interpreter: str) -> str:
+    """Return the `python` that a run is given if the host has none of that name.
+
+    Raises:
+        Trouble: it cannot be executed.
+    """
+    folder = python_folder(interpreter)
+    found = find_program("python", folder)
+    if found is None:
+        raise Trouble(f"{folder}/python cannot be executed", "name another folder with state_path", 69)
+    return found
+
+
 def python(params: Subject) -> str:
     """Start the Python that runs will use."""
     try:
-        seen = output_of(interpreter(params), "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
+        program = interpreter(params)
+        if not (params["venv_path"] or params["python"] or shutil.which("python")):
+            program = as_python(program)
+        seen = output_of(program, "-c", "import sys; print(sys.version.split()[0], sys.prefix)")
     except Trouble as trouble:
         raise Trouble(trouble.seen, trouble.hint or "inv provision", 69) from None
     return f"{seen} ({'venv' if params.get('venv_path') else 'no venv_path is set'})"
@@ -214,7 +240,7 @@ def autotune(params: Subject) -> str | None:
     """Import the tuner as a run would."""
     if not os.path.isdir(os.path.join(params["code_path"], "autotune")):
         return None
-    env = {**os.environ, "PYTHONPATH": params["code_path"]}
+    env = {**os.environ, "PYTHONPATH": python_path(params["state"], params["code_path"])}
     code = "import autotune, numpy; print('importable, NumPy', numpy.__version__)"
     try:
         return output_of(interpreter(params), "-c", code, env=env)
@@ -260,6 +286,40 @@ def clock(params: Subject) -> str:
             f"{skew_s:+.1f} s from this machine's", "sudo timedatectl set-ntp true; results carry its times"
         )
     return f"{skew_s:+.1f} s from this machine's, transit included"
+
+
+def state(params: Subject) -> str:
+    """Write where our state goes as much as a push and a run do."""
+    folder = params["state"]
+    hint = "make room there over plain ssh (df -h; rm ...), or name another folder with state_path"
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".remote-tools-probe-") as file:
+            file.write(b"x" * STATE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        place = mount_point(nearest_folder(folder))
+        denied = error.errno in DENIED
+        raise Trouble(f"{folder}, on {place}: {error.strerror}", hint, 77 if denied else 74) from None
+    return folder
+
+
+def mount_point(path: str) -> str:
+    """Return where the file system of a path is mounted."""
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def transfer(params: Subject) -> str | None:
+    """Look at what the laptop pushed by rsync a moment ago, and remove it."""
+    path = os.path.join(params["state"], TRANSFERRED)
+    if not os.path.exists(path):
+        return None
+    size_bytes = os.stat(path).st_size
+    os.unlink(path)
+    return f"{size_bytes // 1024} KiB by rsync"
 
 
 def cache_root(params: Subject) -> str:
@@ -312,6 +372,8 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "rsync there": rsync_there,
     "code path": code_path,
     "disk": disk,
+    "state": state,
+    "transfer": transfer,
     "python": python,
     "lock": lock,
     "autotune": autotune,
@@ -344,7 +406,12 @@ def examine(checks: Mapping[str, Callable[[SubjectT], str | None]], subject: Sub
 def probe(params: ProbeParams, place: Place) -> ProbeReply:
     """Run one check of the host."""
     name = params["check"]
-    subject: Subject = {**params, "code_path": place.code_path, "arrived": time.time()}
+    subject: Subject = {
+        **params,
+        "code_path": place.code_path,
+        "state": place.state,
+        "arrived": time.time(),
+    }
     return {"found": list(examine({name: CHECKS[name]}, subject))}
 
 
@@ -356,6 +423,35 @@ def digest(path: str) -> str | None:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-OPS = {"probe": probe}
+def leave(_params: Nothing, _place: Place) -> LeftBehind:
+    """Leave a process behind as an owner is left: no parent, no terminal, none of the session's streams."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        os.waitpid(child, 0)
+        pid = int(os.read(told, 32))
+        os.close(told)
+        return {"process": [pid, born(pid)]}
+    os.setsid()
+    if os.fork() == 0:
+        os.write(tell, b"%d" % os.getpid())
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.closerange(3, 64)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        time.sleep(LEFT_S)
+    os._exit(0)
+
+
+def look(params: LeftBehind, _place: Place) -> LookReply:
+    """Tell whether the process that was left behind still runs."""
+    return {"alive": alive(params["process"])}
+
+
+OPS: dict[str, Callable[[Any, Place], Mapping[str, object]]] = {"probe": probe, "leave": leave, "look": look}
 if TYPE_CHECKING:
+    messages.LEAVE.answered_by(leave)
+    messages.LOOK.answered_by(look)
     messages.PROBE.answered_by(probe)

@@ -85,7 +85,7 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
         "kept": [[os.fsdecode(path), why] for path, why in kept],
         "pushed": sum(1 for _ in account.paths()),
         "root": place.code_path,
-        "rsync": rsync_here(store.folder, params["rsync"]),
+        "rsync": rsync_here(store.folder, params["rsync"], keep=not dry),
         "holder": store.holder(),
     }
 
@@ -247,8 +247,7 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
         os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
     if os.path.lexists(there):
         os.makedirs(os.path.dirname(old), exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # a retry: keep the file that was put aside first
-            os.link(there, old, follow_symlinks=False)
+        put_aside(there, old)
     os.replace(part, there)
     with contextlib.suppress(OSError):  # it may also hold a partial file of rsync's
         os.rmdir(os.path.dirname(part))
@@ -275,6 +274,20 @@ def forget_bytecode(tree: Tree, paths: Iterable[bytes]) -> None:
             if each.endswith(b".pyc") and each.partition(b".")[0] in names:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(tree.prefix + folder, each))
+
+
+def put_aside(there: bytes, old: bytes) -> None:
+    """Give a file another name, as rsync does: by a link, else by renaming it.
+
+    Linux allows no link to a file of somebody else's (proc(5): protected_hardlinks), and not every file
+    system has links. At a second try, what was put aside first is what counts.
+    """
+    try:
+        os.link(there, old, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:
+        os.rename(there, old)
 
 
 def write_stamp(store: Store, params: PushEnding) -> None:

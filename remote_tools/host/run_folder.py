@@ -1,6 +1,6 @@
 """Read and write a run's files.
 
-Below `~/.cache/remote-tools/<workspace>/`:
+Below `<state>/<workspace>/`, where <state> is `~/.cache/remote-tools` or what `settle` was given:
 
     stamp                     digest of the tree that was pushed last; missing during a push
     runs/<id>/run.json        the record; replaced atomically, never edited
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 RECORD_BYTES = 16 * 1024
 """Disk space reserved for a run's record before it starts."""
+
+
+_home = ""
+
+
+def settle(folder: str) -> None:
+    """Take the folder that holds the state of all workspaces: the session's beginning found it writable."""
+    global _home
+    _home = folder
+
+
+def state_home() -> str:
+    """Return the folder that holds the state of all workspaces."""
+    return _home or os.path.expanduser("~/.cache/remote-tools")
 
 
 def write_json(path: str, message: object) -> None:
@@ -73,7 +87,7 @@ def place_of(code_path: str) -> Place:
     """Return the workspace that a client calls `code_path`."""
     real = os.path.realpath(os.path.expanduser(code_path))
     name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real))
-    return Place(code_path, real, os.path.join(os.path.expanduser("~/.cache/remote-tools"), name))
+    return Place(code_path, real, os.path.join(state_home(), name))
 
 
 def name_sum(path: str) -> int:

@@ -38,8 +38,8 @@ def install_on(system: str, package: str) -> str:
     return f"{found} {package}"
 
 
-def rsync_here(state: str, name: str) -> RsyncHere:
-    """Return the host's rsync; each program's version is read once and cached in `state`."""
+def rsync_here(state: str, name: str, keep: bool = True) -> RsyncHere:
+    """Return the host's rsync; each program's version is read once, and cached in `state` if `keep`."""
     path = shutil.which(name)
     if path is None:
         return {"path": None, "says": "", "system": system_here()}
@@ -57,7 +57,8 @@ def rsync_here(state: str, name: str) -> RsyncHere:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = done.stdout.decode("ascii", "replace")[:2000]
     known = {"path": path, "says": text, "system": system_here(), "key": key}
-    replace(cache, json.dumps(known).encode("ascii"))
+    if keep:
+        replace(cache, json.dumps(known).encode("ascii"))
     return known
 
 

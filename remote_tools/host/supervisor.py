@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import pwd
+import select
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         CacheParams,
         CacheReply,
         Entry,
+        HelloReply,
         ListReply,
         Nothing,
         OutputsParams,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 IDLE_S = 0.005
 """Polling interval of a run's files; it grows to `QUIET_S` while the run prints nothing."""
 QUIET_S = 0.1
+TYPED_BYTES = 64 * 1024 * 1024
+"""Input that waits for a busy run, at most."""
 ORPHAN_S = 120
 """A session ends after this time without a frame from its client: a lost network closes no connection."""
 INLINE_FILE_BYTES = 256 * 1024
@@ -94,7 +98,62 @@ def start(run_id: str, spec: Spec, place: Place) -> Run:
     return run
 
 
-def send_frames(fd: int, offset: int, limit: int | None) -> int:
+class Typed:
+    """Input for a run's terminal that waits until the run reads it."""
+
+    def __init__(self, run: Run) -> None:
+        """Start without input."""
+        self._path, self.waiting = run.input_path, bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Add input; drop it if too much waits already."""
+        if len(self.waiting) < TYPED_BYTES:
+            self.waiting += data
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass as much as the run's owner accepts now."""
+        if not self.waiting:
+            return
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # the run has ended or has no terminal: drop the input, as a terminal drops late keys
+            self.waiting.clear()
+            return
+        try:
+            del self.waiting[: os.write(fd, self.waiting)]
+        except BlockingIOError:
+            return
+        finally:
+            os.close(fd)
+
+
+def write_patiently(data: memoryview, run: Run, inbox: Inbox, typed: Typed) -> None:
+    """Write to the client; while it does not read, still take its signals, input and pings."""
+    os.set_blocking(1, False)
+    try:
+        while data:
+            try:
+                data = data[os.write(1, data) :]
+            except BlockingIOError:
+                if select.select([0], [1], [], 1.0 if typed.waiting else None)[0]:
+                    inbox.wait(0)
+                for frame in inbox.frames():
+                    signal.alarm(ORPHAN_S)
+                    pass_on(run, typed, *frame)
+                typed.flush()
+    finally:
+        os.set_blocking(1, True)
+
+
+def write_at_once(data: memoryview) -> None:
+    """Write to the client, and block until it has read."""
+    write_all(1, data)  # type: ignore[arg-type]
+
+
+def send_frames(
+    fd: int, offset: int, limit: int | None, write: Callable[[memoryview], None] = write_at_once
+) -> int:
     """Send the complete frames after `offset` in a run's output, at most 1 MiB; return their end."""
     data = os.pread(fd, PIPE_BYTES if limit is None else min(PIPE_BYTES, max(0, limit - offset)), offset)
     end = 0
@@ -103,7 +162,7 @@ def send_frames(fd: int, offset: int, limit: int | None) -> int:
         if len(data) - end < length:
             break
         end += length
-    write_all(1, memoryview(data)[:end])  # type: ignore[arg-type]
+    write(memoryview(data)[:end])
     return offset + end
 
 
@@ -115,39 +174,44 @@ def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> RunRecor
     seen: Any = None
     looked, rest_s = 0.0, IDLE_S
     signal.alarm(ORPHAN_S)
+    typed = Typed(run)
     try:
         while True:
-            for frame in inbox.frames():
+            for kind, payload in inbox.frames():
                 signal.alarm(ORPHAN_S)
-                pass_on(run, *frame)
+                pass_on(run, typed, kind, payload)
+                if kind == frames.PING:
+                    send(frames.PING, b"")
+            typed.flush()
             info = os.stat(run.record_path)
             if seen != (info.st_ino, info.st_mtime_ns) or time.monotonic() - looked > 1:
                 seen, looked, record = (info.st_ino, info.st_mtime_ns), time.monotonic(), run.record()
-            reached = send_frames(fd, offset, record.get("output_bytes"))
+            reached = send_frames(
+                fd, offset, record.get("output_bytes"), lambda data: write_patiently(data, run, inbox, typed)
+            )
             if reached != offset:
                 offset, rest_s = reached, IDLE_S
                 inbox.wait(0)
             elif record["state"] in ("ended", "lost") or not follow:
                 return record
             else:
-                inbox.wait(rest_s)
+                inbox.wait(IDLE_S if typed.waiting else rest_s)
                 rest_s = min(rest_s * 1.05, QUIET_S)
     finally:
         signal.alarm(0)
         os.close(fd)
 
 
-def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
+def pass_on(run: Run, typed: Typed, kind: bytes, payload: bytes) -> None:
     """Pass a client's frame to the run: a signal, input, a window size or a ping."""
     if kind == frames.PING:
         touch(run.lease_path)
-        send(frames.PING, b"")
         return
     try:
         if kind == frames.SIGNAL:
             signal_run(run, int(payload))
         elif kind == frames.INPUT:
-            put(run.input_path, payload)
+            typed.add(payload)
         elif kind == frames.WINDOW:
             fd = os.open(run.record()["tty"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
             try:
@@ -156,15 +220,6 @@ def pass_on(run: Run, kind: bytes, payload: bytes) -> None:
                 os.close(fd)
     except (OSError, KeyError):
         return  # the run has ended or has no terminal: drop the frame, as a terminal drops late keys
-
-
-def put(fifo: str, data: bytes) -> None:
-    """Write to a pipe that is being read; drop what does not fit, as a full terminal does."""
-    fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
 
 
 def touch(path: str) -> None:
@@ -351,9 +406,10 @@ def op_attach(params: AttachParams, place: Place, inbox: Inbox, offset: int) -> 
     return end_reply(run, place.state, record, params)
 
 
-def op_hello(_params: Nothing, _place: Place) -> Nothing:
-    """Reply with nothing."""
-    return {}
+def op_hello(_params: Nothing, place: Place) -> HelloReply:
+    """Reply with the place of the program and of the state."""
+    program = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {"program": program, "python": sys.executable, "state": place.state}
 
 
 def op_list(_params: Nothing, place: Place) -> ListReply:

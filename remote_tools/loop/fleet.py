@@ -150,7 +150,9 @@ def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequ
             os.dup2(fd, target)
             os.close(fd)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         with os.fdopen(ends["events"][1], "wb") as events:
             code = _run_work(settings, work, Relay(events, emoji))
             sys.stdout.flush()
@@ -162,7 +164,7 @@ def _fork(number: int, settings: Settings, work: Work, emoji: bool, others: Sequ
 
 @contextmanager
 def _signals_passed_on(forks: Sequence[Fork]) -> Iterator[None]:
-    """Forward SIGINT and SIGTERM to the forks, except a Ctrl-C that the terminal sends to them itself."""
+    """Forward signals to the forks, except a Ctrl-C that the terminal sends to them itself."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and _terminal_is_ours():
@@ -172,7 +174,10 @@ def _signals_passed_on(forks: Sequence[Fork]) -> Iterator[None]:
                 with suppress(ProcessLookupError):
                     os.kill(fork.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        taken.append(signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in taken}
     try:
         yield
     finally:

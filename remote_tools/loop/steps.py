@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from remote_tools.host.messages import (
     Spec,
     Started,
 )
-from remote_tools.runs import client, summaries, terminal
+from remote_tools.runs import client, logout, summaries, terminal
 from remote_tools.runs.arrivals import Results
 from remote_tools.runs.records import Record, Records, new_id
 from remote_tools.runs.reporting import write_report
@@ -207,9 +207,9 @@ class RunRequest:
         return cls.of(settings, how, argv, words=words, device_lock=settings.device_lock)
 
     @contextmanager
-    def recorded(self) -> Iterator[Record]:
+    def recorded(self, say: Callable[[str], None]) -> Iterator[Record]:
         """Write the run's local record before the run starts, and again at the end of the `with`."""
-        records = Records(self.settings.root)
+        records = Records(self.settings.root, say)
         source = Source(records.folder(self.run_id), self.settings.root)
         record: Record = {
             "id": self.run_id,
@@ -248,7 +248,7 @@ class RunRequest:
 
         console = client.Console(results.take if results else None, started)
         try:
-            return client.start(
+            reply = client.start(
                 host.link,
                 self.run_id,
                 self.spec,
@@ -258,6 +258,9 @@ class RunRequest:
                 detach=self.how.detach,
                 wanted=_wanted(host) if results else client.NO_RESULTS,
             )
+            if "run" in reply and console.fault:
+                reply["run"]["fault"] = reply["run"].get("fault") or console.fault
+            return reply
         except (terminal.Detached, client.PipeClosed):
             raise
         except RemoteError:
@@ -279,7 +282,7 @@ def execute(
 
 def run_without_push(host: OpenHost, request: RunRequest) -> Outcome:
     """Run the command in the code path without a push, and fetch its results."""
-    with request.recorded() as record:
+    with request.recorded(host.display.say) as record:
         results = Results(host.settings.local_dir) if request.how.auto_fetch else None
         reply = _not_stale(request.execute(host, results=results))
         return _outcome(host, request, record, reply, results)
@@ -306,7 +309,7 @@ def push_and_run(host: OpenHost, request: RunRequest, tree: Workspace | None = N
         tree: the result of a fresh scan; scanned here by default.
     """
     settings = host.settings
-    with request.recorded() as record:
+    with request.recorded(host.display.say) as record:
         tree = tree or workspace_of(settings)
         check_is_sent(request.words, tree)
         results = Results(settings.local_dir) if request.how.auto_fetch else None
@@ -334,6 +337,9 @@ def _outcome(
         host.display.say(
             f"{request.run_id} runs on {host.link.alias}; inv runs.attach {request.run_id} shows it"
         )
+        warning = logout.warned(host.link)
+        if warning:
+            host.display.say(warning)
         return Outcome(request.run_id, 0)
     return _fetch_and_record(host, record, reply, results)
 
@@ -353,14 +359,16 @@ def _fetch_and_record(host: OpenHost, record: Record, reply: RunReply, results: 
         results.complete(host, reply, there["cache_dir"])
         fetched = tuple(sorted(os.fsdecode(path) for path in results.arrived))
         record["fetched"] = list(fetched)
-        summaries.keep(Records(settings.root).folder(there["id"]), settings.local_dir, fetched)
+        records = Records(settings.root, host.display.say)
+        with records.tolerant():
+            summaries.keep(records.folder(there["id"]), settings.local_dir, fetched)
         write_report(settings.local_dir, fetched, host.display)
     return Outcome(there["id"], client.exit_code(there, host.display.say), fetched)
 
 
 def attach(host: OpenHost, run_id: str, *, pty: bool = False) -> Outcome:
     """Follow a run that was started before; fetch its results if it was started with auto-fetch."""
-    records = Records(host.settings.root)
+    records = Records(host.settings.root, host.display.say)
     record = records.read(run_id)
     results = Results(host.settings.local_dir) if record.get("auto_fetch") else None
     wanted = _wanted(host) if results else client.NO_RESULTS

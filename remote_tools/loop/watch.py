@@ -14,6 +14,7 @@ from typing import NoReturn
 from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.loop import steps
 from remote_tools.runs import client
+from remote_tools.runs.terminal import Terminated
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.link import Link
 from remote_tools.sync.open_host import OpenHost, open_host
@@ -164,6 +165,8 @@ def _run_once(
         else:
             with _stopped_by(restarted_by, host.link, request.run_id):
                 outcome = steps.push_and_run(host, request, tree)
+    except Terminated:
+        raise
     except RemoteError as error:
         host.display.say(str(error.message))
     else:

@@ -77,7 +77,7 @@ class Results:
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
             assert reply["rsync"] is not None  # the host reports its rsync if files are left
-            pulled = pull(host, root, left, reply["rsync"], _hint(host, reply))
+            pulled = pull(host, root, left, reply["rsync"], _hint(host, reply), self.arrived)
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}
             self.arrived.update((path, size) for path, size in left if path not in gone)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from remote_tools.errors import SIGNALLED, RemoteError, SoftwareError, TransferError
 from remote_tools.host import messages
-from remote_tools.host.frames import STDOUT
+from remote_tools.host.frames import PIPE_BYTES, STDERR, STDOUT
 from remote_tools.host.messages import (
     AttachParams,
     PushEnding,
@@ -26,6 +28,7 @@ from remote_tools.runs.records import Record
 from remote_tools.runs.terminal import controls
 from remote_tools.ssh.link import Link
 from remote_tools.ssh.session import Controls
+from remote_tools.sync.progress import silence
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Small results are sent in the run's own session if their total is no larger than this; else by rsync."""
@@ -33,6 +36,31 @@ INLINE_BYTES = 16 * 1024 * 1024
 
 FileTaker = Callable[[bytes, int, bytes], None]
 """Called with a small result: path below the cache root, mtime in ns, content."""
+
+
+class Stream:
+    """Our stdout or stderr, written without waiting for who reads it: a pager, or a terminal after Ctrl-S.
+
+    The flag O_NONBLOCK would hold for every process that shares the stream, so a terminal is opened anew. A
+    pipe that is writable takes PIPE_BUF bytes at least (pipe(7)).
+    """
+
+    def __init__(self, number: int) -> None:
+        """Find out what the stream is."""
+        self.number = self.fd = number
+        self._most = PIPE_BYTES if stat.S_ISREG(os.fstat(number).st_mode) else select.PIPE_BUF
+        if os.isatty(number):
+            with suppress(OSError):
+                self.fd = os.open(os.ttyname(number), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def write(self, data: memoryview) -> int:
+        """Write what is taken now."""
+        if not select.select([], [self.fd], [], 0)[1]:
+            return 0
+        try:
+            return os.write(self.fd, data[: self._most])
+        except BlockingIOError:
+            return 0
 
 
 class Console:
@@ -46,19 +74,32 @@ class Console:
         self.position = 0
         self.run_id = ""
         self._take_file = take_file
+        self.fault = ""
+        """Why a part of the output was not written here."""
         sys.stdout.flush()
         sys.stderr.flush()
+        self._streams = {STDOUT: Stream(1), STDERR: Stream(2)}
 
-    def output(self, kind: bytes, data: bytes) -> None:
-        """Write output.
+    def output(self, kind: bytes, data: memoryview) -> int:
+        """Write output, as much as is taken without waiting; return how much that was.
 
         Raises:
             BrokenPipeError: our stdout or stderr is closed (`| head`).
         """
-        fd = 1 if kind == STDOUT else 2
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        stream = self._streams[kind]
+        try:
+            return stream.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.fault = self.fault or f"the output could not be written here: {error.strerror}"
+            silence(stream.number)
+            self._streams[kind] = Stream(stream.number)
+            return len(data)
+
+    def descriptor(self, kind: bytes) -> int:
+        """Return what becomes writable when output of this kind can be written."""
+        return self._streams[kind].fd
 
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Pass on a small result file."""
@@ -114,7 +155,7 @@ def start(
         "detach": detach,
         **wanted,
     }
-    with _followed(link, run_id, spec["pty"]) as taken:
+    with _followed(link, run_id, spec["pty"], feed=True) as taken:
         return link.stream(messages.RUN(params), console, taken)
 
 
@@ -134,14 +175,14 @@ def attach(
 
 
 @contextmanager
-def _followed(link: Link, run_id: str, pty: bool) -> Iterator[Controls]:
+def _followed(link: Link, run_id: str, pty: bool, feed: bool = False) -> Iterator[Controls]:
     """Handle the user's keys and signals; if our stdout is closed, send the run SIGPIPE.
 
     Raises:
         PipeClosed: our stdout is closed.
     """
     try:
-        with controls(pty, run_id, link) as taken:
+        with controls(pty, run_id, link, feed) as taken:
             yield taken
     except BrokenPipeError:
         # A local pipeline would send the command SIGPIPE too.
@@ -172,8 +213,8 @@ def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
     if record["state"] == "lost":
         raise SoftwareError(
             "exec",
-            f"run {record['id']}: its supervisor on the host was killed",
-            f"inv runs.log {record['id']}",
+            f"run {record['id']}: its supervisor on the host was killed (a logout, a restart, no memory)",
+            f"inv runs.log {record['id']}; inv doctor tells whether the host ends runs at logout",
         )
     if record.get("left_running"):
         left = f"processes of {record['id']} still run on {record['host']}"

@@ -17,6 +17,9 @@ from remote_tools.runs.records import Record, Records, match
 from remote_tools.runs.summaries import Best
 from remote_tools.settings.settings import Settings
 
+CLOSE = 1.05
+"""A ratio whose interval is within this factor of 1 is no difference to anybody."""
+VERDICTS = ("faster", "same", "unclear", "slower")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -52,8 +55,12 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """`faster` or `slower` if the interval excludes 1, else `same`."""
-        return "faster" if self.low > 1 else "slower" if self.high < 1 else "same"
+        """`faster` or `slower` if the interval excludes 1; `same` if it is close to 1; else `unclear`."""
+        if self.low > 1:
+            return "faster"
+        if self.high < 1:
+            return "slower"
+        return "same" if 1 / CLOSE <= self.low and self.high <= CLOSE else "unclear"
 
     def __str__(self) -> str:
         """Return it as `1.25x [1.21, 1.29]`."""
@@ -175,7 +182,9 @@ def closing(sides: Sequence[Side], rows: Sequence[WorkloadRow]) -> list[str]:
             continue
         mean = math.exp(sum(math.log(one.value) for one in found) / len(found))
         counts = ", ".join(
-            f"{[one.verdict for one in found].count(word)} {word}" for word in ("faster", "same", "slower")
+            f"{[one.verdict for one in found].count(word)} {word}"
+            for word in VERDICTS
+            if word != "unclear" or "unclear" in [one.verdict for one in found]
         )
         lines.append(f"{each.name} to {sides[0].name}: {counts}; {mean:.3g}x in the geometric mean")
     return lines

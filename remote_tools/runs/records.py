@@ -7,7 +7,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -41,6 +42,10 @@ class Record(TypedDict, total=False):
     there: RunRecord
 
 
+DIFF_BYTES = 200_000
+"""Most of a diff that is shown."""
+
+
 def new_id(words: Sequence[str]) -> str:
     """Return a new run id: UTC time in milliseconds, target, random: `20261122-091530123-gemm-7c1e42`."""
     stems = [
@@ -58,26 +63,37 @@ class Records:
 
     Args:
         root: the workspace.
+        say: prints one line to the user, if a record cannot be written.
     """
 
     root: Path
+    say: Callable[[str], None] = lambda _text: None
 
     def folder(self, run_id: str) -> Path:
         """Return the folder of a run's record."""
         return self.root / ".remote" / "runs" / run_id
 
     def write(self, record: Record) -> None:
-        """Write a record; a reader sees the old or the new one, never a part."""
-        state_folder(self.root)
+        """Write a record if it can be written; a reader sees the old or the new one, never a part."""
         folder = self.folder(record["id"])
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
+        with self.tolerant():
+            state_folder(self.root)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
+
+    @contextmanager
+    def tolerant(self) -> Iterator[None]:
+        """Go on without a record that cannot be written, and say so: the run decides the exit code."""
+        try:
+            yield
+        except OSError as error:
+            self.say(f"the record of this run cannot be written: {error.filename}: {error.strerror}")
 
     def read(self, run_id: str) -> Record:
         """Read a record; empty if it is missing, as for a run that another machine started."""
         try:
             found: Record = json.loads((self.folder(run_id) / "run.json").read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -85,6 +101,18 @@ class Records:
         """Remove the oldest records beyond `keep`, with their patches and summaries, as the host does."""
         for run_id in self.ids()[: -keep or None]:
             shutil.rmtree(self.folder(run_id), ignore_errors=True)
+
+    def diff(self, run_id: str) -> str:
+        """Return how the sources of a run differed from the commit; a long diff ends with where it is."""
+        path = self.folder(run_id) / "diff.patch"
+        try:
+            with path.open("rb") as file:
+                text = file.read(DIFF_BYTES + 1)
+        except OSError:
+            return ""
+        whole = len(text) <= DIFF_BYTES
+        shown = text if whole else text[:DIFF_BYTES].rpartition(b"\n")[0] + b"\n"
+        return shown.decode(errors="replace") + ("" if whole else f"... the rest: {path}\n")
 
     def ids(self) -> list[str]:
         """Return the ids of all records, oldest first."""

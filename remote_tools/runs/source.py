@@ -25,8 +25,6 @@ class Source:
 
     def __init__(self, folder: Path, root: Path) -> None:
         """Start git."""
-        state_folder(root)
-        folder.mkdir(parents=True, exist_ok=True)
         self._patch, self._root = folder / "diff.patch", root
         self._found: Record = {"git_sha": None, "git_dirty": None}
         self._omitted: list[str] = []
@@ -75,7 +73,12 @@ class Source:
         if patch is None and not self._abandoned:
             self._omitted.append("all: the patch would be above 10 MiB")
         if patch:
-            self._patch.write_bytes(patch)
+            try:
+                state_folder(self._root)
+                self._patch.parent.mkdir(parents=True, exist_ok=True)
+                self._patch.write_bytes(patch)
+            except OSError as error:  # the run goes on without it
+                self._omitted.append(f"all: {error.strerror}")
 
     def _output(self, *words: str | bytes, limit: int = 1 << 30) -> bytes | None:
         """Return what git prints; None if it fails, prints more, or is given up."""

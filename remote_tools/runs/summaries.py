@@ -154,6 +154,17 @@ def printable(text: object) -> str:
     return given if given.isprintable() else ascii(given)[1:-1]
 
 
+_UNITS = (("ns", 1e-6, 1e-3), ("µs", 1e-3, 0.1), ("ms", 1.0, 1e3), ("s", 1e3, math.inf))
+"""Units of time: the name, its length in ms, and the time in ms from which on it is too small."""
+
+
+def duration(milliseconds: float) -> str:
+    """Write a kernel's time with three figures, in the units of the tuner's own report."""
+    unit, size_ms, _ = next(each for each in _UNITS if milliseconds < each[2])
+    value = milliseconds / size_ms
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} {unit}"
+
+
 def _positive(value: Any) -> float:
     number = float(value)
     if not 0 < number < math.inf:

@@ -88,7 +88,12 @@ def _nearest(script: str, root: Path) -> list[str]:
     """Return up to three scripts of the workspace with similar names, most similar first."""
     scripts = list(islice(_scripts(root), SEARCH_LIMIT))
     names = difflib.get_close_matches(Path(script).name, {Path(path).name for path in scripts}, n=3)
-    return [path for name in names for path in scripts if Path(path).name == name][:3]
+    similar = [path for name in names for path in scripts if Path(path).name == name]
+    folder = Path(script).parent
+    beside = [path for path in scripts if folder != Path() and Path(path).parent == folder]
+    # In the folder that was named, any script is nearer than one of a similar name elsewhere.
+    there = [path for path in similar if path in beside]
+    return list(dict.fromkeys([*there, *beside, *similar] if beside else similar))[:3]
 
 
 def _scripts(root: Path) -> Iterator[str]:

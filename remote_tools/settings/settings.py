@@ -54,6 +54,9 @@ class Settings:
     code_path: str = _setting(kinds.HOST_PATH, "", "the folder to push the workspace to")
     venv_path: str | None = _setting(kinds.OPTIONAL_HOST_PATH, None, "the virtual environment to run in")
     python: str | None = _setting(kinds.TEXT, None, "the interpreter to run with if there is no venv_path")
+    state_path: str | None = _setting(
+        kinds.OPTIONAL_HOST_PATH, None, "the folder for our own state, if ~/.cache cannot be used"
+    )
     cache_dir: str = _setting(kinds.FILLED_HOST_PATH, "~/.cache/autotune", "the root of the tuning cache")
     local_dir: Path = _setting(kinds.LOCAL_PATH, Path("cache"), "the folder to fetch results to")  # noqa: RUF009
     exclude: tuple[str, ...] = _setting(

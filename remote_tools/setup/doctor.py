@@ -7,25 +7,30 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from remote_tools.errors import RemoteError
+from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.host import messages, probe
 from remote_tools.host.messages import ProbeSettings, Row
 from remote_tools.host.probe import Trouble
-from remote_tools.runs import client
+from remote_tools.runs import client, logout
 from remote_tools.settings.settings import Settings
 from remote_tools.ssh.link import Link
-from remote_tools.ssh.master import SSH_FAILED, Destination, Master, diagnose
+from remote_tools.ssh.login_shell import not_run, try_shell
+from remote_tools.ssh.master import SSH_FAILED, Master, diagnose, quote
+from remote_tools.sync import rsync
+from remote_tools.sync.open_host import destination_of
 from remote_tools.sync.plan import host_rsync
+from remote_tools.sync.rsync_processes import run_rsync
 
 SLOW_SHELL_S = 2.0
 PINGS = 5
-MARK = "remote-tools-mark"
+TRANSFER_BYTES = 200_000
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,7 @@ def examine(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
         settings: the host's settings.
         say: prints one line for the user.
     """
-    destination = Destination(
-        settings.host,
-        settings.ssh_options,
-        settings.connect_timeout_s,
-        settings.timeout_s,
-        settings.persist_s,
-    )
+    destination = destination_of(settings)
     yield from map(_finding, probe.examine({"rsync here": probe.rsync_works}, "rsync"))
     route = Route(Master(destination))
     for stage in map(_finding, probe.examine(STAGES, route)):
@@ -130,7 +129,8 @@ class Route:
         """Log in over a new connection; ssh may ask for a passphrase if there is a terminal."""
         resolved, destination = self.master.resolved, self.master.destination
         # Not -v: the ssh of a jump host would get it too.
-        words = ["ssh", "-o", "LogLevel=DEBUG1", *destination.options, "-o", "ControlPath=none"]
+        ssh, *options = self.master.start()
+        words = [ssh, "-o", "LogLevel=DEBUG1", *options, "-o", "ControlPath=none"]
         words += [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
         words += ["-o", f"ConnectTimeout={int(destination.connect_timeout_s)}", "--", self.alias, "true"]
         done = _output(words)
@@ -219,16 +219,15 @@ def _shell(route: Route) -> str:
     """Run a command in the login shell; check that its start-up files print nothing and are fast."""
     route.master.open()
     begun = time.monotonic()
-    done = _output([*route.master.words(), "-T", "--", route.alias, f"echo {MARK}"])
+    timeout_s = route.master.destination.timeout_s
+    tried = try_shell(route.master, timeout_s)
     seconds = time.monotonic() - begun
-    noise, found, _ = done.stdout.partition(MARK)
-    if not found:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        hint = f"the account's login shell must run commands: ssh {route.alias} echo it"
-        raise Trouble(f"runs no commands: {reason}", hint, 69)
-    if noise:
+    if tried is None or not tried.ran:
+        printed = (tried.noise or f"exit code {tried.code}") if tried else f"nothing within {timeout_s:g} s"
+        raise Trouble(f"runs no commands: {printed}", not_run(route.alias, "").hint, 69)
+    if tried.noise:
         hint = "print nothing from ~/.bashrc unless it is interactive: [[ $- == *i* ]] || return"
-        raise Trouble(f"prints at start: {noise.strip()[:60]!r}", hint)
+        raise Trouble(f"prints at start: {tried.noise[:60]!r}", hint)
     if seconds > SLOW_SHELL_S:
         hint = f"its start-up files delay every command: ssh {route.alias} 'time true'"
         raise Trouble(f"starts in {seconds:.1f} s", hint)
@@ -282,7 +281,7 @@ STAGES = {
 
 def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
     """Yield the round trip, and the host program's checks; one request each shows which check hangs."""
-    begun = time.monotonic()
+    name, well, begun = "", True, time.monotonic()
     try:
         yield _round_trip(link)
         known: ProbeSettings = {
@@ -296,11 +295,54 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
         }
         for name in probe.CHECKS:
             begun = time.monotonic()
+            if name == "transfer" and well:
+                _push_a_file(link, settings)
             reply = link.call(messages.PROBE({**known, "check": name, "now": time.time()}))
-            yield from map(_finding, reply["found"])
+            findings = list(map(_finding, reply["found"]))
+            well &= all(finding.state != "failure" for finding in findings)
+            yield from findings
+        name, begun = "logout", time.monotonic()
+        yield _logout(link)
     except RemoteError as error:
         spent_s = time.monotonic() - begun
-        yield Finding("host program", "failure", error.reason, error.hint, error.exit_code, spent_s)
+        stage = name if name in ("transfer", "logout") else "host program"
+        yield Finding(stage, "failure", error.reason, error.hint, error.exit_code, spent_s)
+
+
+def _push_a_file(link: Link, settings: Settings) -> None:
+    """Push a file as a large push does, to where our state is: the check on the host looks for it there.
+
+    It holds what a terminal would take for commands, and is larger than what travels inside a request.
+
+    Raises:
+        RemoteError: it did not arrive; a second attempt would end in the same way.
+    """
+    target = f"{link.call(messages.HELLO({}))['state']}/{probe.TRANSFERRED}"
+    more, shell = rsync.past_noise(link.ssh_words(), link.noise, settings.rsync_options)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"\r~C\n~B\n~.\n" * (TRANSFER_BYTES // 10))
+        file.flush()
+        old = rsync.local_version().openrsync
+        words = ["rsync", "-t", *(() if old else ("-s",)), *more, f"--rsh={rsync.rsh(shell)}", file.name]
+        words.append(rsync.address(link.alias, quote(target) if old else target))
+        outcome = run_rsync(words, lambda _data: None, settings.timeout_s)
+    try:
+        rsync.check(outcome, link.alias, "transfer", settings.timeout_s)
+    except rsync.Stalled as stall:
+        raise UnavailableError("transfer", str(stall), f"ssh {link.alias} rsync --version") from stall
+
+
+def _logout(link: Link) -> Finding:
+    """Leave a process behind, end its connection, and look for it."""
+    begun = time.monotonic()
+    try:
+        well = logout.outlives(link)
+    except RemoteError as error:
+        seen, hint, state = f"a second connection: {error.reason}", error.hint, "warning"
+    else:
+        seen = "a process outlives its connection" if well else f"{logout.CAUSE}: a detached run too"
+        hint, state = ("", "ok") if well else (logout.HINT, "warning")
+    return Finding("logout", state, seen, hint, seconds=time.monotonic() - begun)
 
 
 def _round_trip(link: Link) -> Finding:

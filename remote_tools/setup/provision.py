@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 from remote_tools.errors import UnavailableError
+from remote_tools.host import messages
 from remote_tools.host.messages import Orders
 from remote_tools.loop import steps
 from remote_tools.settings.settings import Settings, require
-from remote_tools.ssh.bootstrap import packed_program, program_folder
 from remote_tools.ssh.connection import Connection, quote_path
 from remote_tools.ssh.master import quote
 from remote_tools.sync.open_host import open_host
@@ -27,14 +27,15 @@ def provision(settings: Settings, display: Display) -> steps.Outcome:
     require(settings, ("host", "code_path", "venv_path"))
     with open_host(settings, display) as host:
         _make_folder(Connection.over(host.link.master), settings.code_path)
+        its = host.link.call(messages.HELLO({}))
     steps.sync(settings, PushMode(), display)
     orders: Orders = {
         "venv": settings.venv_path or "",
         "extras": list(settings.extras),
         "python": settings.python,
     }
-    program = f"{program_folder(packed_program())}/host/provisioner.py"
-    command = f"exec python3 -I {program} {quote(json.dumps(orders))}"
+    words = [its["python"], "-I", f"{its['program']}/host/provisioner.py", json.dumps(orders)]
+    command = "exec " + " ".join(map(quote, words))
     # The run that creates the venv cannot use it yet.
     return steps.execute(replace(settings, venv_path=None), None, steps.How(), display, shell=command)
 

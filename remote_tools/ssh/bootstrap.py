@@ -8,12 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from remote_tools.host.frames import MAGIC
+from remote_tools.ssh.master import quote
+
+NOT_FOUND = 127
+"""How a shell ends that cannot find the command (POSIX, 2.8.2), and we if its Python is too old."""
+PLACES = (
+    *("python3", "python", *(f"python3.{minor}" for minor in range(14, 7, -1))),
+    *("~/.local/bin/python3", "/usr/local/bin/python3", "/opt/conda/bin/python3", "~/miniconda3/bin/python3"),
+    *("~/anaconda3/bin/python3", "~/miniforge3/bin/python3", "~/.nix-profile/bin/python3"),
+    "/run/current-system/sw/bin/python3",
+)
+"""Where else a Python may be, if there is no python3 on the PATH of a shell without a terminal."""
+
+# The login shell's own start-up files may set a PATH that a shell without a terminal does not have.
+_FIND = """\
+login=$("$SHELL" -lc "printenv PATH" </dev/null 2>/dev/null | tail -n 1); PATH=$PATH:$login; \
+for p in "$@"; do case $p in "~/"*) p=$HOME/${p#"~/"};; esac; \
+p=$(command -v "$p") && \
+"$p" -I -S -c "import sys; sys.exit(sys.version_info < (3, 8))" </dev/null 2>/dev/null && \
+exec "$p" -I -S -X utf8 -c "$0"; done; exit 127"""
 
 _SCRIPT = """\
-import json, os, struct, sys
+import errno, json, os, struct, sys
 def read(size):
     data = b""
     while len(data) < size:
@@ -23,6 +43,29 @@ def refuse(kind, message, hint):
     reply = json.dumps({"error": kind, "message": message, "hint": hint}).encode()
     os.write(1, struct.pack(">cI", b"R", len(reply)) + reply)
     sys.exit(0)
+def state_home():
+    own = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "remote-tools")
+    temporary = [os.environ.get("TMPDIR") or "/var/tmp", "/tmp"]
+    places = [os.path.expanduser(STATE)] if STATE else [own]
+    places += [] if STATE else ["%s/remote-tools-%d" % (tmp, os.getuid()) for tmp in temporary]
+    failure = None
+    for place in places:
+        try:
+            os.makedirs(place, 0o700, exist_ok=True)
+            info = os.lstat(place)
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise PermissionError(13, "it cannot be written", place)
+            if place in places[1:] and (info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o40000):
+                raise PermissionError(13, "it is not a private folder", place)
+            return place
+        except OSError as error:
+            failure = failure or error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                break
+    no_place(failure)
+def no_place(error):
+    refuse("io", "our program has no place there: " + str(error),
+           "make room on that file system, over plain ssh: df -h; or name another folder with state_path")
 def install(folder):
     os.write(1, struct.pack(">cI", b"N", 0))
     kind, size = struct.unpack(">cI", read(5))
@@ -41,17 +84,19 @@ def install(folder):
         import shutil
         shutil.rmtree(part, ignore_errors=True)
         if not os.path.isdir(folder):
-            refuse("io", "cannot write the host program: " + str(error), "free space in ~/.cache on the host")
+            no_place(error)
+if sys.version_info < (3, 8):
+    os.write(2, ("Python " + sys.version.split()[0] + " is too old\\n").encode())
+    sys.exit(NOT_FOUND)
 os.write(1, MAGIC)
 early = []
-if sys.version_info < (3, 8):
-    refuse("unavailable", "Python " + sys.version.split()[0] + " is too old",
-           "install Python 3.8 or newer on the host, as python3")
-folder = os.path.expanduser("FOLDER")
+home = state_home()
+folder = os.path.join(home, PROGRAM)
 if not os.path.isdir(folder):
     install(folder)
 sys.path.insert(0, folder)
-from host import supervisor
+from host import run_folder, supervisor
+run_folder.settle(home)
 supervisor.serve(early)
 """
 
@@ -67,14 +112,35 @@ def packed_program() -> bytes:
     return json.dumps(host_program()).encode()
 
 
-def program_folder(packed: bytes) -> str:
-    """Return the folder on the host, below ~, that holds a program as its package `host`."""
-    return f"~/.cache/remote-tools/program-{hashlib.sha256(packed).hexdigest()[:16]}"
+def program_name(packed: bytes) -> str:
+    """Return the name of the folder, below the state's, that holds a program as its package `host`."""
+    return f"program-{hashlib.sha256(packed).hexdigest()[:16]}"
 
 
-def script_of(packed: bytes) -> bytes:
-    """Return the bootstrap script: it requests the program if the host does not have it, and starts it."""
-    return _SCRIPT.replace("MAGIC", repr(MAGIC)).replace("FOLDER", program_folder(packed)).encode()
+def script_of(packed: bytes, state_path: str | None) -> bytes:
+    """Return the bootstrap script: it requests the program if the host does not have it, and starts it.
+
+    Args:
+        packed: the program.
+        state_path: the folder for our state; None for $XDG_CACHE_HOME or ~/.cache, or a folder below /var/tmp
+            if that cannot be written.
+    """
+    text = _SCRIPT.replace("MAGIC", repr(MAGIC)).replace("NOT_FOUND", str(NOT_FOUND))
+    text = text.replace("PROGRAM", repr(program_name(packed))).replace("STATE", repr(state_path))
+    return text.encode("utf-8", "surrogateescape")
+
+
+def start_command(size: int, search: Sequence[str] | None) -> str:
+    """Return the command that starts a Python on the host, which reads a script of `size` bytes.
+
+    Args:
+        size: of the script.
+        search: interpreters to try before those of `PLACES`; None for python3.
+    """
+    if search is None:
+        # Paths and arguments are UTF-8 on the wire, whatever the host's locale is.
+        return f"exec python3 -I -S -X utf8 -c '{loader(size)}'"
+    return "exec " + " ".join(map(quote, ["sh", "-c", _FIND, loader(size), *search, *PLACES]))
 
 
 def loader(size: int) -> str:

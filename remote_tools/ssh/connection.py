@@ -23,6 +23,7 @@ from fabric.transfer import Result as TransferResult
 from invoke.runners import Local
 
 from remote_tools.errors import PermissionDenied, TransferError, UnavailableError
+from remote_tools.ssh.login_shell import MARK
 from remote_tools.ssh.master import Destination, Master, quote
 
 
@@ -32,6 +33,17 @@ def quote_path(path: str) -> str:
     if home == "~":
         return home + slash + (quote(rest) if rest else "")
     return quote(f"./{path}" if path.startswith("-") else path)
+
+
+def _after_mark(stream: IO[bytes]) -> bytes:
+    """Read past what the host's shell prints as it starts; return what was read of the rest."""
+    found, mark = b"", f"{MARK}\n".encode()
+    while mark not in found:
+        data = stream.read(65536)
+        if not data:
+            return b""
+        found += data
+    return found.partition(mark)[2]
 
 
 class Ssh(Local):
@@ -197,12 +209,14 @@ class Connection(fabric.Connection):
         )
 
     def _ask(self, command: str) -> str:
-        return str(self.run(command, hide=True, in_stream=False).stdout).strip()
+        said = self.run(f"echo {MARK}; {command}", hide=True, in_stream=False).stdout
+        return str(said).partition(MARK)[2].strip()
 
     def _copy(self, command: str, source: IO[bytes] | None = None, target: IO[bytes] | None = None) -> None:
         """Run a command with its streams connected to files; Invoke's runner would keep output in memory."""
         self.master.open()
-        words = [*self.master.words(), "-T", "--", self.master.destination.alias, command]
+        words = [*self.master.words(), "-T", "--", self.master.destination.alias]
+        words += [f"echo {MARK}; {command}" if target else command]
         with (
             tempfile.TemporaryFile() as stderr,
             subprocess.Popen(
@@ -218,6 +232,7 @@ class Connection(fabric.Connection):
                     shutil.copyfileobj(source, process.stdin)
                 process.stdin.close()
             if target is not None and process.stdout is not None:
+                target.write(_after_mark(process.stdout))
                 shutil.copyfileobj(process.stdout, target)
             code = process.wait()
             stderr.seek(0)

@@ -15,7 +15,7 @@ from remote_tools import errors
 from remote_tools.host import messages
 from remote_tools.host.messages import Ask, Request, Started
 from remote_tools.ssh.master import Destination, Master
-from remote_tools.ssh.session import Controls, Listener, ReplyT, Session
+from remote_tools.ssh.session import Controls, Listener, NoPython, ReplyT, Session
 
 BACKOFF_S = (0.1, 0.5, 1, 2, 4, 8, 15, 30)
 PATIENCE_S = 600.0
@@ -33,8 +33,13 @@ class Silent:
 
     position = 0
 
-    def output(self, kind: bytes, data: bytes) -> None:
+    def output(self, kind: bytes, data: memoryview) -> int:  # noqa: ARG002
         """Drop it."""
+        return len(data)
+
+    def descriptor(self, kind: bytes) -> int:
+        """Return nothing that one would wait for."""
+        raise NotImplementedError
 
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Drop it."""
@@ -59,6 +64,8 @@ class Link:
         self.say = say
         self._session: Session | None = None
         self._known = False
+        self._no_python: NoPython | None = None
+        self._noise = b""
 
     @property
     def alias(self) -> str:
@@ -82,8 +89,17 @@ class Link:
     def _open(self) -> Session:
         if self._session is None:
             self.master.open()
-            self._session = Session(self.master)
+            self._session = Session(self.master, self.say, self._search())
         return self._session
+
+    def _search(self) -> tuple[str, ...] | None:
+        """Return where else to look for a Python, once python3 was not found."""
+        return None if self._no_python is None else self.master.destination.pythons
+
+    @property
+    def noise(self) -> bytes:
+        """What the host's shell printed as it started: the output of every other command begins with it."""
+        return self._session.noise if self._session is not None and self._session.greeted else self._noise
 
     def reopen(self) -> None:
         """Open a new master and a new session, with the retries of a request."""
@@ -95,6 +111,7 @@ class Link:
         """End the session; the master and the runs on the host continue."""
         if self._session is not None:
             self._known |= self._session.greeted
+            self._noise = self.noise
             self._session.close()
             self._session = None
 
@@ -124,6 +141,11 @@ class Link:
             except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
                 greeted = self._session is not None and self._session.greeted
                 self.close()
+                if isinstance(error, NoPython):
+                    if self._no_python is not None:
+                        raise self._no_python from None
+                    self._no_python = error
+                    continue
                 if error.stage != "connect" or not (self._known or isinstance(error, errors.Dropped)):
                     raise
                 if greeted and (listener.position > position or time.monotonic() - began > STEADY_S):

@@ -58,6 +58,8 @@ class Destination:
         connect_timeout_s: timeout for the connection to the host.
         timeout_s: timeout for a connection without data.
         persist_s: how long an unused master stays open.
+        pythons: interpreters that the settings name, for our own program if there is no python3.
+        state_path: where our program and its state go there; None leaves it to the host.
     """
 
     alias: str
@@ -65,6 +67,8 @@ class Destination:
     connect_timeout_s: float = 10
     timeout_s: float = 60
     persist_s: int = 600
+    pythons: tuple[str, ...] = ()
+    state_path: str | None = None
 
 
 def socket_folder() -> Path:
@@ -151,6 +155,20 @@ def diagnose(text: str, alias: str, host: str) -> RemoteError:
 _NO_SOCKET = re.compile(r"unix_listener|[Cc]ontrol(Path|Socket).* too long|muxserver_listen")
 """ssh cannot create the socket: its path is too long, or the file system has no sockets (mux.c, misc.c)."""
 
+_HARMLESS = {
+    "remotecommand": ("RemoteCommand", "none", {"none"}),
+    "sessiontype": ("SessionType", "default", {"default"}),
+    "stdinnull": ("StdinNull", "no", {"no"}),
+    "permitlocalcommand": ("PermitLocalCommand", "no", {"no"}),
+    "tunnel": ("Tunnel", "no", {"no", "false"}),
+    "localforward": ("ClearAllForwardings", "yes", set()),
+    "remoteforward": ("ClearAllForwardings", "yes", set()),
+    "dynamicforward": ("ClearAllForwardings", "yes", set()),
+}
+"""Options that people set for the sessions they type in (ssh_config(5)): as `ssh -G` names them, then as an
+option, our value, and the values that change nothing. Their own session can take a forward that we leave."""
+_FORWARD = re.compile(r"-[LRD]|(Local|Remote|Dynamic)Forward[= ]", re.IGNORECASE)
+
 _SILENT: dict[str, Any] = {
     "stdin": subprocess.DEVNULL,
     "stdout": subprocess.DEVNULL,
@@ -209,14 +227,38 @@ class Master:
     def words(self) -> list[str]:
         """Return ssh's command line up to the destination; sessions use the master if it is open."""
         return [
-            "ssh",
-            *self.destination.options,
+            *self.start(),
             "-o",
             f"ControlPath={self._control_path_option()}",
             "-o",
             "ControlMaster=no",
             *self._patience(),
+            *self._no_terminal(),
         ]
+
+    def start(self, session: bool = True) -> list[str]:
+        """Return `ssh` and the user's options, behind a fence against those that are meant for people.
+
+        ssh takes no SessionType beside -N, so `session` is false for the master.
+
+        The fence comes first because ssh takes the first of two values; it names only what is set, so that an
+        old ssh is given no option that it does not know. A forward in SSH_OPTIONS is kept: it is for us.
+        """
+        asked = any(_FORWARD.match(word) for word in self.destination.options)
+        fence = {
+            name: value
+            for key, (name, value, harmless) in _HARMLESS.items()
+            if key in self.resolved
+            and self.resolved[key] not in harmless
+            and not (asked and name == "ClearAllForwardings")
+            and (session or name != "SessionType")
+        }
+        return ["ssh", *(f"-o{name}={value}" for name, value in fence.items()), *self.destination.options]
+
+    def _no_terminal(self) -> list[str]:
+        """Refuse what only a session with a terminal or a display has; without one, ssh reads no escapes."""
+        x11 = ["-x"] if self.resolved.get("forwardx11") == "yes" else []
+        return [*x11, "-T"] if self.resolved.get("requesttty", "auto") not in ("auto", "no") else x11
 
     def _control_path_option(self) -> str:
         """Quote the socket's path for ssh's option parser, which expands % and splits at spaces."""
@@ -271,7 +313,7 @@ class Master:
             yield
 
     def _open(self) -> None:
-        words = ["ssh", "-M", "-N", "-f", *self.destination.options]
+        words = [*self.start(session=False), "-M", "-N", "-f"]
         words += ["-o", f"ControlPath={self._control_path_option()}"]
         words += ["-o", f"ControlPersist={self.destination.persist_s}", *self._patience()]
         # The master keeps its streams open as long as it lives, so reading from a pipe would never end.
@@ -292,7 +334,7 @@ class Master:
 
     def _stderr_without_master(self) -> str:
         """Retry without a master: with ControlPersist, a proxy's stderr is /dev/null (sshconnect.c)."""
-        words = ["ssh", *self.destination.options, "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+        words = [*self.start(), "-o", "ControlPath=none", "-o", "BatchMode=yes"]
         words += [*self._patience(), "--", self.destination.alias, "true"]
         done = subprocess.run(words, **{**_SILENT, "stderr": subprocess.PIPE})
         return bytes(done.stderr).decode(errors="replace")

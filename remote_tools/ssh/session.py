@@ -13,7 +13,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, NoReturn, Protocol, TypeVar
 
 from remote_tools import errors
@@ -35,16 +35,23 @@ from remote_tools.host.frames import (
     take_frames,
 )
 from remote_tools.host.messages import Refused, Request, Started
-from remote_tools.ssh.bootstrap import loader, packed_program, script_of
+from remote_tools.ssh import login_shell
+from remote_tools.ssh.bootstrap import NOT_FOUND, packed_program, script_of, start_command
 from remote_tools.ssh.master import SSH_FAILED, Master, diagnose
 
 READ_BYTES = 256 * 1024
 PING_S = 5.0
 """Time between two pings; a ping also renews a run's lease, which lasts at least three of them."""
-NOT_FOUND = 127
-"""A shell's exit code if it cannot find the command (POSIX, 2.8.2)."""
+CANNOT_EXECUTE = 126
+"""A shell's exit code if it finds the command and cannot execute it (POSIX, 2.8.2)."""
+SLOW_SHELLS = 2
+"""How many times connect_timeout_s a login shell may take to start while its sshd replies."""
 
 ReplyT = TypeVar("ReplyT")
+
+
+class NoPython(errors.UnavailableError):
+    """The host has no python3 where it was looked for."""
 
 
 class Listener(Protocol):
@@ -53,8 +60,11 @@ class Listener(Protocol):
     position: int
     """Bytes of output frames consumed so far; a new session resumes there."""
 
-    def output(self, kind: bytes, data: bytes) -> None:
-        """Receive output: kind is b"O" for stdout, b"E" for stderr."""
+    def output(self, kind: bytes, data: memoryview) -> int:
+        """Receive output, as much as is accepted at once: kind is b"O" for stdout, b"E" for stderr."""
+
+    def descriptor(self, kind: bytes) -> int:
+        """Return the descriptor that becomes writable when more of that output is accepted."""
 
     def file(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Receive a small result file."""
@@ -76,14 +86,24 @@ class Controls(Protocol):
 class Session:
     """One ssh session with the host program."""
 
-    def __init__(self, master: Master) -> None:
-        """Start ssh and send the bootstrap script."""
-        self.master = master
+    def __init__(
+        self,
+        master: Master,
+        say: Callable[[str], None] = lambda _text: None,
+        search: Sequence[str] | None = None,
+    ) -> None:
+        """Start ssh and send the bootstrap script.
+
+        Args:
+            master: the connection.
+            say: prints a line for the user.
+            search: interpreters to try first; None for python3.
+        """
+        self.master, self._say = master, say
         self.sources = packed_program()
-        script = script_of(self.sources)
+        script = script_of(self.sources, master.destination.state_path)
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
-        # Paths and arguments are UTF-8 on the wire, whatever the host's locale is.
-        python = f"exec python3 -I -S -X utf8 -c '{loader(len(script))}'"
+        python = start_command(len(script), search)
         # In a session of its own, ssh does not receive the terminal's Ctrl-C: we send it to the host.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
@@ -101,7 +121,10 @@ class Session:
             fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._incoming, self._outgoing = bytearray(), bytearray(script)
         self.greeted = False
+        self.noise = b""
+        """What the host printed before our program did."""
         self._silent_s = 0.0
+        self._shell_tried = self._shell_is_slow = False
         self._pinged = time.monotonic()
         self._flush()
 
@@ -140,7 +163,7 @@ class Session:
             for kind, payload in take_frames(self._incoming) if self.greeted else ():
                 if kind in (STDOUT, STDERR):
                     listener.position += HEADER.size + len(payload)
-                    listener.output(kind, payload)
+                    self._deliver(listener, controls, kind, payload)
                 elif kind == NEED:
                     self._send(SOURCES, self.sources)
                 elif kind == RESULT:
@@ -156,10 +179,37 @@ class Session:
                     listener.started(reply)
             self._wait(controls)
 
+    def _deliver(self, listener: Listener, controls: Controls | None, kind: bytes, payload: bytes) -> None:
+        """Give output to who reads it; meanwhile send signs of life, signals and keys as ever."""
+        left = memoryview(payload)
+        left = left[listener.output(kind, left) :]
+        while left:
+            done = controls.descriptors() if controls else []
+            waiting = [listener.descriptor(kind), *([self._in] if self._outgoing else [])]
+            readable, writable, _ = select.select(done, waiting, [], self._interval_s())
+            self._pass_on(controls, set(done) & set(readable), self._in in writable)
+            left = left[listener.output(kind, left) :]
+
+    def _pass_on(self, controls: Controls | None, done: set[int], writable: bool) -> None:
+        """Send what the user did, what waits to be sent, and a sign of life if one is due."""
+        if controls and done:
+            for done_now in controls.frames():
+                self._send(*done_now)
+        if writable:
+            self._flush()
+        now = time.monotonic()
+        if self.greeted and now - self._pinged >= self._interval_s():
+            self._pinged = now
+            self._send(PING, b"")
+
+    def _interval_s(self) -> float:
+        """Return how often a sign of life is due."""
+        return min(PING_S, self.master.destination.timeout_s / 3)
+
     def _wait(self, controls: Controls | None) -> None:
         """Wait until data arrives or can be sent, or the user does something; raise if the host is silent."""
         done = controls.descriptors() if controls else []
-        interval_s = min(PING_S, self.master.destination.timeout_s / 3)
+        interval_s = self._interval_s()
         waited_from = time.monotonic()
         readable, writable, _ = select.select(
             [self._out, *done], [self._in] if self._outgoing else [], [], interval_s
@@ -167,31 +217,65 @@ class Session:
         now = time.monotonic()
         # Time while this process was stopped (Ctrl-Z, a closed laptop) does not count.
         self._silent_s += min(now - waited_from, interval_s)
-        if controls and set(done) & set(readable):
-            for done_now in controls.frames():
-                self._send(*done_now)
-        if writable:
-            self._flush()
+        self._pass_on(controls, set(done) & set(readable), bool(writable))
         if self._out in readable:
             self._receive()
+        elif self._shell_is_due():
+            self._try_shell()
         elif self._silent_s > self._patience_s():
+            if self._shell_is_slow:
+                raise login_shell.not_run(self.master.destination.alias, login_shell.quoted(*self._printed()))
             # The master's connection is lost too; a new session must not wait for it.
             self.process.kill()
             self.master.close()
             alias = self.master.destination.alias
             raise errors.Dropped("connect", f"{alias}: no data for {self._silent_s:.0f} s")
-        if self.greeted and now - self._pinged >= interval_s:
-            self._pinged = now
-            self._send(PING, b"")
 
     def _patience_s(self) -> float:
         """Return how long the host may be silent; it does not reply to pings before its greeting."""
         destination = self.master.destination
+        if self.greeted:
+            return destination.timeout_s
+        longest_s = max(destination.timeout_s, destination.connect_timeout_s)
         return (
-            destination.timeout_s
-            if self.greeted
-            else max(destination.timeout_s, destination.connect_timeout_s)
+            min(longest_s, SLOW_SHELLS * destination.connect_timeout_s) if self._shell_is_slow else longest_s
         )
+
+    def _shell_is_due(self) -> bool:
+        """Tell whether to find out what the login shell does: once, in the middle of connect_timeout_s.
+
+        Only over a master: else a question about a password may be on the terminal.
+        """
+        late = self._silent_s > self.master.destination.connect_timeout_s / 2
+        return late and not (self.greeted or self._shell_tried or self.master.control_path is None)
+
+    def _try_shell(self) -> None:
+        """Find out why a host that was reached is silent.
+
+        Raises:
+            UnavailableError: its login shell does not run our command, or eats what is sent to it.
+        """
+        self._shell_tried, begun = True, time.monotonic()
+        alias, half_s = self.master.destination.alias, self.master.destination.connect_timeout_s / 2
+        tried = login_shell.try_shell(self.master, half_s, "python3 -I -S -c 1")
+        if select.select([self._out], [], [], 0)[0]:
+            return  # it was slow
+        if tried is None:
+            self._shell_is_slow = login_shell.answers(self.master, half_s)
+            self._silent_s += time.monotonic() - begun
+            if self._shell_is_slow:
+                self._say(
+                    f"{alias} answers, but its login shell has run no command yet: see its start-up files"
+                )
+        elif tried.ran:
+            raise login_shell.reads_input(alias)
+        else:
+            raise login_shell.not_run(alias, tried.noise)
+
+    def _printed(self) -> tuple[bytes, bytes]:
+        """Return what the host, or ssh, printed until now: to stdout before our program, and to stderr."""
+        self.stderr.seek(0)
+        return self.noise or bytes(self._incoming), self.stderr.read()
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         """Queue one frame, and send as much as the connection accepts now."""
@@ -216,13 +300,14 @@ class Session:
         data = os.read(self._out, READ_BYTES)
         if not data:
             self._ended()
-        self._silent_s = 0
         self._incoming += data
         if not self.greeted:
             # A shell's start-up files may print something before the greeting.
-            _noise, found, rest = self._incoming.partition(MAGIC)
+            noise, found, rest = self._incoming.partition(MAGIC)
             if found:
-                self.greeted, self._incoming = True, rest
+                self.greeted, self.noise, self._incoming = True, bytes(noise), rest
+        if self.greeted:
+            self._silent_s = 0
 
     def _ended(self) -> None:
         """Raise the reason why ssh ended.
@@ -232,23 +317,34 @@ class Session:
             RemoteError: ssh failed before the greeting, or the host program failed.
         """
         code = self.process.wait()
-        self.stderr.seek(0)
-        text = self.stderr.read().decode(errors="replace")
-        alias = self.master.destination.alias
+        noise, said = self._printed()
+        text, alias = said.decode(errors="replace"), self.master.destination.alias
         lost = code == SSH_FAILED or code < 0
         if self.greeted:
             last = (text.strip().splitlines() or ["the connection was lost"])[-1]
             kind = errors.Dropped if lost else errors.SoftwareError
             raise kind("connect", f"{alias}: {last}")
         if lost:
-            raise diagnose(text, alias, self.master.resolved.get("hostname", alias))
-        last = (text.strip().splitlines() or [f"exit code {code}"])[-1]
-        if code == NOT_FOUND or "python3" in last:
-            raise errors.UnavailableError(
-                "connect", f"{alias} has no python3", "install Python 3.8 or newer on the host, as python3"
+            error = diagnose(text, alias, self.master.resolved.get("hostname", alias))
+            if noise.strip():
+                reason = f"{error.reason}; it printed: {login_shell.quoted(noise)}"
+                error = type(error)(error.stage, reason, error.hint)
+            raise error
+        printed = login_shell.quoted(noise, said)
+        if code in (CANNOT_EXECUTE, NOT_FOUND) or "python" in printed:
+            more = f": {printed}" if "too old" in printed else ""
+            raise NoPython(
+                "connect", f"{alias} has no python3{more}", "install Python 3.8 or newer there, as python3"
             )
+        tried = login_shell.try_shell(self.master, self.master.destination.connect_timeout_s)
+        if tried is not None and not tried.ran:
+            raise login_shell.not_run(alias, printed)
+        if b'File "<string>", line' in said:  # our beginning arrived without its first bytes
+            raise login_shell.reads_input(alias)
         raise errors.UnavailableError(
-            "connect", f"the session on {alias} ended at once: {last}", f"ssh {alias}"
+            "connect",
+            f"the session on {alias} ended at once: {printed or f'exit code {code}'}",
+            f"ssh {alias}",
         )
 
     def _refuse(self, op: str, reply: Refused) -> NoReturn:

@@ -9,30 +9,35 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from socket import gethostname
 
-from remote_tools.errors import TransferError
 from remote_tools.host.listing import join, path_of, split
 from remote_tools.settings.state_folder import state_folder
 from remote_tools.settings.whole_file import write_whole
 from remote_tools.sync.workspace import Workspace
 
 
-def client_id(root: Path) -> str:
-    """Return the random id by which the host knows this checkout; create it if it is missing."""
+def client_id(root: Path, make: bool = True) -> str:
+    """Return the random id by which the host knows this checkout; create it if it is missing.
+
+    If it cannot be written, or `make` is false, this machine and folder make the id, the same each time.
+    """
     path = root / ".remote" / "client-id"
     try:
-        state_folder(root)
-        with suppress(FileExistsError), path.open("x") as file:
-            file.write(secrets.token_hex(8))
+        if make:
+            state_folder(root)
+            with suppress(FileExistsError), path.open("x") as file:
+                file.write(secrets.token_hex(8))
         found = path.read_text(encoding="ascii", errors="replace").strip()
-        if not re.fullmatch("[0-9a-f]{16}", found):  # damaged: the host takes us for a new checkout
+        if re.fullmatch("[0-9a-f]{16}", found):
+            return found
+        if make:  # damaged: the host takes us for a new checkout
             found = secrets.token_hex(8)
             write_whole(path, found.encode("ascii"))
-    except OSError as error:
-        raise TransferError(
-            "sync", f"cannot write {path}: {error.strerror}", f"ls -ld {path.parent}"
-        ) from error
-    return found
+            return found
+    except OSError:
+        pass
+    return hashlib.sha256(f"{gethostname()}\0{root}".encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _sum(listing: bytes) -> str:
@@ -57,7 +62,7 @@ class LastPush:
         self.path = root / ".remote" / "pushed" / key
         self._inodes_path = self.path.with_suffix(".inodes")
         self.stamp, self._sum = "", ""
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
+        with suppress(OSError), self.path.open("rb") as file:
             first = file.readline().decode("ascii", "replace").split()
             self.stamp, self._sum = first if len(first) == 2 else ("", "")
 
@@ -94,7 +99,7 @@ class LastPush:
         ]
 
     def save(self, workspace: Workspace) -> None:
-        """Store the workspace as the last push."""
+        """Store the workspace as the last push; without it the next push compares everything."""
         try:
             state_folder(self.path.parents[2])
             self.path.parent.mkdir(exist_ok=True)
@@ -102,5 +107,6 @@ class LastPush:
             first = f"{workspace.stamp} {_sum(listing)}\n".encode("ascii")
             write_whole(self._inodes_path, _inodes(workspace))
             write_whole(self.path, first + listing)
-        except OSError as error:
-            raise TransferError("sync", f"cannot write {self.path}: {error.strerror}") from error
+        except OSError:
+            with suppress(OSError):
+                self.path.unlink()  # an older one would be taken for this one

@@ -35,17 +35,24 @@ class Interrupted(RemoteError):
     exit_code = SIGNALLED + signal.SIGINT
 
 
+def destination_of(settings: Settings) -> Destination:
+    """Return where ssh goes for these settings."""
+    venv = settings.venv_path
+    return Destination(
+        settings.host,
+        settings.ssh_options,
+        settings.connect_timeout_s,
+        settings.timeout_s,
+        settings.persist_s,
+        (*((settings.python,) if settings.python else ()), *((f"{venv}/bin/python",) if venv else ())),
+        settings.state_path,
+    )
+
+
 @contextmanager
 def open_host(settings: Settings, display: Display) -> Iterator[OpenHost]:
     """Open a link to the host; its session starts in the background while local work goes on."""
-    destination = Destination(
-        settings.host,
-        settings.ssh_options,
-        connect_timeout_s=settings.connect_timeout_s,
-        timeout_s=settings.timeout_s,
-        persist_s=settings.persist_s,
-    )
-    link = Link(destination, settings.code_path, display.say)
+    link = Link(destination_of(settings), settings.code_path, display.say)
     try:
         link.open()
         yield OpenHost(settings, link, display)

@@ -150,7 +150,10 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
     """
     link, settings = host.link, host.settings
     last = LastPush(workspace.root, link.alias, settings.code_path)
-    client: Client = {"client": client_id(workspace.root), "name": f"{getuser()}@{socket.gethostname()}"}
+    client: Client = {
+        "client": client_id(workspace.root, make=not dry_run),
+        "name": f"{getuser()}@{socket.gethostname()}",
+    }
     asked: ComparisonParams = {
         **client,
         "stamp": workspace.stamp,
@@ -208,7 +211,8 @@ def _read_plan(
         if rest:
             roots = (workspace.root, reply["root"])
             words, timeout_s = settings.rsync_options, settings.timeout_s
-            changed += rsync.differing(link.alias, link.ssh_words(), pair, roots, rest, words, timeout_s)
+            transport = rsync.past_noise(link.ssh_words(), link.noise, words)
+            changed += rsync.differing(link.alias, transport, pair, roots, rest, words, timeout_s)
     named = {*new, *changed, *conflicts}
     changed += [path for path in replaced if path not in named]
     left_out = rsync.left_out(workspace.root, [*new, *changed, *conflicts], settings.rsync_options)

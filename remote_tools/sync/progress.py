@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -27,6 +28,27 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def open_standard_streams() -> None:
+    """Open what the caller closed (`>&-`): the next file that we open must not become our stdout."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def silence(fd: int) -> None:
+    """Point a stream that takes nothing any more to /dev/null, or Python fails again when it exits."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, fd)
+        os.close(null)
+
+
 class Display:
     """Prints messages and progress bars.
 
@@ -36,6 +58,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Find out whether the stream is a terminal and can show emoji."""
+        open_standard_streams()
         self.stream = sys.stderr if stream is None else stream
         self.terminal = self.stream.isatty()
         self.emoji = (self.stream.encoding or "").lower().replace("-", "") == "utf8"
@@ -47,14 +70,11 @@ class Display:
             text: the line.
             icon: an emoji to put before it, if the stream can show one.
         """
-        line = f"{icon} {text}" if icon and self.emoji else text
-        print(
-            line.encode(self.stream.encoding or "ascii", "backslashreplace").decode(
-                self.stream.encoding or "ascii"
-            ),
-            file=self.stream,
-            flush=True,
-        )
+        line, encoding = f"{icon} {text}" if icon and self.emoji else text, self.stream.encoding or "ascii"
+        try:
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
+        except OSError:  # a closed pipe, a terminal that is gone, a full disk: the work goes on
+            silence(self.stream.fileno())
 
     def bar(self, verb: str, files: int, size_bytes: int, icon: str = "") -> Bar:
         """Return a bar for a transfer of so many files and bytes; use it with `with`."""

@@ -44,6 +44,7 @@ def pull(
     entries: Sequence[tuple[bytes, int]],
     host_rsync: RsyncHere,
     hint: str = SAME_COMMAND,
+    before: Mapping[bytes, int] | None = None,
 ) -> PullResult:
     """Fetch exactly these files; each appears complete or not at all.
 
@@ -53,6 +54,7 @@ def pull(
         entries: (path below `remote_root`, size in bytes), as the host reported them.
         host_rsync: the rsync of the host.
         hint: what to type next if every attempt fails.
+        before: size in bytes of the files of the same fetch that are here already; the bar counts them too.
 
     Raises:
         TemporaryError: the connection was lost in every attempt.
@@ -70,7 +72,10 @@ def pull(
     def attempt() -> None:
         _receive(host, pair, remote_root, wanted, bar)
 
-    with host.display.bar("Downloading", len(wanted), sum(wanted.values()), "📦") as bar:
+    done = before or {}
+    count, size_bytes = len(wanted) + len(done), sum(wanted.values()) + sum(done.values())
+    with host.display.bar("Downloading", count, size_bytes, "📦") as bar:
+        bar.advance(len(done), sum(done.values()))
         retry(host, "fetch", attempt, hint)
     top = os.fsencode(local_dir)
     missing = tuple(path for path in wanted if look(top, path) is None)
@@ -90,7 +95,8 @@ def _receive(
     with rsync.listed(wanted) as listing:
         large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
         words = rsync.pull_words(pair, settings.rsync_options, settings.timeout_s, listing, large)
-        command = ["rsync", *words, f"--rsh={rsync.rsh(link.ssh_words())}"]
+        more, shell = rsync.past_noise(link.ssh_words(), link.noise, settings.rsync_options)
+        command = ["rsync", *words, *more, f"--rsh={rsync.rsh(shell)}"]
         path = rsync.remote_path(pair, remote_root + "/")
         command += [rsync.address(link.alias, path), f"{settings.local_dir}/"]
         outcome = run_rsync(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, settings.timeout_s))

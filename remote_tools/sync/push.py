@@ -287,6 +287,9 @@ def _send(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
     """Send files with rsync; quote the strings because patchwork puts them into a shell line as they are."""
     link, settings = sent.host.link, sent.host.settings
     plan, output, patchwork_rsync = sent.plan, RsyncOutput(bar), _patchwork_rsync()
+    more, shell = rsync.past_noise(link.ssh_words(), link.noise, settings.rsync_options)
+    # patchwork's own --rsh begins with ssh; of two, rsync takes the last.
+    last = f" {shlex.quote(f'--rsh={rsync.rsh(shell)}')}" if more else ""
     with ExitStack() as stack:
         patience_s = rsync.patience_s(plan.pair, settings.timeout_s)
         processes = stack.enter_context(Processes(patience_s))
@@ -302,16 +305,21 @@ def _send(sent: _Sent, parts: Sequence[Sequence[bytes]], bar: Bar) -> None:
                     shlex.quote(link.master.resolved["user"]),
                     shlex.quote(link.alias.rpartition("@")[2]),
                     link.master.resolved["port"],
-                    partial(processes.start, take=output.reader()),
+                    partial(_start, processes, output.reader(), last),
                 ),
                 shlex.quote(f"{settings.root}/"),
                 shlex.quote(rsync.remote_path(plan.pair, f"{plan.root}/")),
-                rsync_opts=shlex.join(words),
+                rsync_opts=shlex.join([*words, *more]),
                 ssh_opts=rsync.rsh(link.ssh_words()[1:]).replace("'", "'\\''"),
             )
         outcomes = processes.finish()
     for outcome in outcomes:
         rsync.check(outcome, link.alias, "sync", settings.timeout_s)
+
+
+def _start(processes: Processes, take: Callable[[bytes], None], last: str, command: str) -> None:
+    """Start patchwork's command line with more words at its end."""
+    processes.start(command + last, take)
 
 
 def _patchwork_rsync() -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ from remote_tools.host.messages import RsyncHere
 from remote_tools.host.software import install_on, system_here
 from remote_tools.host.tree import DISPLACED, PARTIAL_DIR
 from remote_tools.settings import option_grammar
+from remote_tools.ssh.login_shell import MARK
 from remote_tools.ssh.master import quote
+from remote_tools.sync import after_noise
 from remote_tools.sync.rsync_output import OUT_FORMAT
 from remote_tools.sync.rsync_processes import TIMED_OUT, RsyncExit, run_rsync
 
@@ -64,6 +67,7 @@ FETCHING = frozenset((
 STALLED = frozenset((10, 12, 30, 35, 255))
 """rsync's exit codes for a lost connection: socket, protocol, timeouts, and ssh's own 255."""
 
+PROTOCOL = 2
 VANISHED = 24
 PARTIAL = 23
 
@@ -93,7 +97,16 @@ class Pair:
 
 
 class Stalled(Exception):
-    """The connection was lost; the files that arrived stay, and the transfer can be retried."""
+    """The connection was lost; the files that arrived stay, and the transfer can be retried.
+
+    Attributes:
+        early: rsync on the host had sent nothing: it may be dead, and the network well.
+    """
+
+    def __init__(self, message: str, early: bool = False) -> None:
+        """Keep the message."""
+        super().__init__(message)
+        self.early = early
 
 
 def parse_version(text: str) -> Version:
@@ -216,6 +229,22 @@ def rsh(words: Sequence[str]) -> str:
     return " ".join(word if plain(word) else '"' + word.replace('"', '""') + '"' for word in words)
 
 
+def past_noise(ssh_words: Sequence[str], noise: bytes, options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return more options for rsync, and the words of its remote shell.
+
+    Args:
+        ssh_words: the ssh command that reaches the host.
+        noise: what the host's shell prints as it starts; rsync must not read it.
+        options: RSYNC_OPTIONS.
+    """
+    if not noise:
+        return [], list(ssh_words)
+    paths = [word.partition("=")[2] for word in options if word.startswith("--rsync-path=")]
+    path = paths[-1] if paths else "rsync"
+    script = str(Path(after_noise.__file__))
+    return [f"--rsync-path=echo {MARK}; {path}"], [sys.executable, "-I", "-S", script, MARK, *ssh_words]
+
+
 @contextlib.contextmanager
 def listed(paths: Iterable[bytes]) -> Iterator[Path]:
     """Write a temporary file for --files-from and --from0.
@@ -249,7 +278,7 @@ def left_out(root: Path, paths: Sequence[bytes], words: Sequence[str]) -> set[by
 
 def differing(
     alias: str,
-    ssh_words: Sequence[str],
+    transport: tuple[Sequence[str], Sequence[str]],
     pair: Pair,
     top: tuple[Path, str],
     paths: Sequence[bytes],
@@ -260,7 +289,7 @@ def differing(
 
     Args:
         alias: the host.
-        ssh_words: the ssh command that reaches it.
+        transport: as `past_noise` returns it.
         pair: the rsync of both sides.
         top: the local folder, and the one on the host.
         paths: the files to compare, below `top`.
@@ -275,7 +304,14 @@ def differing(
     with listed(paths) as listing:
         own = ["--dry-run", "-t", f"--files-from={listing}", "--from0", "--out-format=::%i %n"]
         own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
-        command = ["rsync", *_common(pair, timeout_s, False), *words, *own, f"--rsh={rsh(ssh_words)}"]
+        command = [
+            "rsync",
+            *_common(pair, timeout_s, False),
+            *words,
+            *own,
+            *transport[0],
+            f"--rsh={rsh(transport[1])}",
+        ]
         command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
         check(run_rsync(command, output.extend, None), alias, "sync", timeout_s)
     sent = (line.split(b" ", 1)[1] for line in output.splitlines() if line.startswith(b"::<f"))
@@ -310,8 +346,17 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
     if outcome.code == TIMED_OUT:
         raise Stalled(f"{alias}: no data for {timeout_s:g} s")
     if outcome.code in STALLED or outcome.code < 0:
-        raise Stalled(f"{alias}: {first}")
-    if outcome.code in (1, 2, 4):
+        early = any("(0 bytes received so far)" in line for line in lines)
+        raise Stalled(f"{alias}: {first}", early)
+    if outcome.code in (126, 127):  # the host's shell could not start it
+        raise dead(alias, stage, first)
+    if outcome.code == PROTOCOL and "is your shell clean" in first:
+        raise UnavailableError(
+            stage,
+            f"a start-up file of the shell on {alias} prints something at times, and rsync stumbles over it",
+            f"`ssh {alias} true` must print nothing: see ~/.bashrc there",
+        )
+    if outcome.code in (1, PROTOCOL, 4):
         raise options_error(outcome.stderr, stage)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     kind: type[RemoteError] = PermissionDenied if "Permission denied" in first else TransferError
@@ -320,6 +365,11 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
         f"{alias}: {first}{more}",
         f"see if the disk is full: ssh {alias} df -h; or mend the file that the message names",
     )
+
+
+def dead(alias: str, stage: str, said: str) -> UnavailableError:
+    """Return the error for an rsync on the host that ends before it begins."""
+    return UnavailableError(stage, f"rsync on {alias} does not start: {said}", f"ssh {alias} rsync --version")
 
 
 def options_error(stderr: Sequence[str], stage: str) -> ConfigError:

@@ -24,12 +24,20 @@ def retry(host: OpenHost, stage: str, attempt: Callable[[], T], hint: str = SAME
     """Call `attempt`; if it raises `Stalled`, reconnect and call it again, up to `ATTEMPTS` times in all.
 
     Raises:
-        TemporaryError: every attempt failed; holds the stage and the hint.
+        TemporaryError: every attempt failed, or two in the same way before a byte came; holds the hint.
+        UnavailableError: rsync on the host does not start, and printed why.
     """
+    before = ""
     for _ in range(ATTEMPTS - 1):
         try:
             return attempt()
         except rsync.Stalled as stall:
+            if stall.early and str(stall) == before:  # the host answered in between: the network is well
+                if "unexpectedly closed" in before:  # rsync's own words: the host printed none
+                    message = f"rsync on {host.link.alias} ends at once, without a word: {stall}"
+                    raise TemporaryError(stage, message, hint) from stall
+                raise rsync.dead(host.link.alias, stage, str(stall)) from stall
+            before = str(stall)
             host.display.say(f"{stall}; connecting again")
         # Without this a new session would wait for a master whose network is dead.
         host.link.reopen()

@@ -102,7 +102,7 @@ def best_of(settings: Settings, fetched: Sequence[str]) -> str:
     lines = [
         f"{one.kernel} {one.gflops:.4g} GFLOP/s at {one.shapes}"
         if one.gflops
-        else f"{one.kernel} {one.median_ms:.4g} ms at {one.shapes}"
+        else f"{one.kernel} {summaries.duration(one.median_ms)} at {one.shapes}"
         for one in best.values()
     ]
     return "\n".join([*lines, *faults])

@@ -95,7 +95,9 @@ def show(sides: Sequence[Side], rows: Sequence[WorkloadRow]) -> None:
 
 
 def _figures(best: Best | None) -> str:
-    return f"{best.median_ms:.4g} ms" if best else "none"
+    from remote_tools.runs.summaries import duration
+
+    return duration(best.median_ms) if best else "none"
 
 
 def _flags() -> list[Flag]:

@@ -46,6 +46,7 @@ def dev(
     hosts: str | None = None,
 ) -> None:
     """Push changes, run TARGET on the host, fetch its results: inv dev --auto-fetch -- x.py ARGS."""
+    from remote_tools.errors import UsageError
     from remote_tools.loop import steps
 
     how = steps.How(
@@ -57,6 +58,8 @@ def dev(
         lease_s=lease_s,
     )
     target = words()
+    if watch and detach:
+        raise UsageError("watch", "--watch follows each run to its end", "leave out --detach")
     if watch and hosts is None:
         from remote_tools.loop.watch import watch as watch_
 

@@ -97,23 +97,30 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
 
 @task(klass=RunTask, help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
-    """Show the details of a run: command, host, commit, exit code, files."""
+    """Show the details of a run: command, host, commit and diff, exit code, files."""
     from remote_tools.runs import client
     from remote_tools.runs.records import Records
     from remote_tools.sync.open_host import open_host
 
     settings = settings_for(c, host=host)
+    records = Records(settings.root)
     with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
         there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), None)
-    record: dict[str, object] = {**Records(settings.root).read(run_id), "there": there or {}}
+    diff = records.diff(run_id)
+    record: dict[str, object] = {**records.read(run_id), "diff": diff, "there": there or {}}
     if json:
         print_json(record)
         return
-    flat = {**{name: value for name, value in record.items() if name != "there"}, **(there or {})}
+    flat = {
+        **{name: value for name, value in record.items() if name not in ("there", "diff")},
+        **(there or {}),
+    }
     print_table(
         "", run_id, rows=[(name, _plain(name, value)) for name, value in flat.items() if value is not None]
     )
+    if diff:
+        print(diff, end="")
 
 
 def _plain(name: str, value: Any) -> str:

@@ -27,7 +27,7 @@ reading = {"median_ms": ms, "ci95_low_ms": ms * 0.99, "ci95_high_ms": ms * 1.01,
 folder = pathlib.Path(os.environ["AUTOTUNE_CACHE_DIR"]) / "gemm" / "8x8_8x8"
 folder.mkdir(parents=True, exist_ok=True)
 trial = {"status": "ok", "path": "x=1", "metrics": reading, "confirmed": None}
-summary = {"kernel": "gemm", "shapes": "8x8_8x8", "trials": [trial]}
+summary = {"kernel": "gemm", "shapes": "8x8_8x8", "environment": {}, "trials": [trial]}
 (folder / "perf_metrics.json").write_text(json.dumps(summary))
 """
 
@@ -55,7 +55,7 @@ def test_an_older_run_is_compared_with_a_newer_one(bench: Laptop) -> None:
     done = bench.inv("bench.compare", older, "last")
 
     assert 0 == done.returncode, done.stderr
-    assert re.search(r"gemm +2 ms +1 ms +2x \[1\.97, 2\.03\] +faster", done.stdout), done.stdout
+    assert re.search(r"gemm +2\.00 ms +1\.00 ms +2x \[1\.97, 2\.03\] +faster", done.stdout), done.stdout
     assert f"last to {older}: 1 faster, 0 same, 0 slower; 2x in the geometric mean" in done.stdout
     page = (bench.root / "cache/comparison.html").read_text()
     assert (True, True, False) == (older in page, "1.97, 2.03" in page, "http://" in page)

@@ -91,8 +91,9 @@ def test_a_host_that_is_well_passes_every_check(behind: Callable[..., Laptop]) -
 
     assert [
         "rsync here", "ssh config", "name", "port", "connection", "host key", "authentication", "shell",
-        "shared master", "round trip", "rsync there", "code path", "disk", "python", "lock", "autotune",
-        "compiler", "accelerator", "clock", "cache root", "runs", "device lock",
+        "shared master", "round trip", "rsync there", "code path", "disk", "state", "transfer",
+        "python", "lock", "autotune", "compiler", "accelerator", "clock", "cache root", "runs",
+        "device lock", "logout",
     ] == list(rows)  # fmt: skip
     assert (0, {"ok"}) == (code, {row["state"] for row in rows.values()}), rows
 
@@ -257,15 +258,27 @@ def test_a_path_that_a_run_cannot_use(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def make_mount() -> Iterator[Callable[[Path, str], None]]:
+    """Mount file systems of their own; skip if nobody may."""
+    mounted = []
+
+    def make(folder: Path, options: str) -> None:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "it", str(folder)]).returncode:
+            pytest.skip("nobody may mount here")
+        mounted.append(folder)
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, make_mount: Callable[[Path, str], None]) -> Path:
     """Give a file system of its own that has room for little."""
     folder = tmp_path / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=50", "it", str(folder)])
-    if done.returncode:
-        pytest.skip("nobody may mount here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    make_mount(folder, "size=64k,nr_inodes=50")
+    return folder
 
 
 def test_a_disk_that_is_nearly_full(shared: Laptop, small_disk: Path) -> None:
@@ -341,3 +354,89 @@ def test_a_lock_that_cannot_be_taken(behind: Callable[..., Laptop]) -> None:
     env = {"INVOKE_REMOTE_DEVICE_LOCK": "true"}
 
     assert_broken(laptop, "device lock", 69, "device.lock", f"remove {laptop.host.root}/device.lock", **env)
+
+
+# What a run needs, tried as a run does it -------------------------------------------------------------------
+
+
+def test_a_state_folder_that_is_full(shared: Laptop, small_disk: Path) -> None:
+    env = {"INVOKE_REMOTE_STATE_PATH": f"{small_disk}/state"}
+    (small_disk / "state").mkdir()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filler").write_bytes(b"x" * 100_000)
+
+    code, rows = diagnose(shared, **env)
+    ran = shared.inv("exec", "--", "true", **env)
+
+    assert (74, 74) == (code, ran.returncode)
+    assert "state_path" in ran.stderr
+    assert ["host program"] == [name for name, row in rows.items() if row["state"] == "failure"]
+
+
+def test_a_state_folder_that_fills_up_later(
+    shared: Laptop, tmp_path: Path, make_mount: Callable[[Path, str], None]
+) -> None:
+    folder = tmp_path / "later"
+    folder.mkdir()
+    make_mount(folder, "size=1m")
+    env = {"INVOKE_REMOTE_STATE_PATH": f"{folder}/state"}
+    assert 0 == shared.inv("sync", **env).returncode
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "filler").write_bytes(b"x" * 2_000_000)
+
+    code, rows = diagnose(shared, **env)
+
+    assert (74, "failure", True) == (
+        code,
+        rows["state"]["state"],
+        f"on {folder}: No space" in rows["state"]["seen"],
+    )
+    assert "state_path" in rows["state"]["hint"]
+
+
+def test_an_rsync_that_only_tells_its_version(behind: Callable[..., Laptop], tmp_path: Path) -> None:
+    rsync = tmp_path / "bin" / "rsync"
+    rsync.parent.mkdir()
+    real = shutil.which("rsync")
+    rsync.write_text(f'#!/bin/sh\ncase "$*" in *--server*) exit 1;; *) exec {real} "$@";; esac\n')
+    rsync.chmod(0o700)
+    laptop = behind(f"ForceCommand PATH={rsync.parent}:$PATH; {ENTER}")
+    (laptop.root / "data.bin").write_bytes(b"x" * 300_000)
+
+    code, rows = diagnose(laptop)
+
+    assert (69, "failure") == (code, rows["transfer"]["state"]), rows
+    assert 69 == laptop.inv("sync").returncode
+
+
+@pytest.fixture
+def ends_sessions(behind: Callable[..., Laptop]) -> Laptop:
+    """Give a host that ends all that a session left, by a process namespace for each."""
+    unshare = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("nobody may make namespaces here")
+    laptop = behind()
+    enter = laptop.host.root / "enter"
+    shell = " ".join(unshare)
+    enter.write_text(enter.read_text().replace('exec "$SHELL" -c', f'exec {shell} "$SHELL" -c'))
+    return laptop
+
+
+def test_a_host_that_ends_what_a_session_left(ends_sessions: Laptop) -> None:
+    ends_sessions.there.mkdir()
+
+    assert_broken(ends_sessions, "logout", 0, "ends at logout", "loginctl enable-linger")
+    begun = ends_sessions.inv("exec", "--detach", "--", "sleep", "60")
+    lost = ends_sessions.inv("runs.attach")
+
+    assert (0, True) == (begun.returncode, "loginctl enable-linger" in begun.stderr), begun.stderr
+    assert (70, True) == (lost.returncode, "logout" in lost.stderr), lost.stderr
+
+
+def test_a_detached_run_on_a_good_host_has_no_warning(behind: Callable[..., Laptop]) -> None:
+    laptop = behind()
+    laptop.there.mkdir()
+
+    begun = [laptop.inv("exec", "--detach", "--", "true") for _ in range(2)]
+
+    assert [(0, 1)] * 2 == [(each.returncode, len(each.stderr.splitlines())) for each in begun], begun

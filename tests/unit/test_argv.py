@@ -48,7 +48,7 @@ def test_a_target_becomes_a_command(root: Path, words: list[str], expected: list
 @pytest.mark.parametrize(
     ("script", "hint"),
     [
-        ("examples/gem.py", "the nearest: examples/gemm.py, tests/gemm_test.py"),
+        ("examples/gem.py", "the nearest: examples/gemm.py, examples/softmax.py, tests/gemm_test.py"),
         ("gemm.py", "the nearest: examples/gemm.py, tests/gemm_test.py"),
         ("example/softmax.py", "the nearest: examples/softmax.py"),
         ("qqqqqq.py", "scripts are searched for in {root}"),

@@ -59,7 +59,7 @@ def put(folder: Path, content: object, kernel: str = "gemm") -> Path:
 
 @pytest.mark.parametrize(
     ("ours_ms", "spread", "verdict"),
-    [(1.0, 0.02, "faster"), (4.0, 0.02, "slower"), (2.02, 0.02, "same"), (1.5, 0.4, "same")],
+    [(1.0, 0.02, "faster"), (4.0, 0.02, "slower"), (2.02, 0.02, "same"), (1.5, 0.4, "unclear")],
 )
 def test_a_difference_counts_where_it_exceeds_the_noise(ours_ms: float, spread: float, verdict: str) -> None:
     assert verdict == ratio(best(2.0, spread), best(ours_ms, spread)).verdict
@@ -266,3 +266,17 @@ def test_the_tuner_writes_every_field_that_is_read_here(tmp_path: Path) -> None:
     assert Best("k", "8x8", "default", 1.0, 1.0, 1.0, None, "trn") == summaries.read(
         tmp_path / summaries.SUMMARY
     )
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.000085, "85.0 ns"),
+        (0.003493, "3.49 µs"),
+        (0.3589, "0.359 ms"),
+        (41.2, "41.2 ms"),
+        (1300.0, "1.30 s"),
+    ],
+)
+def test_times_have_the_units_of_the_tuners_report(milliseconds: float, text: str) -> None:
+    assert text == summaries.duration(milliseconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,3 +147,35 @@ def test_records_are_compared_as_coarsely_as_a_file_system_keeps_times() -> None
         same(fine, fine.replace(b"644", b"600")),
         same_content(fine, fine.replace(b"644", b"600")),
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another account")
+def test_a_file_of_another_account_gives_way_as_it_does_for_rsync(tmp_path: Path) -> None:
+    """Linux allows nobody but its owner a link to a file that others cannot write (protected_hardlinks)."""
+    tree, theirs = tmp_path / "tree", tmp_path / "tree" / "a.py"
+    tree.mkdir()
+    theirs.write_text("old")
+    os.chown(tree, 1234, 1234)
+    code = (
+        "import os, sys; from host import replica; from host.tree import Tree\n"
+        "root = os.fsencode(sys.argv[1])\n"
+        "replica.deliver(Tree(root), b'f644 3 1000000000 a.py', b'new', b'.remote-displaced/x')\n"
+    )
+    python = shutil.which("python3", path=os.defpath)
+    assert python is not None
+    shutil.copytree(Path(replica.__file__).parent, tmp_path / "host")
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest keeps them to their owner
+        folder.chmod(0o755)
+
+    done = subprocess.run(
+        [python, "-c", code, str(tree)],
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        user=1234,
+        group=1234,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ("new", "old") == (theirs.read_text(), (tree / ".remote-displaced/x/a.py").read_text())
