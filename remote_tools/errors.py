@@ -74,6 +74,10 @@ class Dropped(TemporaryError):
     """The connection was lost; the request can be retried over a new one."""
 
 
+class BusyError(TemporaryError):
+    """Another push to the code path is in progress."""
+
+
 class PermissionDenied(RemoteError):
     """Access was denied: key, account, path, or a changed host key (EX_NOPERM)."""
 

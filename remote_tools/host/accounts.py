@@ -173,8 +173,13 @@ _lock: tuple[str, int] | None = None
 """The workspace that this process pushes to, and its lock, which the kernel frees when the process ends."""
 
 
-def hold(folder: str) -> bool:
-    """Lock the workspace for one push; return False if another push holds it after `LOCK_PATIENCE_S`."""
+def hold(folder: str, name: str = "") -> bool:
+    """Lock the workspace for one push; return False if another push holds it after `LOCK_PATIENCE_S`.
+
+    Args:
+        folder: the folder of the workspace's state.
+        name: of the client; others read it while they wait.
+    """
     global _lock
     if _lock is not None and _lock[0] == folder:
         return True
@@ -192,7 +197,16 @@ def hold(folder: str) -> bool:
             time.sleep(0.05)
         else:
             _lock = (folder, fd)
+            with contextlib.suppress(OSError):  # the name is for messages only
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, name.encode("utf-8", "surrogateescape"), 0)
             return True
+
+
+def lock_holder(folder: str) -> str:
+    """Return the name of the client whose push holds the lock."""
+    with open(os.path.join(folder, "push.lock"), encoding="utf-8", errors="replace") as file:
+        return file.read() or "another client"
 
 
 def release() -> None:

@@ -579,7 +579,7 @@ class Refused(TypedDict):
     """The reply to a request that failed.
 
     Args:
-        error: kind of error: `unavailable`, `permission`, `usage`, `io`, `data` or `temporary`.
+        error: kind of error: `unavailable`, `permission`, `usage`, `io`, `data` or `busy` (another push).
         message: what failed and where.
         hint: what to type next.
     """

@@ -12,7 +12,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
-from .accounts import Account, Store, hold, load, release, remove, replace, untouched
+from .accounts import Account, Store, hold, load, lock_holder, release, remove, replace, untouched
 from .listing import Listing, by_path, digest_of, pack, path_of, same, same_content, size_of, unpack
 from .run_folder import Place
 from .software import rsync_here
@@ -53,11 +53,9 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
     if failure:
         return failure
     store, dry = Store(place.state, params["client"]), params["dry"]
-    if not dry and not hold(store.folder):
-        holder = store.holder()
-        name = holder["name"] if holder else "another client"
-        message = f"another push to {place.code_path} is in progress (the last one was by {name})"
-        return {"error": "temporary", "message": message, "hint": "try again when it has ended"}
+    if not dry and not hold(store.folder, params["name"]):
+        message = f"{lock_holder(store.folder)} is pushing to {place.code_path}"
+        return {"error": "busy", "message": message, "hint": "try again when that push has ended"}
     account = load(store.pushed_path)
     if "listing" in params:
         target = by_path(unpack(params["listing"]))

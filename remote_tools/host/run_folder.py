@@ -1,6 +1,7 @@
 """Read and write a run's files.
 
-Below `<state>/<workspace>/`, where <state> is `~/.cache/remote-tools` or what `settle` was given:
+Below `<state>/<workspace>/`, where <state> is `~/.cache/remote-tools` or what `settle` was given, and
+<workspace> is the code path's last name and a checksum of its path and of the host's name:
 
     stamp                     digest of the tree that was pushed last; missing during a push
     runs/<id>/run.json        the record; replaced atomically, never edited
@@ -84,9 +85,12 @@ class Place:
 
 
 def place_of(code_path: str) -> Place:
-    """Return the workspace that a client calls `code_path`."""
+    """Return the workspace that a client calls `code_path`.
+
+    Nodes may share a home, but not their processes, and not each disk: each keeps a state of its own.
+    """
     real = os.path.realpath(os.path.expanduser(code_path))
-    name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real))
+    name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real + "\0" + os.uname().nodename))
     return Place(code_path, real, os.path.join(state_home(), name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ p=$(command -v "$p") && \
 exec "$p" -I -S -X utf8 -c "$0"; done; exit 127"""
 
 _SCRIPT = """\
-import errno, json, os, struct, sys
+import errno, json, os, struct, sys, zlib
 def read(size):
     data = b""
     while len(data) < size:
@@ -79,12 +80,31 @@ def install(folder):
         for name, text in sources.items():
             with open(os.path.join(part, "host", name), "w", encoding="utf-8") as file:
                 file.write(text)
+        try:
+            os.rename(folder, part + ".old")
+        except FileNotFoundError:
+            pass
         os.rename(part, folder)
     except OSError as error:
-        import shutil
-        shutil.rmtree(part, ignore_errors=True)
-        if not os.path.isdir(folder):
+        if not is_whole(folder):
+            remove(part)
             no_place(error)
+    remove(part)
+    remove(part + ".old")
+def remove(path):
+    import shutil
+    shutil.rmtree(path, ignore_errors=True)
+def is_whole(folder):
+    try:
+        found = {}
+        for name in sorted(os.listdir(os.path.join(folder, "host"))):
+            if name.endswith(".py"):
+                with open(os.path.join(folder, "host", name), encoding="utf-8") as file:
+                    found[name] = file.read()
+    except (OSError, ValueError):
+        return False
+    packed = json.dumps(found).encode()
+    return len(packed) == SIZE and zlib.crc32(packed) == CHECKSUM
 if sys.version_info < (3, 8):
     os.write(2, ("Python " + sys.version.split()[0] + " is too old\\n").encode())
     sys.exit(NOT_FOUND)
@@ -92,7 +112,7 @@ os.write(1, MAGIC)
 early = []
 home = state_home()
 folder = os.path.join(home, PROGRAM)
-if not os.path.isdir(folder):
+if not is_whole(folder):
     install(folder)
 sys.path.insert(0, folder)
 from host import run_folder, supervisor
@@ -126,6 +146,7 @@ def script_of(packed: bytes, state_path: str | None) -> bytes:
             if that cannot be written.
     """
     text = _SCRIPT.replace("MAGIC", repr(MAGIC)).replace("NOT_FOUND", str(NOT_FOUND))
+    text = text.replace("SIZE", str(len(packed))).replace("CHECKSUM", str(zlib.crc32(packed)))
     text = text.replace("PROGRAM", repr(program_name(packed))).replace("STATE", repr(state_path))
     return text.encode("utf-8", "surrogateescape")
 

@@ -183,6 +183,7 @@ class Master:
     def __init__(self, destination: Destination) -> None:
         """Set the destination; do not connect."""
         self.destination = destination
+        self._opened = False
 
     @cached_property
     def resolved(self) -> dict[str, str]:
@@ -221,6 +222,10 @@ class Master:
         theirs = self.resolved.get("controlpath", "none")
         if theirs != "none":
             return Path(theirs).expanduser()
+        return self._own_path()
+
+    def _own_path(self) -> Path:
+        """Return the path of our own socket."""
         key = "\0".join([self.destination.alias, *(f"{k}={v}" for k, v in sorted(self.resolved.items()))])
         return socket_folder() / hashlib.sha256(key.encode()).hexdigest()[:16]
 
@@ -288,8 +293,11 @@ class Master:
             probe.settimeout(LOCAL_TIMEOUT_S)  # a stopped master does not accept connections
             try:
                 probe.connect(str(path))
-            except OSError:
-                path.unlink(missing_ok=True)
+            except OSError as error:
+                if self._is_ours() or isinstance(error, ConnectionRefusedError):  # refused: nobody listens
+                    path.unlink(missing_ok=True)
+                else:
+                    self.control_path = self._own_path()
                 return False
         return True
 
@@ -319,7 +327,8 @@ class Master:
         # The master keeps its streams open as long as it lives, so reading from a pipe would never end.
         with tempfile.TemporaryFile() as stderr:
             done = subprocess.run([*words, "--", self.destination.alias], **{**_SILENT, "stderr": stderr})
-            if done.returncode == 0 or self.is_open():
+            self._opened = done.returncode == 0
+            if self._opened or self.is_open():
                 return
             stderr.seek(0)
             text = stderr.read().decode(errors="replace")
@@ -340,10 +349,20 @@ class Master:
         return bytes(done.stderr).decode(errors="replace")
 
     def close(self) -> None:
-        """End the master and its sessions at once; the runs on the host continue."""
+        """End the master and its sessions at once; the runs on the host continue.
+
+        A master of the user's carries other sessions of theirs: it is left alone. We use ours from now on.
+        """
         if self.control_path is None:
+            return
+        if not self._is_ours():
+            self.control_path = self._own_path()
             return
         with suppress(subprocess.TimeoutExpired):
             command = [*self.words(), "-O", "exit", "--", self.destination.alias]
             subprocess.run(command, timeout=LOCAL_TIMEOUT_S, **_SILENT)
         self.control_path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """Return whether we opened the master; at the user's ControlPath, another program may have."""
+        return self._opened or self.control_path == self._own_path()

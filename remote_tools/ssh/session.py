@@ -354,7 +354,7 @@ class Session:
             "usage": errors.UsageError,
             "io": errors.TransferError,
             "data": errors.DataError,
-            "temporary": errors.TemporaryError,
+            "busy": errors.BusyError,
         }
         kind = kinds.get(reply["error"], errors.SoftwareError)
         stage = op.partition(".")[0]

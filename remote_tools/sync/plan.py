@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from getpass import getuser
 
-from remote_tools.errors import DataError, SoftwareError
+from remote_tools.errors import BusyError, DataError, SoftwareError
 from remote_tools.host import messages
 from remote_tools.host.listing import digest_of, pack, size_of, unpack
 from remote_tools.host.messages import (
@@ -29,6 +29,8 @@ from remote_tools.sync.workspace import Workspace, look, shown
 
 MANY_DELETES = 20
 MANY_DELETES_SHARE = 0.1
+BUSY_S = 3600
+"""Longest wait for another push to the code path."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +170,27 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
     if changes is not None:
         changed, gone = map(pack, changes)
         less: ChangesParams = {**asked, "base": last.stamp, "changed": changed, "gone": gone}
-        reply = link.call(messages.BEGIN(less))
+        reply = _begin(host, less)
     if "want_listing" in reply:
         whole: ListingParams = {**asked, "listing": pack(workspace.files.values())}
-        reply = link.call(messages.BEGIN(whole))
+        reply = _begin(host, whole)
     if "want_listing" in reply:
         raise SoftwareError("sync", f"{link.alias} asks for the whole listing again")
     return _read_plan(host, workspace, client, reply, replaced)
+
+
+def _begin(host: OpenHost, params: ChangesParams | ListingParams) -> BeginReply:
+    """Ask the host to begin; wait for another push, and say for whose."""
+    deadline, told = time.monotonic() + BUSY_S, False
+    while True:
+        try:
+            return host.link.call(messages.BEGIN(params))
+        except BusyError as error:  # the host has waited too
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                host.display.say(f"{error.reason}; waiting until that push has ended (Ctrl-C: stop)")
+            told = True
 
 
 def _by_contents(rsync_options: Sequence[str]) -> bool:

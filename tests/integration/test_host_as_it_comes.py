@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from remote_tools.host import run_folder
 from tests.integration.conftest import Laptop
 
 BIG = b"x" * 300_000
@@ -49,6 +52,70 @@ def _run(laptop: Laptop, **env: str) -> None:
     done = laptop.inv("dev", "--", "hello.py", **env)
 
     assert (0, "hello\n") == (done.returncode, done.stdout), done.stderr
+
+
+# What the host keeps for us ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["every file", "one file", "half a file"])
+def test_a_program_of_ours_that_was_damaged_is_sent_again(laptop: Laptop, damage: str) -> None:
+    laptop.write("hello.py", "print('hello')\n")
+    assert 0 == laptop.inv("dev", "--", "hello.py").returncode
+    files = sorted(laptop.host.home.glob(".cache/remote-tools/program-*/host/*.py"))
+    for file in files if damage == "every file" else [file for file in files if file.name == "owner.py"]:
+        if damage == "half a file":
+            file.write_text(file.read_text()[: file.stat().st_size // 2])
+        else:
+            file.unlink()
+
+    done = laptop.inv("dev", "--", "hello.py")
+
+    assert (0, "hello\n") == (done.returncode, done.stdout), done.stderr
+    assert [] == list(laptop.host.home.glob(".cache/remote-tools/program-*.*")), (
+        "nothing is left of the old one"
+    )
+
+
+def test_nodes_that_share_a_home_keep_states_of_their_own(tmp_path: Path) -> None:
+    source = Path(run_folder.__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(source)!r})\n"
+    code += f"from host import run_folder; print(run_folder.place_of({str(tmp_path)!r}).state)"
+    states = []
+    for node in ("node1", "node2", "node1"):
+        words = ["unshare", "--uts", "sh", "-c", f'hostname {node} && exec "$@"', "sh"]
+        done = subprocess.run([*words, sys.executable, "-c", code], capture_output=True, text=True)
+        if "unshare" in done.stderr:
+            pytest.skip("nobody may name a node here")
+        states.append(done.stdout)
+    assert 2 == len(set(states))
+    assert states[0] == states[2]
+
+
+def test_a_push_waits_for_another_and_says_for_whose(laptop: Laptop) -> None:
+    laptop.write("hello.py", "print('hello')\n")
+    assert 0 == laptop.inv("dev", "--", "hello.py").returncode
+    (lock,) = laptop.host.home.glob(".cache/remote-tools/*/push.lock")
+    laptop.write("hello.py", "print('hello again')\n")
+    with lock.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write("kim@desk")
+        file.flush()
+        words = laptop.command("inv", "dev", "--", "hello.py")
+        client = subprocess.Popen(
+            words,
+            cwd=laptop.root,
+            env=laptop.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stderr is not None
+        told = next(line for line in client.stderr if "waiting" in line)
+    output, _ = client.communicate()
+    assert "kim@desk is pushing to" in told
+    assert (0, "hello again\n") == (client.returncode, output)
 
 
 # Where our state goes ---------------------------------------------------------------------------------------

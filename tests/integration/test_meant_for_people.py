@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,23 @@ def test_a_forward_in_ssh_options_is_ours(laptop: Laptop) -> None:
     assert 0 == done.returncode, done.stderr
     with socket.create_connection(("127.0.0.1", port)) as through:
         assert through.recv(4) == b"SSH-"
+
+
+def test_a_master_of_the_users_is_never_ended(laptop: Laptop) -> None:
+    socket_path = laptop.root.parent / "master"
+    config = _with(laptop, "ControlMaster auto", f"ControlPath {socket_path}", "ControlPersist 60")
+    ssh = ["ssh", "-F", str(config)]
+    subprocess.run([*ssh, laptop.host.host_alias, "true"], check=True, stderr=subprocess.DEVNULL)
+    dies = laptop.host.root / "rsync-that-dies"
+    dies.write_text("#!/bin/sh\nkill -9 $$\n")
+    dies.chmod(0o755)
+    laptop.env["INVOKE_REMOTE_RSYNC_OPTIONS"] = f"--rsync-path={dies}"
+    laptop.write("hello.py", "print('hello')\n")
+    (laptop.root / "data.bin").write_bytes(ESCAPES)
+
+    done = laptop.inv("dev", "--", "hello.py")
+    checked = subprocess.run([*ssh, "-O", "check", laptop.host.host_alias], stderr=subprocess.DEVNULL)
+    subprocess.run([*ssh, "-O", "exit", laptop.host.host_alias], stderr=subprocess.DEVNULL)
+
+    assert 0 != done.returncode
+    assert 0 == checked.returncode, done.stderr
