@@ -360,6 +360,8 @@ class RunRecord(RunBegun, total=False):
         lease_ended: the run was ended because it lost its client.
         files: number of files that the run wrote.
         files_bytes: total size of these files.
+        unsure_files: number of files that a run of `beside` may have written; absent if there are none.
+        beside: the runs that went on at the same time below the same cache root.
     """
 
     owner: Process
@@ -376,6 +378,8 @@ class RunRecord(RunBegun, total=False):
     lease_ended: bool
     files: int
     files_bytes: int
+    unsure_files: int
+    beside: list[str]
 
 
 class Files(TypedDict):

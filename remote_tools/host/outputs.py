@@ -68,11 +68,13 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     """Return [path, size, mtime_ns] of the files that the run wrote; paths are relative to the cache root.
 
     These are the files that it claimed, and the files that changed after the mark and that no concurrent run
-    claimed.
+    claimed. Of the latter, the writer is unknown if another run went on below the same root: the record gets
+    their number, `unsure_files`, and the runs, `beside`.
     """
     root, since_ns, started = record["cache_dir"], record["since_ns"], record["started"]
     own = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
     others: set = set()  # type: ignore[type-arg]
+    beside = []
     for other in all_runs(state):
         try:
             others_record = other.record()
@@ -80,9 +82,14 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
             continue
         if other.id != run.id and others_record.get("ended", started) >= started:
             others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
-    found = []
+            if others_record["cache_dir"] == root:
+                beside.append(other.id)
+    found, unsure = [], 0
     for name, info in files_below(root):
         changed = since_ns is None or info.st_ctime_ns > since_ns
         if name in own or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
             found.append([name, info.st_size, info.st_mtime_ns])
+            unsure += name not in own
+    if beside and unsure:
+        record.update({"unsure_files": unsure, "beside": beside})
     return sorted(found)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remote_tools.errors import TransferError
-from remote_tools.host.messages import CacheReply, RunReply
+from remote_tools.host.messages import CacheReply, RunRecord, RunReply
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import count_text, size_text
 from remote_tools.sync.pull import Fence, pull
@@ -83,6 +83,8 @@ class Results:
             self.arrived.update((path, size) for path, size in left if path not in gone)
         for path, fault in self.refused.items():
             host.display.say(f"fetch: {shown(path)} was not written: {fault}")
+        if "run" in reply and reply["run"].get("unsure_files"):
+            host.display.say(_unsure(reply["run"]))
         running = "run" in reply and reply["run"]["state"] in ("starting", "running")
         host.display.say(self.summary(running=running), "✅" if entries else "")
 
@@ -101,6 +103,18 @@ class Results:
         amount = f"{count_text(len(self.arrived), 'file')} ({size_text(sum(self.arrived.values()))})"
         more = "; the run still runs, and may write more" if running else ""
         return f"Fetched {amount}{of} into {display_path(self.local_dir)}{more}"
+
+
+def _unsure(run: RunRecord) -> str:
+    """Say that files may be another run's."""
+    files, others = (
+        count_text(run["unsure_files"], "file"),
+        ", ".join(shown(os.fsencode(name)) for name in run["beside"]),
+    )
+    return (
+        f"fetch: {files} may be of another run: {others} wrote below the same cache root at the "
+        "same time; a script names its own files in $AUTOTUNE_OUTPUTS"
+    )
 
 
 def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:

@@ -210,3 +210,25 @@ def test_damaged_state_here_counts_as_missing(laptop: Laptop, name: str) -> None
     laptop.write("main.py", "print('two')\n")
     assert "two" == ran(laptop, "--", "main.py")
     assert "two" == ran(laptop, "--", "main.py")
+
+
+def test_a_file_that_another_run_may_have_written_is_told(laptop: Laptop) -> None:
+    laptop.write(
+        "writes.py",
+        "import os, pathlib, sys, time\n"
+        "folder = pathlib.Path(os.environ['AUTOTUNE_CACHE_DIR'], sys.argv[1])\n"
+        "folder.mkdir(parents=True)\n"
+        "(folder / 'result.txt').write_text('half')\n"
+        "while sys.argv[1] == 'other': time.sleep(0.1)\n",
+    )
+    other = laptop.inv("dev", "--detach", "--", "writes.py", "other")
+    assert 0 == other.returncode, other.stderr
+    (other_id,) = (path.name for path in (laptop.root / ".remote" / "runs").iterdir())
+
+    mine = laptop.inv("dev", "--auto-fetch", "--", "writes.py", "mine")
+    laptop.inv("runs.kill", other_id)
+    alone = laptop.inv("dev", "--auto-fetch", "--", "writes.py", "alone")
+
+    assert "may be of another run" in mine.stderr
+    assert other_id in mine.stderr
+    assert "another run" not in alone.stderr
