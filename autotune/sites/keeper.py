@@ -161,6 +161,7 @@ class Keeper:
             if not settings.runner:
                 pid = os.fork()
                 if pid == 0:
+                    ours.close()  # else it would not see that a killed keeper is gone
                     self._become_runner(theirs)
                 return ours, pid
             descriptors = theirs.fileno(), settings.segment

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_tools.host.owner import DEAF_S
+from remote_tools.host.owner import MIN_LEASE_S
 from tests.integration.conftest import Laptop
 
 SEVEN = "print('ran')\nraise SystemExit(7)\n"
@@ -117,7 +117,7 @@ def test_an_unread_pager_does_not_end_a_leased_run(laptop: Laptop) -> None:
     lines = "for _ in range(40): print('x' * 100_000, flush=True)\n"
     laptop.write("lines.py", f"{lines}import time; time.sleep(3)\n")
     with _start(laptop, "dev", "--on-disconnect", "kill", "--lease-s", "1", "--", "lines.py") as client:
-        time.sleep(DEAF_S + 5)  # a person reads the first page
+        time.sleep(MIN_LEASE_S + 5)  # a person reads the first page
 
         printed, said = client.communicate()
 

@@ -398,7 +398,9 @@ def test_an_rsync_that_only_tells_its_version(behind: Callable[..., Laptop], tmp
     rsync = tmp_path / "bin" / "rsync"
     rsync.parent.mkdir()
     real = shutil.which("rsync")
-    rsync.write_text(f'#!/bin/sh\ncase "$*" in *--server*) exit 1;; *) exec {real} "$@";; esac\n')
+    rsync.write_text(
+        f'#!/bin/sh\ncase "$*" in *--server*) echo no libpopt >&2; exit 1;; *) exec {real} "$@";; esac\n'
+    )
     rsync.chmod(0o700)
     laptop = behind(f"ForceCommand PATH={rsync.parent}:$PATH; {ENTER}")
     (laptop.root / "data.bin").write_bytes(b"x" * 300_000)

@@ -448,6 +448,20 @@ def test_a_keeper_that_was_killed_has_a_successor() -> None:
             assert Status.OK is workers.reference().status
 
 
+def test_what_a_killed_keeper_started_ends() -> None:
+    before = processes_below()
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        artifact = workers.compile(GOOD).result().artifact
+        assert artifact is not None
+        assert Status.OK is workers.measure(artifact).status
+        keepers = {child.pid for child in psutil.Process().children()} - before
+        below = processes_below() - before - keepers
+        for pid in keepers:
+            os.kill(pid, signal.SIGKILL)
+        assert below
+        assert eventually_gone(below)
+
+
 def test_keepers_that_die_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.sites.workers._MOST_DEATHS", 2)
     before = processes_below()
