@@ -103,7 +103,7 @@ class Typed:
 
     def __init__(self, run: Run) -> None:
         """Start without input."""
-        self._path, self.waiting = run.input_path, bytearray()
+        self._run, self.waiting = run, bytearray()
 
     def add(self, data: bytes) -> None:
         """Add input; drop it if too much waits already."""
@@ -116,9 +116,11 @@ class Typed:
         if not self.waiting:
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # the run has ended or has no terminal: drop the input, as a terminal drops late keys
-            self.waiting.clear()
+            fd = os.open(self._run.input_path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            # A run that has just started has no pipe yet. Drop the input of one that has ended.
+            if self._run.record()["state"] not in ("starting", "running"):
+                self.waiting.clear()
             return
         try:
             del self.waiting[: os.write(fd, self.waiting)]

@@ -74,7 +74,7 @@ def install(folder):
         early.append((kind, read(size)))
         kind, size = struct.unpack(">cI", read(5))
     sources = json.loads(read(size))
-    part = folder + "." + str(os.getpid())
+    part = folder + "." + os.urandom(8).hex()  # nodes that share a home have the same pids
     try:
         os.makedirs(os.path.join(part, "host"), 0o700)
         for name, text in sources.items():

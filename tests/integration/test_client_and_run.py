@@ -200,7 +200,10 @@ def test_a_run_with_a_terminal_gets_what_stdin_holds_and_its_end(laptop: Laptop,
         timeout=60,
     )
 
-    assert (7, True) == (done.returncode, done.stdout.rstrip().endswith(f"got {len(lines)}")), done.stderr
+    assert (7, True) == (done.returncode, done.stdout.rstrip().endswith(f"got {len(lines)}")), (
+        done.stdout[-80:],
+        done.stderr,
+    )
 
 
 def test_the_end_of_stdin_is_told_to_a_program_that_asks_twice(laptop: Laptop) -> None:
