@@ -357,6 +357,7 @@ class RunRecord(RunBegun, total=False):
         output_bytes: size of the recorded output, as frames.
         fault: message about what could not be recorded; "" if all was.
         left_running: some of the run's processes outlived it.
+        left: [pid, start time, command line] of these.
         lease_ended: the run was ended because it lost its client.
         files: number of files that the run wrote.
         files_bytes: total size of these files.
@@ -375,6 +376,7 @@ class RunRecord(RunBegun, total=False):
     output_bytes: int
     fault: str
     left_running: bool
+    left: list[tuple[int, str, str]]
     lease_ended: bool
     files: int
     files_bytes: int

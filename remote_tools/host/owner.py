@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from .command import guarded, spawn
 from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, STDERR, STDOUT, write_all
 from .outputs import find_outputs, mark
-from .processes import born, group_alive, started_by
-from .run_folder import Run, all_runs, read_json, remove_tree, write_json, write_reserved
+from .processes import alive, born, group_alive, members
+from .run_folder import Run, all_runs, note_left, read_json, remove_tree, write_json, write_reserved
 
 if TYPE_CHECKING:
     from .messages import RunRecord, Spec
@@ -29,6 +29,10 @@ DRAIN_S = 0.5
 """After the command has ended: stop reading if its children print nothing for this long."""
 DRAIN_ALL_S = 2.0
 """After the command has ended: stop reading after this time even if its children still print."""
+REST_S = 3.0
+"""How long what a run left may take to end before it is killed."""
+PR_SET_CHILD_SUBREAPER = 36
+"""The number of an option of prctl(2)."""
 MIN_LEASE_S = 15.0
 """The shortest lease: three of the client's pings."""
 LEFT_BYTES = 1024 * 1024 * 1024
@@ -88,6 +92,7 @@ class Owner:
         self.typed = bytearray()
         self.renewed = time.monotonic()
         self.lease_mtime = 0
+        self.adopts = False
 
     def live(self) -> None:
         """Start the command, record its output, record its end."""
@@ -97,6 +102,7 @@ class Owner:
         signal.set_wakeup_fd(wakeup_writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         self.record.update({"started": time.time(), "since_ns": mark(self.root, self.run.id)})
+        self.adopts = adopt_orphans()
         pid = self._start()
         if pid is None:
             return self._end(127, None)
@@ -147,26 +153,72 @@ class Owner:
 
     def _record_output(self, pid: int) -> int:
         """Copy the command's output to disk until it has ended; return its wait status."""
-        ended = 0
-        while not ended:
+        status = None
+        while status is None:
             self._copy(1.0)  # SIGCHLD interrupts it
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
-                self._keep_lease(pid)
+            status = self._reap(pid)
+            if status is None:
+                self._keep_lease()
+        if self.record.get("lease_ended") or os.path.exists(self.run.ending_path):
+            self._end_rest()
         give_up = time.monotonic() + DRAIN_ALL_S
         while self.readers and time.monotonic() < give_up and self._copy(DRAIN_S):
             pass
         return status
 
+    def _reap(self, pid: int) -> int | None:
+        """Reap the children that have ended, adopted ones too; return the command's wait status if it has."""
+        status = None
+        while True:
+            try:
+                ended, code = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if ended == 0:
+                return status
+            if ended == pid:
+                status = code
+
+    def _has_left(self) -> bool:
+        """Return whether processes of the run are left; without children of ours /proc need not be read."""
+        self._reap(0)
+        if self.adopts:
+            try:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+        return bool(members(self.record))
+
+    def _end_rest(self) -> None:
+        """End what the command left, as the command itself was asked to: SIGTERM, then SIGKILL."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            until = time.monotonic() + REST_S
+            if not self._has_left():
+                return
+            self._signal_all(number)
+            while self._has_left() and time.monotonic() < until:
+                self._copy(0.05)
+                if number == signal.SIGKILL:
+                    self._signal_all(number)
+
+    def _signal_all(self, number: int) -> None:
+        """Send a signal to every process of the run."""
+        for pid, _start in members(self.record):
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue
+
     def _copy(self, timeout_s: float) -> bool:
         """Copy the available output, waiting at most `timeout_s` for it; return whether there was any."""
         reading = [self.wakeup, *self.readers]
-        if self.input is not None and not self.typed:
-            reading.append(self.input)
+        typed_by = self.input  # none from the moment that the terminal is gone
+        if typed_by is not None and not self.typed:
+            reading.append(typed_by)
         writing = [self.terminal] if self.typed and self.terminal is not None else []
         readable, writable, _ = select.select(reading, writing, [], timeout_s)
         for fd in readable:
-            if fd == self.input:
+            if fd == typed_by:
                 self.typed += os.read(fd, CHUNK_BYTES)
             elif fd == self.wakeup:
                 os.read(fd, CHUNK_BYTES)
@@ -203,7 +255,7 @@ class Owner:
         except OSError:  # nobody has the other end open
             self.typed.clear()
 
-    def _keep_lease(self, pid: int) -> None:
+    def _keep_lease(self) -> None:
         """End the run if its lease has expired: SIGTERM, and SIGKILL 10 s later."""
         if self.spec["on_disconnect"] != "kill":
             return
@@ -217,9 +269,9 @@ class Owner:
         lease_s = max(float(self.spec["lease_s"]), MIN_LEASE_S)
         if silent_s > lease_s and not self.record.get("lease_ended"):
             self.record["lease_ended"] = True
-            os.killpg(pid, signal.SIGTERM)
+            self._signal_all(signal.SIGTERM)
         elif silent_s > lease_s + 10:
-            os.killpg(pid, signal.SIGKILL)
+            self._signal_all(signal.SIGKILL)
 
     def _end(self, code: int | None, signal_number: int | None) -> None:
         """Record how the run ended and what it wrote; keep recording the output of its children."""
@@ -231,10 +283,11 @@ class Owner:
                 "ended": time.time(),
                 "output_bytes": self.output.size_bytes,
                 "fault": self.output.fault,
-                "left_running": bool(self.record.get("pid"))
-                and (group_alive(self.record["pid"]) or bool(started_by(self.run.id))),
+                "left_running": False,
             }
         )
+        if self._has_left():
+            note_left(self.record)
         try:
             outputs = find_outputs(self.run, self.state, self.record)
             write_json(self.run.outputs_path, outputs)
@@ -255,9 +308,25 @@ def prune(state: str, keep: int) -> None:
             record = run.record()
         except FileNotFoundError:  # another run's owner removed it
             continue
-        left = record.get("left_running") and (group_alive(record["pid"]) or started_by(run.id))
-        if record["state"] in ("ended", "lost") and not left:
+        if record["state"] in ("ended", "lost") and not still_left(record):
             remove_tree(run.folder)
+
+
+def still_left(record: RunRecord) -> bool:
+    """Return whether what a run left behind still runs; an older record has the group only."""
+    if "left" in record:
+        return any(alive([pid, start]) for pid, start, _words in record["left"])
+    return bool(record.get("left_running")) and group_alive(record["pid"])
+
+
+def adopt_orphans() -> bool:
+    """Have the kernel make us the parent of the run's orphans (prctl(2)); return False if it cannot."""
+    try:
+        import ctypes
+
+        return int(ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
 
 
 def resize(fd: int, size: list[int]) -> None:

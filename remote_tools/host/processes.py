@@ -1,4 +1,4 @@
-"""Identify a process beyond the reuse of its pid, and check whether it still runs: proc(5)."""
+"""Identify a process beyond the reuse of its pid, check whether it runs, and find those of a run: proc(5)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .messages import Process
+    from .messages import Process, RunRecord
 
 
 def status_of(pid: int) -> list[bytes]:
@@ -30,22 +30,6 @@ def alive(process: Process | None) -> bool:
     return process is not None and born(process[0]) == process[1]
 
 
-def started_by(run_id: str) -> list[int]:
-    """Return the processes with a run's id in their environment, also those in sessions of their own."""
-    mark, found = b"REMOTE_RUN_ID=" + os.fsencode(run_id), []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                marked = mark in file.read().split(b"\0")
-        except OSError:  # it has ended, or is another user's
-            continue
-        if marked and status_of(int(name)):
-            found.append(int(name))
-    return found
-
-
 def group_alive(pgid: int) -> bool:
     """Return whether a process group still has a process, without zombies, which killpg would count."""
     try:
@@ -56,3 +40,55 @@ def group_alive(pgid: int) -> bool:
         return True
     group = b"%d" % pgid
     return any(status_of(int(name))[2:3] == [group] for name in os.listdir("/proc") if name.isdigit())
+
+
+def members(record: RunRecord) -> list[tuple[int, str]]:
+    """Return (pid, start time) of every process of a run, whatever session or group it is in.
+
+    A process is the run's if it is in the group or session of the run's command, if its environment has the
+    run's id, if its parent is the run's owner, which adopts orphans, if the record has it among those that
+    were left, or if its parent is the run's.
+    """
+    mark = b"REMOTE_RUN_ID=" + os.fsencode(record["id"])
+    owner, leader = record.get("owner"), record.get("pid")
+    if leader is not None and born(leader) is not None and not alive(record.get("process")):
+        leader = None  # another process has its pid by now
+    adopter = owner[0] if owner is not None and alive(owner) else None
+    table = {pid: fields for pid in _pids() if (fields := status_of(pid))}
+    children: dict[int, list[int]] = {}
+    found = [pid for pid, start, _words in record.get("left", ()) if alive([pid, start])]
+    for pid, fields in table.items():
+        parent, group, session = (int(field) for field in fields[1:4])
+        children.setdefault(parent, []).append(pid)
+        ours = (adopter is not None and parent == adopter) or leader in (group, session)
+        if pid != adopter and (ours or _has(pid, mark)):
+            found.append(pid)
+    found = [*dict.fromkeys(found)]
+    known = set(found)
+    for pid in found:  # it grows
+        more = [child for child in children.get(pid, ()) if child not in known]
+        known.update(more)
+        found += more
+    return [(pid, table[pid][19].decode("ascii")) for pid in sorted(known & table.keys() - {os.getpid()})]
+
+
+def words_of(pid: int) -> str:
+    """Return the command line of a process, cut to what fits in a message."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return os.fsdecode(file.read(120).replace(b"\0", b" ")).strip()
+    except OSError:
+        return ""
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _has(pid: int, variable: bytes) -> bool:
+    """Return whether a process was started with a variable."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return variable in file.read().split(b"\0")
+    except OSError:  # it has ended, or is another user's
+        return False

@@ -7,6 +7,7 @@ Below `<state>/<workspace>/`, where <state> is `~/.cache/remote-tools` or what `
     runs/<id>/run.json        the record; replaced atomically, never edited
     runs/<id>/output.frames   the command's output, in the frames that are sent to clients
     runs/<id>/claims          files that the run claimed, NUL-terminated ($AUTOTUNE_OUTPUTS)
+    runs/<id>/ending          the signal by which a client asked the run to end
     runs/<id>/outputs.json    files that the run wrote below the cache root: [path, size, mtime_ns]
 
 `output.frames` holds O and E frames only, so a client that lost its connection resumes at the number of bytes
@@ -21,7 +22,7 @@ import shutil
 import zlib
 from typing import TYPE_CHECKING, Any, Mapping
 
-from .processes import alive, group_alive, started_by
+from .processes import alive, members, words_of
 
 if TYPE_CHECKING:
     from .messages import Entry, RunRecord
@@ -99,6 +100,12 @@ def name_sum(path: str) -> int:
     return zlib.crc32(os.fsencode(path))
 
 
+def note_left(record: RunRecord) -> None:
+    """Put into a record which processes of the run are left."""
+    record["left"] = [(pid, start, words_of(pid)) for pid, start in members(record)]
+    record["left_running"] = bool(record["left"])
+
+
 class Run:
     """The files of one run."""
 
@@ -111,6 +118,7 @@ class Run:
         self.claims_path = os.path.join(self.folder, "claims")
         self.outputs_path = os.path.join(self.folder, "outputs.json")
         self.lease_path = os.path.join(self.folder, "lease")
+        self.ending_path = os.path.join(self.folder, "ending")
         self.input_path = os.path.join(self.folder, "input")
         self.reserved = [os.path.join(self.folder, name) for name in ("running.part", "ended.part")]
 
@@ -120,8 +128,8 @@ class Run:
         if record["state"] in ("starting", "running") and not alive(record.get("owner")):
             record = self._read()
             if record["state"] in ("starting", "running"):
-                left = bool(record.get("pid")) and (group_alive(record["pid"]) or bool(started_by(self.id)))
-                record.update({"state": "lost", "left_running": left})
+                record["state"] = "lost"
+                note_left(record)
         return record
 
     def _read(self) -> RunRecord:

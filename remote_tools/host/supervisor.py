@@ -23,7 +23,7 @@ from .command import Refusal, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
 from .outputs import files_below, find_outputs
 from .owner import FULL, become_owner, resize
-from .processes import alive, born, group_alive, started_by
+from .processes import alive, members
 from .run_folder import RECORD_BYTES, Place, Run, all_runs, place_of, remove_tree
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ TYPED_BYTES = 64 * 1024 * 1024
 """Input that waits for a busy run, at most."""
 ORPHAN_S = 120
 """A session ends after this time without a frame from its client: a lost network closes no connection."""
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+"""Signals that ask a run to end."""
+TO_ALL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT)
+"""Signals for every process of a run, not only for the process group of its command."""
+KILL_ROUNDS = 10
 INLINE_FILE_BYTES = 256 * 1024
 """Results up to this size are sent in the run's own session if their total is small enough."""
 
@@ -235,28 +240,38 @@ def touch(path: str) -> None:
 
 
 def signal_run(run: Run, number: int) -> bool:
-    """Send a signal to the run's process group; return False if none of its processes is left.
+    """Send a signal to the run's processes; return False if none of them is left.
 
-    Processes in sessions of their own do not belong to the group: a terminal's Ctrl-C does not reach them,
-    but what ends the run does.
+    A signal that ends or stops a run goes to all of its processes. Others go to the process group of its
+    command, as Ctrl-C in a terminal does. The owner ends what a run leaves that was asked to end.
     """
     record = run.record()
     while record["state"] == "starting":
         time.sleep(IDLE_S)
         record = run.record()
-    pid = record.get("pid")
-    # The group outlives its leader if children are left; the leader's pid may then be another process's.
+    if record["state"] == "running" and number in ENDING:
+        with contextlib.suppress(OSError), open(run.ending_path, "w", encoding="ascii") as file:
+            file.write(str(number))
+    leader = record.get("process")
+    if leader is not None and alive(leader) and number not in TO_ALL:
+        os.killpg(leader[0], number)
+        return True
+    return signal_all(record, number)
+
+
+def signal_all(record: RunRecord, number: int) -> bool:
+    """Send a signal to every process of a run; repeat SIGKILL while some are left: they may start more."""
     delivered = False
-    if pid is not None and group_alive(pid) and (born(pid) is None or alive(record["process"])):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
-            delivered = True
-    if number in (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT) or not delivered:
-        for each in started_by(run.id):
-            with contextlib.suppress(ProcessLookupError):
-                if os.getpgid(each) != pid:
-                    os.kill(each, number)
-                    delivered = True
+    for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
+        left = members(record)
+        for pid, _start in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+                delivered = True
+        if not left:
+            break
+        if number == signal.SIGKILL:
+            time.sleep(IDLE_S)
     return delivered
 
 

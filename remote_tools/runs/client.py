@@ -217,7 +217,9 @@ def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
             f"inv runs.log {record['id']}; inv doctor tells whether the host ends runs at logout",
         )
     if record.get("left_running"):
-        left = f"processes of {record['id']} still run on {record['host']}"
+        names = [f"{pid} ({words})" if words else str(pid) for pid, _start, words in record.get("left", ())]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        left = f"processes of {record['id']} still run on {record['host']}: {', '.join(names[:3])}{more}"
         say(f"{left}; inv runs.kill {record['id']} ends them")
     if record.get("lease_ended"):
         say(f"{record['id']} was ended on {record['host']}: its lease ran out without a client")

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remote_tools.host import processes
 from remote_tools.setup.sandbox import Sandbox
 from tests.integration.conftest import Laptop
 
@@ -125,6 +127,56 @@ def test_a_run_is_killed_with_its_children(laptop: Laptop) -> None:
     while "sleep 1234.5" in subprocess.run(["ps", "-axo", "args"], capture_output=True, text=True).stdout:
         time.sleep(0.05)  # a process takes a moment to die
     assert f"no process of {run_id} is running\n" == laptop.inv("runs.kill", run_id).stderr
+
+
+ESCAPE = """\
+import os, subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(300)"]
+worker = subprocess.Popen(sleep, start_new_session=True)
+if os.fork() == 0:  # a daemon, with another environment
+    os.setsid()
+    if os.fork() == 0:
+        with open(sys.argv[1], "w") as file:
+            file.write(f"{worker.pid} {os.getpid()}")
+        os.execve(sleep[0], sleep, {})
+    os._exit(0)
+while not (os.path.exists(sys.argv[1]) and os.path.getsize(sys.argv[1])):
+    time.sleep(0.01)
+print("ready", flush=True)
+time.sleep(300 if len(sys.argv) == 2 else 0)
+"""
+
+
+def running(pid: int) -> bool:
+    """Return whether a process runs, and is no zombie."""
+    return processes.born(pid) is not None
+
+
+@pytest.mark.parametrize("way", ["KILL", "TERM", "INT"])
+def test_everything_that_a_run_started_ends_with_it(laptop: Laptop, tmp_path: Path, way: str) -> None:
+    pids = tmp_path / "pids"
+    run_id = detach(laptop, "--", "python", "-c", ESCAPE, str(pids))
+    while "ready" not in laptop.inv("runs.log", run_id).stdout:
+        time.sleep(0.1)
+
+    assert 0 == laptop.inv("runs.kill", run_id, "--signal", way).returncode
+    ended = laptop.inv("runs.attach", run_id)
+
+    assert ended.returncode != 0
+    assert "still run on" not in ended.stderr
+    assert [False, False] == [running(int(pid)) for pid in pids.read_text().split()]
+
+
+def test_what_outlives_a_run_is_named_and_can_be_ended(laptop: Laptop, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+
+    done = laptop.inv("exec", "--", "python", "-c", ESCAPE, str(pids), "and end")
+
+    left = pids.read_text().split()
+    assert [True, True] == [running(int(pid)) for pid in left]
+    assert (0, [True, True]) == (done.returncode, [f"{pid} (" in done.stderr for pid in left])
+    assert "SIGKILL sent" in laptop.inv("runs.kill", "--signal", "KILL").stderr
+    assert not any(running(int(pid)) for pid in left)
 
 
 def test_results_of_a_run_that_was_killed_are_fetched(laptop: Laptop) -> None:

@@ -105,7 +105,7 @@ def test_a_run_wrote_what_it_claimed_and_what_changed_since_its_mark(tmp_path: P
     for name in ("after", "another's"):
         (root / name).write_text(name)
     record = {"cache_dir": str(root), "since_ns": since_ns, "started": time.time()}
-    mine, other = make_run(state, "mine"), make_run(state, "other", started=0)
+    mine, other = make_run(state, "mine"), make_run(state, "other", started=0, cache_dir=str(root))
     Path(mine.claims_path).write_bytes(bytes(root / "claimed before") + b"\0")
     Path(other.claims_path).write_bytes(bytes(root / "another's") + b"\0")
 
