@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Iterable, Iterator
 
+from .processes import members
 from .run_folder import Run, all_runs
 
 if TYPE_CHECKING:
@@ -67,23 +69,21 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
 def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     """Return [path, size, mtime_ns] of the files that the run wrote; paths are relative to the cache root.
 
-    These are the files that it claimed, and the files that changed after the mark and that no concurrent run
-    claimed. Of the latter, the writer is unknown if another run went on below the same root: the record gets
-    their number, `unsure_files`, and the runs, `beside`.
+    These are the files that it claimed, and the files that changed after the mark, that no concurrent run
+    claimed, and that none has open for writing. If a concurrent run claims no files, the writer of the
+    unclaimed ones is unknown: the record gets their number, `unsure_files`, and those runs, `beside`.
     """
-    root, since_ns, started = record["cache_dir"], record["since_ns"], record["started"]
-    own = {os.path.relpath(os.path.realpath(path), root) for path in claimed(run)}
+    root, since_ns = record["cache_dir"], record["since_ns"]
+    own = _below(root, claimed(run))
     others: set = set()  # type: ignore[type-arg]
     beside = []
-    for other in all_runs(state):
-        try:
-            others_record = other.record()
-        except FileNotFoundError:  # removed meanwhile
-            continue
-        if other.id != run.id and others_record.get("ended", started) >= started:
-            others |= {os.path.relpath(os.path.realpath(path), root) for path in claimed(other)}
-            if others_record["cache_dir"] == root:
-                beside.append(other.id)
+    for other, others_record in _concurrent(run, state, record):
+        claims = claimed(other)
+        others |= _below(root, claims)
+        if others_record["state"] == "running":
+            others |= _below(root, open_for_writing(others_record))
+        if not claims:
+            beside.append(other.id)
     found, unsure = [], 0
     for name, info in files_below(root):
         changed = since_ns is None or info.st_ctime_ns > since_ns
@@ -93,3 +93,43 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     if beside and unsure:
         record.update({"unsure_files": unsure, "beside": beside})
     return sorted(found)
+
+
+def _below(root: str, paths: Iterable[str]) -> set:  # type: ignore[type-arg]
+    """Return paths relative to the cache root."""
+    return {os.path.relpath(os.path.realpath(path), root) for path in paths}
+
+
+def _concurrent(run: Run, state: str, record: RunRecord) -> Iterator[tuple[Run, RunRecord]]:
+    """Yield the runs of all workspaces that ran while this one did, and write below the same cache root."""
+    base, root, started = os.path.dirname(state), record["cache_dir"], record["started"]
+    for workspace in sorted(os.listdir(base)):
+        for other in all_runs(os.path.join(base, workspace)):
+            if other.id == run.id:
+                continue
+            try:
+                others_record = other.record()
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            if others_record.get("ended", started) >= started and _nested(others_record["cache_dir"], root):
+                yield other, others_record
+
+
+def _nested(one: str, other: str) -> bool:
+    """Return whether one of two folders contains the other, or is it."""
+    return bool(one) and os.path.commonpath((one, other)) in (one, other)
+
+
+def open_for_writing(record: RunRecord) -> set:  # type: ignore[type-arg]
+    """Return the files that the processes of a run have open for writing."""
+    found = set()
+    for pid, _start in members(record):
+        folder = f"/proc/{pid}/fd"
+        try:
+            for name in os.listdir(folder):
+                link = os.path.join(folder, name)
+                if os.lstat(link).st_mode & stat.S_IWUSR:
+                    found.add(os.readlink(link))
+        except OSError:  # it has ended
+            continue
+    return found
