@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         Refused,
     )
 
+CACHED = (b".pyc", b".nbi", b".nbc")
+"""Endings in `__pycache__`: Python's bytecode, Numba's index and its machine code (numba.core.caching)."""
+
 
 class Differences:
     """The paths to send to make the tree equal to the client's, and the paths in the way."""
@@ -253,9 +256,9 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
 
 
 def forget_bytecode(tree: Tree, paths: Iterable[bytes]) -> None:
-    """Delete Python's bytecode of modules that were sent.
+    """Delete Python's bytecode of modules that were sent, and what Numba compiled from them.
 
-    Python knows a module by its size and the second of its mtime. A module that was edited within a second,
+    Both know a module by its size and mtime, Python by the second. A module that was edited within a second,
     or replaced by one of the same time, would run as it was before.
     """
     modules: dict[bytes, set[bytes]] = {}
@@ -269,7 +272,7 @@ def forget_bytecode(tree: Tree, paths: Iterable[bytes]) -> None:
         except OSError:
             continue
         for each in compiled:
-            if each.endswith(b".pyc") and each.partition(b".")[0] in names:
+            if each.endswith(CACHED) and each.partition(b".")[0] in names:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(tree.prefix + folder, each))
 
