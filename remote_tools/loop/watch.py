@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -83,36 +84,62 @@ class Saves:
             thread.join()
 
 
-@contextmanager
-def _stopped_by(saves: Saves, link: Link, run_id: str) -> Iterator[None]:
-    """Stop the run after a save: SIGTERM to its process group, SIGKILL after `STOP_S`.
+@dataclass(frozen=True)
+class _Run:
+    """One run of the watch.
+
+    Args:
+        saves: notices changes.
+        settings: of the host.
+        tree: what the run is started from.
+    """
+
+    saves: Saves
+    settings: Settings
+    tree: Workspace
+
+    @contextmanager
+    def calling(self, saved: Callable[[threading.Event], None]) -> Iterator[None]:
+        """Call a function once a file that is sent was saved, with the event that the run is over."""
+        over = threading.Event()
+
+        def wait() -> None:
+            while not over.is_set():
+                if self.saves.changed.wait(0.1) and self._differs() and not over.is_set():
+                    saved(over)
+                    return
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _differs(self) -> bool:
+        self.saves.changed.clear()
+        try:
+            return steps.workspace_of(self.settings).stamp != self.tree.stamp
+        except RemoteError:  # git was in the middle of something; the scan after the run reports it
+            return False
+
+
+def _stop(link: Link, run_id: str, over: threading.Event) -> None:
+    """Stop a run: SIGTERM to its processes, SIGKILL after `STOP_S`.
 
     The signals need a session of their own: the run's session belongs to the thread that follows it.
     """
-    over = threading.Event()
-
-    def stop() -> None:
-        while not saves.changed.wait(0.1):
-            if over.is_set():
-                return
-        own = Link(link.master.destination, link.code_path, link.say)
-        try:
-            link.say(f"saved: stopping {run_id} to run it again")
-            client.send_signal(own, run_id, signal.SIGTERM)
-            if not over.wait(STOP_S):
-                client.send_signal(own, run_id, signal.SIGKILL)
-        except RemoteError as error:
-            link.say(str(error.message))
-        finally:
-            own.close()
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
+    own = Link(link.master.destination, link.code_path, link.say)
     try:
-        yield
+        link.say(f"saved: stopping {run_id} to run it again")
+        client.send_signal(own, run_id, signal.SIGTERM)
+        if not over.wait(STOP_S):
+            client.send_signal(own, run_id, signal.SIGKILL)
+    except RemoteError as error:
+        link.say(str(error.message))
     finally:
-        over.set()
-        thread.join()
+        own.close()
 
 
 def watch(
@@ -138,7 +165,7 @@ def watch(
         describe = partial(steps.RunRequest.target, settings, words, how)
         while True:
             saves.changed.clear()
-            _run_once(host, describe, tree, saves if restart else None)
+            _run_once(host, describe, _Run(saves, settings, tree), restart)
             tree = _changed_tree(settings, tree, saves, display)
 
 
@@ -154,17 +181,19 @@ def _changed_tree(settings: Settings, tree: Workspace, saves: Saves, display: Di
     return now
 
 
-def _run_once(
-    host: OpenHost, describe: Callable[[], steps.RunRequest], tree: Workspace, restarted_by: Saves | None
-) -> None:
+def _run_once(host: OpenHost, describe: Callable[[], steps.RunRequest], run: _Run, restart: bool) -> None:
     """Run once and print the exit code; a RemoteError ends this run, not the watch."""
     try:
         request = describe()
-        if restarted_by is None:
-            outcome = steps.push_and_run(host, request, tree)
-        else:
-            with _stopped_by(restarted_by, host.link, request.run_id):
-                outcome = steps.push_and_run(host, request, tree)
+
+        def saved(over: threading.Event) -> None:
+            if restart:
+                _stop(host.link, request.run_id, over)
+            else:
+                host.display.say("saved: it runs again when this run has ended")
+
+        with run.calling(saved):
+            outcome = steps.push_and_run(host, request, run.tree)
     except Terminated:
         raise
     except RemoteError as error:

@@ -63,11 +63,16 @@ def test_a_save_runs_again(laptop: Laptop) -> None:
 
 
 def test_a_save_during_a_run_waits_for_its_end(laptop: Laptop) -> None:
-    script = laptop.write("script.py", "import time\nprint('first')\ntime.sleep(1)\nprint('whole')\n")
+    wait = "while not pathlib.Path('go').exists(): time.sleep(0.05)"
+    script = laptop.write(
+        "script.py", f"import pathlib, time\nprint('first', flush=True)\n{wait}\nprint('whole')\n"
+    )
 
     with watching(laptop) as wait_for:
         wait_for("first")
         save(script, "print('second')\n")
+        wait_for("saved: it runs again when this run has ended")
+        (laptop.there / "go").touch()
         wait_for("whole")
         wait_for("second")
         wait_for("Waiting for a save")
