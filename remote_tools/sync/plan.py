@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from getpass import getuser
+from pathlib import Path
 
 from remote_tools.errors import BusyError, DataError, SoftwareError
 from remote_tools.host import messages
@@ -29,6 +30,11 @@ from remote_tools.sync.workspace import Workspace, look, shown
 
 MANY_DELETES = 20
 MANY_DELETES_SHARE = 0.1
+HEAVY_BYTES = 100_000_000
+"""A push of this size is announced, with the files that make it large."""
+POINTER_BYTES = 1024
+"""A git-lfs pointer is smaller (git-lfs, docs/spec.md), and begins with `POINTER`."""
+POINTER = b"version https://git-lfs.github.com/spec/"
 BUSY_S = 3600
 """Longest wait for another push to the code path."""
 
@@ -128,6 +134,30 @@ class Plan:
             ],
         }
 
+    def announcements(self, workspace: Workspace) -> Iterator[str]:
+        """Yield what the user may want to know before the files are sent, a line each."""
+        if self.size_bytes >= HEAVY_BYTES:
+            large = [path for path in self.send if self.sizes_bytes[path] * 20 >= self.size_bytes]
+            largest = sorted(large, key=lambda path: self.sizes_bytes[path], reverse=True)[:3]
+            names = ", ".join(f"{shown(path)} ({size_text(self.sizes_bytes[path])})" for path in largest)
+            total = size_text(self.size_bytes)
+            which = f"the largest: {names}" if names else f"{count_text(len(self.send), 'file')}"
+            yield f"sync: {total} to send; {which}; `exclude` in invoke.yaml keeps files here"
+        pointers = self._pointers(workspace)
+        if pointers:
+            names = ", ".join(map(shown, pointers[:3])) + (", ..." if len(pointers) > 3 else "")
+            yield (
+                f"sync: {count_text(len(pointers), 'file')} of git-lfs not downloaded here: only "
+                f"pointers are sent: {names}; git lfs pull"
+            )
+
+    def _pointers(self, workspace: Workspace) -> list[bytes]:
+        """Return the paths to send that hold git-lfs's pointer in place of the content."""
+        if not any(_uses_lfs(workspace.root, path) for path in workspace.files):
+            return []
+        small = (path for path in self.send if len(POINTER) < self.sizes_bytes[path] < POINTER_BYTES)
+        return [path for path in small if _head(workspace.root, path).startswith(POINTER)]
+
     def warnings(self) -> Iterator[str]:
         """Yield the warnings for the user, a line each."""
         for path in self.conflicts:
@@ -142,6 +172,19 @@ class Plan:
             yield f"{count_text(len(self.left_out), 'file')} left out by RSYNC_OPTIONS"
         if self.holder and self.holder["client"] != self.client["client"]:
             yield f"{self.root} was last pushed by {self.holder['name']}"
+
+
+def _head(root: Path, path: bytes) -> bytes:
+    """Return the beginning of a file of the workspace; empty if it cannot be read."""
+    try:
+        with (root / os.fsdecode(path)).open("rb") as file:
+            return file.read(POINTER_BYTES)
+    except OSError:
+        return b""
+
+
+def _uses_lfs(root: Path, path: bytes) -> bool:
+    return path.rpartition(b"/")[2] == b".gitattributes" and b"filter=lfs" in _head(root, path)
 
 
 def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:

@@ -125,8 +125,11 @@ def changed_lines(paths: Sequence[str]) -> list[str]:
 def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     plan = make_plan(host, workspace, mode.dry_run)
     if mode.dry_run:
-        return PushResult(plan, workspace.stamp, 0, 0, (*workspace.warnings, *plan.warnings()), None)
+        warnings = (*workspace.warnings, *plan.announcements(workspace), *plan.warnings())
+        return PushResult(plan, workspace.stamp, 0, 0, warnings, None)
     check_deletes(plan, mode.force)
+    for line in plan.announcements(workspace):
+        host.display.say(line)
     sent = _Sent(host, plan, dict(workspace.files), workspace.folders, dict(workspace.inodes))
     parts = _parts(plan, host.settings.rsync_options)
     _make_way(sent, parts)

@@ -232,3 +232,30 @@ def test_a_file_that_another_run_may_have_written_is_told(laptop: Laptop) -> Non
     assert "may be of another run" in mine.stderr
     assert other_id in mine.stderr
     assert "another run" not in alone.stderr
+
+
+def test_what_makes_a_push_large_is_told_before_it_is_sent(laptop: Laptop) -> None:
+    laptop.write("hello.py", "print('hello')\n")
+    with (laptop.root / "checkpoint.bin").open("wb") as file:
+        file.truncate(150_000_000)
+
+    planned = laptop.inv("sync", "--dry-run")
+    done = laptop.inv("dev", "--", "hello.py")
+
+    assert 0 == done.returncode, done.stderr
+    told = "150 MB to send; the largest: checkpoint.bin (150 MB); "
+    assert told in done.stderr
+    assert told in planned.stderr + planned.stdout
+    assert done.stderr.index(told) < done.stderr.index("Uploaded")
+
+
+def test_pointers_of_git_lfs_are_told(laptop: Laptop) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 5000000000\n"
+    laptop.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    laptop.write("weights.bin", pointer)
+    laptop.write("hello.py", "print('hello')\n")
+
+    done = laptop.inv("dev", "--", "hello.py")
+
+    assert (0, "hello\n") == (done.returncode, done.stdout), done.stderr
+    assert "only pointers are sent: weights.bin; git lfs pull" in done.stderr
