@@ -149,7 +149,9 @@ def test_an_ended_client_says_how_to_come_back(
     laptop: Laptop, number: signal.Signals, pty: tuple[str, ...]
 ) -> None:
     laptop.write("forever.py", FOREVER)
-    with _start(laptop, "dev", *pty, "--", "forever.py") as client:
+    # The suite may itself be run under nohup.
+    default = ("env", f"--default-signal={number.name[3:]}")
+    with _start(laptop, "dev", *pty, "--", "forever.py", prefix=default) as client:
         assert client.stdout is not None
         client.stdout.readline()
 
