@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from invoke.exceptions import Exit
 
+from remote_tools.escape import escaped, one_line
+
 
 class RemoteError(Exit):
     """End the command with a message and a sysexits code; Invoke prints no traceback for it.
@@ -25,7 +27,7 @@ class RemoteError(Exit):
         self.reason = message
         self.hint = hint
         text = f"{stage}: {message}" + (f"\n  next: {hint}" if hint else "")
-        super().__init__(message=text, code=self.exit_code)
+        super().__init__(message=escaped(text), code=self.exit_code)
 
 
 class UsageError(RemoteError):
@@ -78,6 +80,12 @@ class BusyError(TemporaryError):
     """Another push to the code path is in progress."""
 
 
+class ProtocolError(RemoteError):
+    """The host sent what the protocol does not allow (EX_PROTOCOL)."""
+
+    exit_code = 76
+
+
 class PermissionDenied(RemoteError):
     """Access was denied: key, account, path, or a changed host key (EX_NOPERM)."""
 
@@ -88,6 +96,17 @@ class ConfigError(RemoteError):
     """A setting is invalid or missing (EX_CONFIG)."""
 
     exit_code = 78
+
+
+def not_asked(stage: str, alias: str, what: str) -> ProtocolError:
+    """Return the error for a host that sends what nobody asked for."""
+    message = f"{alias} answered what was not asked: {one_line(what)}"
+    return ProtocolError(stage, message, f"is it the host that you meant? ssh {alias}; if it is, inv doctor")
+
+
+def host_hint(alias: str, hint: str) -> str:
+    """Return a host's own hint, labelled as such; empty if there is none."""
+    return f"{alias} says: {one_line(hint)}" if hint else ""
 
 
 SIGNALLED = 128

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from remote_tools.errors import UnavailableError
+from remote_tools.escape import one_line
 from remote_tools.ssh.master import Master
 
 MARK = "remote-tools-mark"
@@ -37,7 +38,7 @@ def quoted(*texts: bytes) -> str:
     """Return the last lines of what a host printed, as one printable line."""
     lines = [line for text in texts for line in text.decode(errors="replace").splitlines() if line.strip()]
     shown = " / ".join(line.strip() for line in lines[-SHOWN_LINES:])
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)[-SHOWN_CHARS:]
+    return one_line(shown)[-SHOWN_CHARS:]
 
 
 def try_shell(master: Master, timeout_s: float, command: str = "true") -> Tried | None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
+from remote_tools.escape import escaped
+
 LINE_EVERY_S = 10.0
 """Interval between progress lines without a terminal."""
 
@@ -64,13 +66,14 @@ class Display:
         self.emoji = (self.stream.encoding or "").lower().replace("-", "") == "utf8"
 
     def say(self, text: str, icon: str = "") -> None:
-        """Print one line.
+        """Print one line, or several; control characters are escaped.
 
         Args:
             text: the line.
             icon: an emoji to put before it, if the stream can show one.
         """
-        line, encoding = f"{icon} {text}" if icon and self.emoji else text, self.stream.encoding or "ascii"
+        line = f"{icon} {escaped(text)}" if icon and self.emoji else escaped(text)
+        encoding = self.stream.encoding or "ascii"
         try:
             print(line.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
         except OSError:  # a closed pipe, a terminal that is gone, a full disk: the work goes on

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from remote_tools.errors import ConfigError, UnavailableError
+from remote_tools.escape import one_line
 from remote_tools.host.listing import file_record, join, link_record, size_of
 from remote_tools.sync import git
 from remote_tools.sync.patterns import EDITORS, Rules
@@ -120,8 +121,7 @@ def look(top: bytes, path: bytes) -> bytes | None:
 
 def shown(path: bytes) -> str:
     """Return a path as one line of printable text."""
-    text = path.decode(errors="surrogateescape")
-    return text if text.isprintable() else ascii(text)[1:-1]
+    return one_line(path.decode(errors="surrogateescape"))
 
 
 def _in_git(root: Path) -> bool:

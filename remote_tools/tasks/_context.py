@@ -102,7 +102,7 @@ def print_json(found: Any) -> None:
 def print_table(*columns: str, rows: Sequence[tuple[str, ...]], dim: str = "") -> None:
     """Print a table that fits the terminal; a column `run` is never cut.
 
-    Cells are plain text, so that text from a host is never interpreted as markup.
+    Cells are plain text, so that text from a host is never interpreted as markup, nor by the terminal.
 
     Args:
         columns: the headings.
@@ -114,7 +114,9 @@ def print_table(*columns: str, rows: Sequence[tuple[str, ...]], dim: str = "") -
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*(Column(name, no_wrap=name == "run") for name in columns), box=box.SIMPLE_HEAD)
+    from remote_tools.escape import escaped
+
+    table = Table(*(Column(escaped(name), no_wrap=name == "run") for name in columns), box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*map(Text, row), style="dim" if dim and dim in row else "")
+        table.add_row(*(Text(escaped(cell)) for cell in row), style="dim" if dim and dim in row else "")
     Console().print(table)

@@ -93,12 +93,14 @@ def _print_finding(finding: Finding) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from remote_tools.escape import one_line
+
     colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.state]
-    seen = "".join(letter if letter.isprintable() else "?" for letter in finding.seen.replace("\n", "; "))
+    name, seen = one_line(finding.name), one_line(finding.seen.replace("\n", "; "))
     line = Text.assemble(
-        (f"{finding.state:8}", colour), f"{finding.name:15}", f"{seen}  ", (f"{finding.seconds:.2f} s", "dim")
+        (f"{finding.state:8}", colour), f"{name:15}", f"{seen}  ", (f"{finding.seconds:.2f} s", "dim")
     )
     console = Console(soft_wrap=True, highlight=False)
     console.print(line)
     if finding.hint and finding.state != "ok":
-        console.print(Text(f"{'':8}{'':15}next: {finding.hint}"))
+        console.print(Text(f"{'':8}{'':15}next: {one_line(finding.hint)}"))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up; a folder, or a file beside the folders, imports only what stands before it.
 ORDER = {
     "remote_tools": [
-        "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
+        "escape", "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
         "model", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
