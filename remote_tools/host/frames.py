@@ -19,6 +19,9 @@ REQUEST, SOURCES, SIGNAL, INPUT, WINDOW, PING = b"Q", b"S", b"K", b"I", b"W", b"
 REPLY, NEED, STDOUT, STDERR, RESULT = b"R", b"N", b"O", b"E", b"F"
 CHUNK_BYTES = 64 * 1024
 PIPE_BYTES = 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
+FROM_CLIENT = {REQUEST: MOST_BYTES, SOURCES: MOST_BYTES, SIGNAL: 64, INPUT: MOST_BYTES, WINDOW: 64, PING: 0}
+"""The largest payload of each kind of frame that a client may send, in bytes."""
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -38,11 +41,25 @@ def json_frame(kind: bytes, message: Mapping[str, object]) -> bytes:
     return frame(kind, json.dumps(message).encode("ascii"))
 
 
-def take_frames(buffer: bytearray) -> list[tuple[bytes, bytes]]:
-    """Remove the complete frames from the buffer and return them."""
+class Malformed(ValueError):
+    """The other side sent what the protocol does not allow."""
+
+
+def take_frames(buffer: bytearray, limits: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """Remove the complete frames from the buffer and return them.
+
+    Args:
+        buffer: what has arrived.
+        limits: the largest payload of each kind that may arrive, in bytes.
+
+    Raises:
+        Malformed: a frame is of another kind, or larger.
+    """
     found, start = [], 0
     while len(buffer) - start >= HEADER.size:
         kind, length = HEADER.unpack_from(buffer, start)
+        if length > limits.get(kind, -1):
+            raise Malformed(f"a frame of kind {kind!r} and {length:,} bytes")
         end = start + HEADER.size + length
         if len(buffer) < end:
             break
@@ -79,7 +96,7 @@ class Inbox:
         if not data:
             os._exit(0)
         self._buffer += data
-        self._arrived += take_frames(self._buffer)
+        self._arrived += take_frames(self._buffer, FROM_CLIENT)
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield and remove the complete frames that have arrived."""

@@ -6,12 +6,12 @@ imported for type checking only: defining them takes longer than answering a req
 
 A `TypedDict` whose name ends with `Params` holds a request's parameters. `Packed` is a JSON string that holds
 records or paths, see `listing.pack`. Paths are decoded by os.fsdecode. JSON has no tuples, so pairs and
-triples are lists. A type is `final` if an `in` test distinguishes it from another reply.
+triples arrive as lists. A type is `final` if an `in` test distinguishes it from another reply.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, List, NamedTuple, TypedDict, TypeVar, Union, final
+from typing import TYPE_CHECKING, Any, Generic, List, NamedTuple, Tuple, TypedDict, TypeVar, Union, final
 
 from . import frames
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Callable, Concatenate  # Python 3.10, where mypy runs
 
 Packed = str
-Entry = List[Any]
+Pair = Tuple[str, str]
+Entry = Tuple[str, int, int]
 """A file that a run wrote: [path below the cache root, size in bytes, mtime in ns]."""
 Process = List[Any]
 """A process: [pid, start time in kernel ticks]; see `processes.born`."""
@@ -116,10 +117,10 @@ class PlanReply(TypedDict):
 
     new: Packed
     changed: Packed
-    conflict: list[list[str]]
+    conflict: list[Pair]
     blocked: Packed
     delete: Packed
-    kept: list[list[str]]
+    kept: list[Pair]
     pushed: int
     root: str
     rsync: RsyncHere
@@ -155,7 +156,7 @@ class ClearReply(TypedDict):
     """
 
     removed: Packed
-    beside: list[list[str]]
+    beside: list[Pair]
 
 
 class PushEnding(Client):
@@ -201,8 +202,8 @@ class PushEnded(TypedDict):
     """
 
     removed: Packed
-    kept: list[list[str]]
-    beside: list[list[str]]
+    kept: list[Pair]
+    beside: list[Pair]
     differs: list[str]
 
 
@@ -585,7 +586,8 @@ class Refused(TypedDict):
     """The reply to a request that failed.
 
     Args:
-        error: kind of error: `unavailable`, `permission`, `usage`, `io`, `data` or `busy` (another push).
+        error: kind of error: `unavailable`, `permission`, `usage`, `io`, `data`, `protocol` (no request of
+            ours), or `busy` (another push).
         message: what failed and where.
         hint: what to type next.
     """

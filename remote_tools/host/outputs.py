@@ -88,7 +88,7 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     for name, info in files_below(root):
         changed = since_ns is None or info.st_ctime_ns > since_ns
         if name in own or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
-            found.append([name, info.st_size, info.st_mtime_ns])
+            found.append((name, info.st_size, info.st_mtime_ns))
             unsure += name not in own
     if beside and unsure:
         record.update({"unsure_files": unsure, "beside": beside})

@@ -81,9 +81,9 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
         "new": pack(plan.new),
         "changed": pack(plan.changed),
         "blocked": pack(plan.blocked),
-        "conflict": [[os.fsdecode(path), digest] for path, digest in plan.conflict],
+        "conflict": [(os.fsdecode(path), digest) for path, digest in plan.conflict],
         "delete": pack(deletes),
-        "kept": [[os.fsdecode(path), why] for path, why in kept],
+        "kept": [(os.fsdecode(path), why) for path, why in kept],
         "pushed": sum(1 for _ in account.paths()),
         "root": place.code_path,
         "rsync": rsync_here(store.folder, params["rsync"], keep=not dry),
@@ -169,7 +169,7 @@ def clear(params: ClearParams, place: Place) -> ClearReply:
     store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
     own = (load(store.pushed_path), load(store.coming_path))
     deletes, removed = unpack(params["delete"]), []
-    beside: list[list[str]] = []
+    beside: list[messages.Pair] = []
     for path in unpack(params["blocked"]):
         below = [p for p in deletes if p == path or p.startswith(path + b"/")]
         removed += delete_pushed(tree, below, own, store)[0]
@@ -177,7 +177,7 @@ def clear(params: ClearParams, place: Place) -> ClearReply:
         if os.path.lexists(tree.prefix + path):
             kept = tree.beside(path, params["date"])
             os.rename(tree.prefix + path, tree.prefix + kept)
-            beside.append([os.fsdecode(path), os.fsdecode(kept)])
+            beside.append((os.fsdecode(path), os.fsdecode(kept)))
     for folder in unpack(params["folders"]):
         with contextlib.suppress(OSError):  # rsync will report the error
             os.makedirs(tree.prefix + folder, exist_ok=True)
@@ -222,8 +222,8 @@ def finish(params: PushEnding, place: Place) -> PushEnded:
     release()
     return {
         "removed": pack(removed),
-        "kept": [[os.fsdecode(path), "changed on the host"] for path in kept],
-        "beside": [[os.fsdecode(path), os.fsdecode(name)] for path, name in beside],
+        "kept": [(os.fsdecode(path), "changed on the host") for path in kept],
+        "beside": [(os.fsdecode(path), os.fsdecode(name)) for path, name in beside],
         "differs": [os.fsdecode(path) for path in differs],
     }
 

@@ -314,7 +314,7 @@ def send_files(root: str, outputs: list[Entry], limit_bytes: int) -> tuple[list[
             found.append(entry)
             all_sent = False
             continue
-        found.append([name, len(data), mtime_ns])
+        found.append((name, len(data), mtime_ns))
         path = os.fsencode(name)
         waiting += [
             HEADER.pack(frames.RESULT, FILE.size + len(path) + len(data)),
@@ -455,7 +455,7 @@ def op_cache(params: CacheParams, place: Place) -> CacheReply:
         raise Refusal("usage", f"no folder {below} on the host", hint)
     kernel = os.path.relpath(below, root)
     found: list[Entry] = [
-        [name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns]
+        (name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns)
         for name, info in files_below(below)
         if not os.path.basename(name).startswith(".remote-tools-mark-")
     ]

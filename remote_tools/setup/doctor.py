@@ -10,11 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from remote_tools.errors import RemoteError, UnavailableError
+from remote_tools.errors import RemoteError, UnavailableError, host_hint
 from remote_tools.host import messages, probe
 from remote_tools.host.messages import ProbeSettings, Row
 from remote_tools.host.probe import Trouble
@@ -298,7 +298,9 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
             if name == "transfer" and well:
                 _push_a_file(link, settings)
             reply = link.call(messages.PROBE({**known, "check": name, "now": time.time()}))
-            findings = list(map(_finding, reply["found"]))
+            findings = [
+                replace(each, hint=host_hint(link.alias, each.hint)) for each in map(_finding, reply["found"])
+            ]
             well &= all(finding.state != "failure" for finding in findings)
             yield from findings
         name, begun = "logout", time.monotonic()

@@ -136,8 +136,11 @@ class Link:
                 "params": ask.params,
             }
             try:
-                # The reply's type is not checked at run time.
+                # `replies` has checked that it is one.
                 return cast("ReplyT", self._open().request(asked, listener, controls, done))
+            except errors.ProtocolError:
+                self.close()  # nobody knows what the rest of this session means
+                raise
             except (errors.Dropped, errors.NoHostError, errors.UnavailableError) as error:
                 greeted = self._session is not None and self._session.greeted
                 self.close()

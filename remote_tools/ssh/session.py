@@ -7,18 +7,16 @@ channel is open. `link` opens a new session if one is lost.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import select
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from remote_tools import errors
+from remote_tools.escape import one_line
 from remote_tools.host.frames import (
-    FILE,
     HEADER,
     MAGIC,
     NEED,
@@ -30,6 +28,7 @@ from remote_tools.host.frames import (
     SOURCES,
     STDERR,
     STDOUT,
+    Malformed,
     frame,
     json_frame,
     take_frames,
@@ -39,6 +38,9 @@ from remote_tools.ssh import login_shell
 from remote_tools.ssh.bootstrap import NOT_FOUND, packed_program, script_of, start_command
 from remote_tools.ssh.master import SSH_FAILED, Master, diagnose
 
+if TYPE_CHECKING:
+    pass
+
 READ_BYTES = 256 * 1024
 PING_S = 5.0
 """Time between two pings; a ping also renews a run's lease, which lasts at least three of them."""
@@ -46,6 +48,11 @@ CANNOT_EXECUTE = 126
 """A shell's exit code if it finds the command and cannot execute it (POSIX, 2.8.2)."""
 SLOW_SHELLS = 2
 """How many times connect_timeout_s a login shell may take to start while its sshd replies."""
+
+NOISE_BYTES = 1024 * 1024
+"""Most that a host may print before our program does, and most of ssh's standard error that is kept."""
+DEADLINE = 10
+"""How many times timeout_s a request that follows no run may take, whatever signs of life arrive."""
 
 ReplyT = TypeVar("ReplyT")
 
@@ -102,27 +109,30 @@ class Session:
         self.master, self._say = master, say
         self.sources = packed_program()
         script = script_of(self.sources, master.destination.state_path)
-        self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the session
         python = start_command(len(script), search)
         # In a session of its own, ssh does not receive the terminal's Ctrl-C: we send it to the host.
         self.process = subprocess.Popen(
             [*master.words(), "-T", "--", master.destination.alias, python],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.stderr,
+            stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        assert self.process.stderr is not None
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._err = self.process.stderr.fileno()
         os.set_blocking(self._in, False)
+        os.set_blocking(self._err, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._incoming, self._outgoing = bytearray(), bytearray(script)
         self.greeted = False
         self.noise = b""
         """What the host printed before our program did."""
+        self._stderr, self._stderr_open = bytearray(), True
         self._silent_s = 0.0
         self._shell_tried = self._shell_is_slow = False
         self._pinged = time.monotonic()
@@ -133,7 +143,7 @@ class Session:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
 
@@ -154,30 +164,39 @@ class Session:
 
         Raises:
             Dropped: the session ended, or received no data for too long.
+            ProtocolError: the host sent what the protocol does not allow, or no reply in time.
             RemoteError: the host rejects the request, or cannot be reached.
         """
         self._put(json_frame(REQUEST, asked))
         for kind, payload in done_before:
             self._send(kind, payload)
-        while True:
-            for kind, payload in take_frames(self._incoming) if self.greeted else ():
-                if kind in (STDOUT, STDERR):
-                    listener.position += HEADER.size + len(payload)
-                    self._deliver(listener, controls, kind, payload)
-                elif kind == NEED:
-                    self._send(SOURCES, self.sources)
-                elif kind == RESULT:
-                    mtime_ns, length = FILE.unpack_from(payload)
-                    end = FILE.size + length
-                    listener.file(payload[FILE.size : end], mtime_ns, payload[end:])
-                elif kind == REPLY:
-                    reply = json.loads(payload)
-                    if "error" in reply:
-                        self._refuse(asked["op"], reply)
-                    if "started" not in reply:
-                        return reply
-                    listener.started(reply)
-            self._wait(controls)
+        from remote_tools.ssh import replies  # imported late, while the network is busy: it takes 10 ms
+
+        exchange, waited_s = replies.Exchange(asked), 0.0
+        deadline_s = DEADLINE * self.master.destination.timeout_s
+        try:
+            while True:
+                for kind, payload in take_frames(self._incoming, replies.LIMITS) if self.greeted else ():
+                    exchange.admit(kind, payload)
+                    if kind in (STDOUT, STDERR):
+                        listener.position += HEADER.size + len(payload)
+                        self._deliver(listener, controls, kind, payload)
+                    elif kind == NEED:
+                        self._send(SOURCES, self.sources)
+                    elif kind == RESULT:
+                        listener.file(*exchange.file(payload))
+                    elif kind == REPLY:
+                        reply: Any = exchange.reply(payload)
+                        if "error" in reply:
+                            self._refuse(asked["op"], reply)
+                        if "started" not in reply:
+                            return reply
+                        listener.started(reply)
+                waited_s += self._wait(controls)
+                if waited_s > deadline_s and not exchange.streams:
+                    raise Malformed(f"signs of life alone, for {waited_s:.0f} s")
+        except Malformed as error:
+            raise errors.not_asked("connect", self.master.destination.alias, str(error)) from error
 
     def _deliver(self, listener: Listener, controls: Controls | None, kind: bytes, payload: bytes) -> None:
         """Give output to who reads it; meanwhile send signs of life, signals and keys as ever."""
@@ -206,17 +225,22 @@ class Session:
         """Return how often a sign of life is due."""
         return min(PING_S, self.master.destination.timeout_s / 3)
 
-    def _wait(self, controls: Controls | None) -> None:
-        """Wait until data arrives or can be sent, or the user does something; raise if the host is silent."""
+    def _wait(self, controls: Controls | None) -> float:
+        """Wait until data arrives or can be sent, or the user does something; raise if the host is silent.
+
+        Returns:
+            How long it waited, in seconds.
+        """
         done = controls.descriptors() if controls else []
         interval_s = self._interval_s()
         waited_from = time.monotonic()
-        readable, writable, _ = select.select(
-            [self._out, *done], [self._in] if self._outgoing else [], [], interval_s
-        )
-        now = time.monotonic()
+        heard = [self._out, *([self._err] if self._stderr_open else []), *done]
+        readable, writable, _ = select.select(heard, [self._in] if self._outgoing else [], [], interval_s)
         # Time while this process was stopped (Ctrl-Z, a closed laptop) does not count.
-        self._silent_s += min(now - waited_from, interval_s)
+        waited_s = min(time.monotonic() - waited_from, interval_s)
+        self._silent_s += waited_s
+        if self._err in readable:
+            self._keep_stderr()
         self._pass_on(controls, set(done) & set(readable), bool(writable))
         if self._out in readable:
             self._receive()
@@ -230,6 +254,7 @@ class Session:
             self.master.close()
             alias = self.master.destination.alias
             raise errors.Dropped("connect", f"{alias}: no data for {self._silent_s:.0f} s")
+        return waited_s
 
     def _patience_s(self) -> float:
         """Return how long the host may be silent; it does not reply to pings before its greeting."""
@@ -274,8 +299,20 @@ class Session:
 
     def _printed(self) -> tuple[bytes, bytes]:
         """Return what the host, or ssh, printed until now: to stdout before our program, and to stderr."""
-        self.stderr.seek(0)
-        return self.noise or bytes(self._incoming), self.stderr.read()
+        self._keep_stderr()
+        return self.noise or bytes(self._incoming), bytes(self._stderr)
+
+    def _keep_stderr(self) -> None:
+        """Read what there is of ssh's standard error, and keep the end of it: it may never end."""
+        try:
+            while data := os.read(self._err, READ_BYTES):
+                self._stderr += data
+                del self._stderr[:-NOISE_BYTES]
+                if len(data) < READ_BYTES:
+                    return
+            self._stderr_open = False
+        except BlockingIOError:
+            return
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         """Queue one frame, and send as much as the connection accepts now."""
@@ -300,12 +337,17 @@ class Session:
         data = os.read(self._out, READ_BYTES)
         if not data:
             self._ended()
+        seen = max(0, len(self._incoming) - len(MAGIC))
         self._incoming += data
         if not self.greeted:
             # A shell's start-up files may print something before the greeting.
-            noise, found, rest = self._incoming.partition(MAGIC)
-            if found:
-                self.greeted, self.noise, self._incoming = True, bytes(noise), rest
+            at = self._incoming.find(MAGIC, seen)
+            if max(at, len(self._incoming) if at < 0 else 0) > NOISE_BYTES:
+                printed = login_shell.quoted(bytes(self._incoming[:NOISE_BYTES]))
+                raise Malformed(f"more than 1 MB before our program began; it printed: {printed}")
+            if at >= 0:
+                self.greeted, self.noise = True, bytes(self._incoming[:at])
+                del self._incoming[: at + len(MAGIC)]
         if self.greeted:
             self._silent_s = 0
 
@@ -355,7 +397,9 @@ class Session:
             "io": errors.TransferError,
             "data": errors.DataError,
             "busy": errors.BusyError,
+            "protocol": errors.ProtocolError,
         }
         kind = kinds.get(reply["error"], errors.SoftwareError)
-        stage = op.partition(".")[0]
-        raise kind(stage, f"{self.master.destination.alias}: {reply['message']}", reply["hint"])
+        stage, alias = op.partition(".")[0], self.master.destination.alias
+        hint = errors.host_hint(alias, reply["hint"])
+        raise kind(stage, f"{alias}: {one_line(reply['message'])}", hint)

@@ -129,7 +129,8 @@ def test_an_unknown_kernel_names_those_that_are_there(laptop: Laptop) -> None:
 
     done = laptop.inv("fetch", "--kernel", "gemn")
 
-    assert (64, "  next: choose one of: gemm") == (done.returncode, done.stderr.splitlines()[-1])
+    hint = done.stderr.splitlines()[-1]
+    assert (64, "  next: sandbox says: choose one of: gemm") == (done.returncode, hint)
 
 
 def test_results_never_go_back_up(laptop: Laptop) -> None:

@@ -30,6 +30,8 @@ def sample(kind: Any) -> Any:
     arguments = get_args(kind)
     if get_origin(kind) is list:
         return [sample(each) for each in arguments]
+    if get_origin(kind) is tuple:
+        return [sample(each) for each in arguments]
     if get_origin(kind) is dict:
         return {NAME: sample(arguments[1])}
     if arguments:
@@ -43,7 +45,7 @@ def sent(kind: bytes, message: dict[str, Any]) -> Any:
     arrived = []
     for piece in (data[:7], data[7:] + frames.frame(frames.PING, b"")):
         buffer += piece
-        arrived += frames.take_frames(buffer)
+        arrived += frames.take_frames(buffer, {kind: 1 << 20, frames.PING: 0})
     (kind_there, payload), ping = arrived
     assert (kind, (frames.PING, b""), b"") == (kind_there, ping, bytes(buffer))
     return json.loads(payload)

@@ -111,7 +111,7 @@ def test_a_run_wrote_what_it_claimed_and_what_changed_since_its_mark(tmp_path: P
 
     found = outputs.find_outputs(mine, str(state), record)
 
-    assert [["after", 5], ["claimed before", 14]] == [entry[:2] for entry in found]
+    assert [("after", 5), ("claimed before", 14)] == [entry[:2] for entry in found]
     assert ["after", "another's", "before", "claimed before"] == sorted(path.name for path in root.iterdir())
 
 
@@ -172,7 +172,7 @@ def test_small_files_are_sent_as_they_are_now(
     )
 
     payload = FILE.pack(7, 5) + b"grown" + b"longer"
-    assert ([["grown", 6, 7], ["large", 1 << 20, 1]], False) == found
+    assert ([("grown", 6, 7), ["large", 1 << 20, 1]], False) == found
     assert HEADER.pack(b"F", len(payload)) + payload == capfdbinary.readouterr().out
 
 
