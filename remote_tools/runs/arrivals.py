@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remote_tools.errors import TransferError
+from remote_tools.errors import not_asked
 from remote_tools.host.messages import CacheReply, RunRecord, RunReply
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import count_text, size_text
-from remote_tools.sync.pull import Fence, pull
+from remote_tools.sync.pull import pull
+from remote_tools.sync.results_folder import Blocked, ResultsFolder
 from remote_tools.sync.transfer import SAME_COMMAND
 from remote_tools.sync.workspace import shown
+
+REFUSED_SHOWN = 20
+"""Most files that are named because they are not written."""
 
 
 @dataclass
@@ -31,13 +34,10 @@ class Results:
     local_dir: Path
     arrived: dict[bytes, int] = field(default_factory=dict)
     refused: dict[bytes, str] = field(default_factory=dict)
-    _parts: dict[bytes, bytes] = field(default_factory=dict, repr=False)
-    """Temporary file of each folder."""
 
     def __post_init__(self) -> None:
-        """Prepare the check of paths."""
-        self._fence = Fence(self.local_dir)
-        self._top = os.fsencode(self.local_dir)
+        """Name the folder."""
+        self._folder = ResultsFolder(self.local_dir)
 
     def take(self, path: bytes, mtime_ns: int, data: bytes) -> None:
         """Write one small file; it appears complete or not at all.
@@ -45,44 +45,38 @@ class Results:
         Raises:
             TransferError: the file cannot be written.
         """
-        fault = self._fence.fault(path)
+        fault = self._folder.fault(path)
         if fault:
             self.refused[path] = fault
             return
-        target = self._top + b"/" + path
         try:
-            part = self._part_beside(path)
-            _write(part, mtime_ns, data)
-            os.replace(part, target)
-        except OSError as error:
-            for part in self._parts.values():
-                with suppress(OSError):
-                    os.unlink(part)
-            hint = "free disk space, or name another folder with --local-dir"
-            raise TransferError("fetch", f"cannot write {shown(target)}: {error.strerror}", hint) from error
-        self.arrived[path] = len(data)
-
-    def _part_beside(self, path: bytes) -> bytes:
-        """Return the temporary file to write and then rename; make its folder if it is missing."""
-        below = path.rpartition(b"/")[0]
-        if below not in self._parts:
-            folder = os.path.join(self._top, below)
-            os.makedirs(folder, exist_ok=True)
-            self._parts[below] = os.path.join(folder, b".remote-tools-%d.part" % os.getpid())
-        return self._parts[below]
+            self._folder.write(path, mtime_ns, data)
+        except Blocked as blocked:
+            self.refused[path] = str(blocked)
+        else:
+            self.arrived[path] = len(data)
 
     def complete(self, host: OpenHost, reply: RunReply | CacheReply, root: str) -> None:
-        """Fetch the files that were not part of the reply by rsync, and print a summary."""
+        """Fetch the files that were not part of the reply by rsync, and print a summary.
+
+        Raises:
+            ProtocolError: files are left, and the host names no rsync or no folder to fetch them with.
+            RemoteError: they cannot be fetched.
+        """
+        self._folder.close()
         entries = [(os.fsencode(name), int(size)) for name, size, _mtime in reply["outputs"]]
         left = [entry for entry in entries if entry[0] not in self.arrived and entry[0] not in self.refused]
         if left:
-            assert reply["rsync"] is not None  # the host reports its rsync if files are left
+            if reply["rsync"] is None or not root.startswith("/"):
+                raise not_asked("fetch", host.link.alias, "files that it cannot send")
             pulled = pull(host, root, left, reply["rsync"], _hint(host, reply), self.arrived)
             self.refused.update(pulled.refused)
             gone = {*pulled.missing, *pulled.refused}
             self.arrived.update((path, size) for path, size in left if path not in gone)
-        for path, fault in self.refused.items():
+        for path, fault in list(self.refused.items())[:REFUSED_SHOWN]:
             host.display.say(f"fetch: {shown(path)} was not written: {fault}")
+        if len(self.refused) > REFUSED_SHOWN:
+            host.display.say(f"fetch: {count_text(len(self.refused), 'file')} were not written")
         if "run" in reply and reply["run"].get("unsure_files"):
             host.display.say(_unsure(reply["run"]))
         running = "run" in reply and reply["run"]["state"] in ("starting", "running")
@@ -123,18 +117,6 @@ def _hint(host: OpenHost, reply: RunReply | CacheReply) -> str:
         return SAME_COMMAND
     words = [reply["run"]["id"], "--host", host.settings.host, "--local-dir", str(host.settings.local_dir)]
     return f"inv runs.fetch {shlex.join(words)}"
-
-
-def _write(path: bytes, mtime_ns: int, data: bytes) -> None:
-    """Write a file and its mtime; by system calls, because there may be ten thousand files."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.utime(fd, ns=(mtime_ns, mtime_ns))
-    finally:
-        os.close(fd)
 
 
 def kernels_of(paths: Sequence[bytes]) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
@@ -48,6 +48,10 @@ def _inodes(workspace: Workspace) -> bytes:
     return join(inode + b" " + path for path, inode in workspace.inodes.items())
 
 
+SENDING = b"sending"
+"""First line of a list of paths; other files here begin with a stamp."""
+
+
 class LastPush:
     """What this checkout pushed last to one code path: the base for finding changes.
 
@@ -65,6 +69,22 @@ class LastPush:
         with suppress(OSError), self.path.open("rb") as file:
             first = file.readline().decode("ascii", "replace").split()
             self.stamp, self._sum = first if len(first) == 2 else ("", "")
+
+    def paths(self) -> set[bytes]:
+        """Return every path that this checkout has pushed, or begun to push, to any host."""
+        found: set[bytes] = set()
+        for path in self.path.parent.glob("*[!s]"):  # not the `.inodes`
+            with suppress(OSError, ValueError, IndexError):
+                head, _, listing = path.read_bytes().partition(b"\n")
+                found.update(split(listing) if head == SENDING else map(path_of, split(listing)))
+        return found
+
+    def begin(self, paths: Iterable[bytes]) -> None:
+        """Note the paths of a push that begins: if it is cut, the host has them, and no listing here does."""
+        with suppress(OSError):
+            state_folder(self.path.parents[2])
+            self.path.parent.mkdir(exist_ok=True)
+            write_whole(self.path.with_suffix(".sending"), SENDING + b"\n" + join(paths))
 
     def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
         """Return the new and changed records, and the deleted paths; None if nothing was pushed yet."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
 
-from remote_tools.errors import BusyError, DataError, SoftwareError
+from remote_tools.errors import BusyError, DataError, SoftwareError, not_asked
 from remote_tools.host import messages
 from remote_tools.host.listing import digest_of, pack, size_of, unpack
 from remote_tools.host.messages import (
@@ -219,7 +219,7 @@ def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
         reply = _begin(host, whole)
     if "want_listing" in reply:
         raise SoftwareError("sync", f"{link.alias} asks for the whole listing again")
-    return _read_plan(host, workspace, client, reply, replaced)
+    return _read_plan(host, workspace, client, reply, (last, replaced))
 
 
 def _begin(host: OpenHost, params: ChangesParams | ListingParams) -> BeginReply:
@@ -253,11 +253,13 @@ def _read_plan(
     workspace: Workspace,
     client: Client,
     reply: PlanReply,
-    replaced: Sequence[bytes],
+    before: tuple[LastPush, Sequence[bytes]],
 ) -> Plan:
     link, settings = host.link, host.settings
+    last, replaced = before
     pair = rsync.pair_with(link.alias, reply["rsync"], "sync")
     new, changed = unpack(reply["new"]), unpack(reply["changed"])
+    _check_paths(link.alias, workspace, reply, (*new, *changed))
     conflicts: list[bytes] = []
     top = os.fsencode(workspace.root) + b"/"
     for name, digest in reply["conflict"]:
@@ -278,7 +280,9 @@ def _read_plan(
     new, changed, conflicts = (
         [path for path in paths if path not in left_out] for paths in (new, changed, conflicts)
     )
-    gone, staying = _sort_deletes(workspace, unpack(reply["delete"]), settings.delete)
+    candidates = unpack(reply["delete"])
+    known = last.paths() if candidates else set()
+    gone, staying = _sort_deletes(workspace, candidates, known, settings.delete)
     return Plan(
         new=tuple(new),
         changed=tuple(changed),
@@ -289,7 +293,7 @@ def _read_plan(
         kept=tuple((os.fsencode(path), why) for path, why in reply["kept"]),
         left_out=frozenset(left_out),
         sizes_bytes={path: size_of(workspace.files[path]) for path in (*new, *changed, *conflicts)},
-        pushed=reply["pushed"],
+        pushed=min(reply["pushed"], len(known)),
         root=reply["root"],
         pair=pair,
         client=client,
@@ -298,17 +302,37 @@ def _read_plan(
     )
 
 
+def _check_paths(alias: str, workspace: Workspace, reply: PlanReply, wanted: Iterable[bytes]) -> None:
+    """Check the paths of a plan before anything here is looked at.
+
+    Raises:
+        ProtocolError: the host wants a file that was not listed, or names one outside of the workspace.
+    """
+    listed = [*wanted, *(os.fsencode(name) for name, _digest in reply["conflict"])]
+    foreign = [path for path in listed if path not in workspace.files]
+    below = [*unpack(reply["blocked"]), *unpack(reply["delete"])]
+    foreign += [path for path in below if not {b"", b".", b".."}.isdisjoint(path.split(b"/"))]
+    if not reply["root"].startswith("/"):
+        foreign.append(os.fsencode(reply["root"]))
+    if foreign:
+        raise not_asked("sync", alias, f"the path {shown(foreign[0])}")
+
+
 def _sort_deletes(
-    workspace: Workspace, candidates: Iterable[bytes], delete: bool
+    workspace: Workspace, candidates: Iterable[bytes], known: set[bytes], delete: bool
 ) -> tuple[list[bytes], list[bytes]]:
     """Split paths into (to delete on the host, to keep there); without `delete` all are kept.
 
-    A path that still exists here is kept, unless a file or a link of the workspace is now its parent.
+    A path that still exists here is kept, unless a file or a link of the workspace is now its parent. One
+    that was never pushed from here is kept too, and not looked at: the host would learn whether it exists.
     """
     gone: list[bytes] = []
     staying: list[bytes] = []
     top = os.fsencode(workspace.root)
     for path in candidates:
+        if path not in known:
+            staying.append(path)
+            continue
         above, under = path, False
         while b"/" in above and not under:
             above = above.rpartition(b"/")[0]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from remote_tools.host.listing import size_of
 from remote_tools.host.messages import RsyncHere
 from remote_tools.sync import rsync
 from remote_tools.sync.open_host import OpenHost
 from remote_tools.sync.progress import Bar
+from remote_tools.sync.results_folder import Incoming, ResultsFolder, told
 from remote_tools.sync.rsync_output import RsyncOutput
 from remote_tools.sync.rsync_processes import run_rsync
 from remote_tools.sync.transfer import LARGE_BYTES, SAME_COMMAND, retry
-from remote_tools.sync.workspace import look, shown
-
-CONTROLS = bytes([*range(32), 127])
+from remote_tools.sync.workspace import look
 
 
 @dataclass(frozen=True)
@@ -62,24 +59,33 @@ def pull(
     """
     local_dir = host.settings.local_dir
     pair = rsync.pair_with(host.link.alias, host_rsync, "fetch")
-    fence = Fence(local_dir)
-    refused = {path: fault for path, _ in entries if (fault := fence.fault(path))}
-    wanted = {path: size for path, size in entries if path not in refused}
-    if not wanted:
-        return PullResult(0, 0, (), refused)
-    local_dir.mkdir(parents=True, exist_ok=True)
+    with ResultsFolder(local_dir) as results:
+        refused = {path: fault for path, _ in entries if (fault := results.fault(path))}
+        wanted = {path: size for path, size in entries if path not in refused}
+        if not wanted:
+            return PullResult(0, 0, (), refused)
+        done = before or {}
+        count, size_bytes = len(wanted) + len(done), sum(wanted.values()) + sum(done.values())
+        with (
+            results.incoming(f"{host.link.alias}\0{remote_root}") as incoming,
+            host.display.bar("Downloading", count, size_bytes, "📦") as bar,
+        ):
 
-    def attempt() -> None:
-        _receive(host, pair, remote_root, wanted, bar)
+            def attempt() -> None:
+                try:
+                    _receive(host, pair, remote_root, wanted, bar, incoming)
+                finally:
+                    refused.update(incoming.take(wanted))
 
-    done = before or {}
-    count, size_bytes = len(wanted) + len(done), sum(wanted.values()) + sum(done.values())
-    with host.display.bar("Downloading", count, size_bytes, "📦") as bar:
-        bar.advance(len(done), sum(done.values()))
-        retry(host, "fetch", attempt, hint)
+            bar.advance(len(done), sum(done.values()))
+            retry(host, "fetch", attempt, hint)
+            left = incoming.left()
+        if left:
+            host.display.say(f"fetch: {told(left)} came without being asked for, and was not kept")
     top = os.fsencode(local_dir)
-    missing = tuple(path for path in wanted if look(top, path) is None)
-    sizes = [size_of(record) for path in wanted if (record := look(top, path)) is not None]
+    came = {path: look(top, path) for path in wanted if path not in refused}
+    missing = tuple(path for path, record in came.items() if record is None)
+    sizes = [size_of(record) for record in came.values() if record is not None]
     return PullResult(len(sizes), sum(sizes), missing, refused)
 
 
@@ -89,8 +95,9 @@ def _receive(
     remote_root: str,
     wanted: Mapping[bytes, int],
     bar: Bar,
+    incoming: Incoming,
 ) -> None:
-    """Run rsync directly; patchwork can only push."""
+    """Run rsync directly; patchwork can only push. What is here already is compared with, and not sent."""
     link, settings = host.link, host.settings
     with rsync.listed(wanted) as listing:
         large = any(size_bytes > LARGE_BYTES for size_bytes in wanted.values())
@@ -98,47 +105,7 @@ def _receive(
         more, shell = rsync.past_noise(link.ssh_words(), link.noise, settings.rsync_options)
         command = ["rsync", *words, *more, f"--rsh={rsync.rsh(shell)}"]
         path = rsync.remote_path(pair, remote_root + "/")
-        command += [rsync.address(link.alias, path), f"{settings.local_dir}/"]
-        outcome = run_rsync(command, RsyncOutput(bar).reader(), rsync.patience_s(pair, settings.timeout_s))
+        command += [f"--compare-dest={settings.local_dir}", rsync.address(link.alias, path), "./"]
+        patience_s = rsync.patience_s(pair, settings.timeout_s)
+        outcome = run_rsync(command, RsyncOutput(bar).reader(), patience_s, incoming.cwd)
     rsync.check(outcome, link.alias, "fetch", settings.timeout_s)
-
-
-class Fence:
-    """Reject paths that would be written outside a folder; real folders are cached.
-
-    Args:
-        local_dir: the folder.
-    """
-
-    def __init__(self, local_dir: Path) -> None:
-        """Take the folder, which need not exist yet."""
-        self._top = os.fsencode(local_dir)
-        self._real = {b""}
-
-    def fault(self, path: bytes) -> str:
-        """Return why a path from the host must be rejected; empty if it may be written."""
-        parts = path.split(b"/")
-        if path.startswith(b"/") or b".." in parts:
-            return "it leads out of the folder"
-        if b"" in parts or b"." in parts:
-            return "it is no plain path"
-        if path.translate(None, CONTROLS) != path:
-            return "its name holds control characters"
-        return self._obstacle(path.rpartition(b"/")[0])
-
-    def _obstacle(self, folder: bytes) -> str:
-        """Return what blocks a folder or one of its parents; a missing folder blocks nothing."""
-        if folder in self._real:
-            return ""
-        obstacle = self._obstacle(folder.rpartition(b"/")[0])
-        if obstacle:
-            return obstacle
-        full = self._top + b"/" + folder
-        try:
-            mode = os.lstat(full).st_mode
-        except FileNotFoundError:
-            return ""
-        if not stat.S_ISDIR(mode):
-            return f"{shown(full)} is {'a link' if stat.S_ISLNK(mode) else 'no folder'}"
-        self._real.add(folder)
-        return ""

@@ -131,6 +131,7 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     for line in plan.announcements(workspace):
         host.display.say(line)
     sent = _Sent(host, plan, dict(workspace.files), workspace.folders, dict(workspace.inodes))
+    last = LastPush(workspace.root, host.link.alias, host.settings.code_path)
     parts = _parts(plan, host.settings.rsync_options)
     _make_way(sent, parts)
     if plan.send and not (
@@ -138,10 +139,11 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
         and _fits_inline(plan, host.settings.rsync_options)
         and sent.load(os.fsencode(workspace.root))
     ):
+        last.begin(plan.send)
         with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
             _send_until_unchanged(sent, parts, bar)
     arrived = workspace.with_files(sent.files, sent.inodes)
-    LastPush(workspace.root, host.link.alias, host.settings.code_path).save(arrived)
+    last.save(arrived)
     return PushResult(
         plan,
         arrived.stamp,

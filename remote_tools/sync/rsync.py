@@ -23,6 +23,7 @@ from remote_tools.errors import (
     RemoteError,
     TransferError,
     UnavailableError,
+    not_asked,
 )
 from remote_tools.host.listing import join
 from remote_tools.host.messages import RsyncHere
@@ -66,6 +67,9 @@ FETCHING = frozenset((
 
 STALLED = frozenset((10, 12, 30, 35, 255))
 """rsync's exit codes for a lost connection: socket, protocol, timeouts, and ssh's own 255."""
+
+_FOREIGN = re.compile(r"rejecting (unrequested|excluded)|unsafe|refusing|[Ii]nvalid .* from|overflow")
+"""What rsync says of a file list, or of a message, that breaks its rules (flist.c, io.c, receiver.c)."""
 
 PROTOCOL = 2
 VANISHED = 24
@@ -111,7 +115,7 @@ class Stalled(Exception):
 
 def parse_version(text: str) -> Version:
     """Parse the output of `rsync --version`; assume the oldest version if it cannot be parsed."""
-    found = re.search(r"rsync\s+version\s+v?(\d+(?:\.\d+)*)", text)
+    found = re.search(r"rsync\s+version\s+v?(\d{1,4}(?:\.\d{1,4}){0,3})", text)
     number = tuple(map(int, found[1].split("."))) if found else (2, 6, 9)
     return Version("openrsync" in text, number)
 
@@ -203,10 +207,7 @@ def _common(pair: Pair, timeout_s: float, large: bool) -> list[str]:
     """Return the options of push and fetch; only if `large`, as --partial-dir costs a look-up per file."""
     words = [f"--timeout={max(1, round(timeout_s))}"]
     words += [f"--partial-dir={os.fsdecode(PARTIAL_DIR)}"] if large else []
-    if pair.has(3, 0, 0):
-        words.append("-s")
-    elif pair.local_has(3, 2, 4):
-        words.append("--old-args")  # else rsync would quote again what `remote_path` has quoted
+    words += ["-s"] if pair.has(3, 0, 0) else []
     if pair.local_has(3, 1, 0):
         words += ["--no-human-readable", "--outbuf=L", "--ignore-missing-args"]
         words += ["--info=progress2"] if large else []
@@ -219,8 +220,14 @@ def patience_s(pair: Pair, timeout_s: float) -> float | None:
 
 
 def remote_path(pair: Pair, path: str) -> str:
-    """Return a path on the host, quoted for the host's shell if rsync cannot use -s."""
-    return path if pair.has(3, 0, 0) else quote(path)
+    """Return a path on the host, quoted for the host's shell if rsync cannot use -s.
+
+    Since 3.2.4 the local rsync quotes it, except for wildcards. Its --old-args would end that, and with it
+    the check that a host sends nothing but what was asked for (NEWS of 3.2.5).
+    """
+    if pair.has(3, 0, 0):
+        return path
+    return re.sub(r"([*?\[\]])", r"\\\1", path) if pair.local_has(3, 2, 4) else quote(path)
 
 
 def rsh(words: Sequence[str]) -> str:
@@ -314,8 +321,9 @@ def differing(
         ]
         command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
         check(run_rsync(command, output.extend, None), alias, "sync", timeout_s)
-    sent = (line.split(b" ", 1)[1] for line in output.splitlines() if line.startswith(b"::<f"))
-    return [unescape(bytes(name)) for name in sent]
+    sent = (line.partition(b" ")[2] for line in output.splitlines() if line.startswith(b"::<f"))
+    found = {unescape(bytes(name)) for name in sent}
+    return [path for path in paths if path in found]  # the host's rsync prints to the same output
 
 
 def address(alias: str, path: str) -> str:
@@ -326,7 +334,7 @@ def address(alias: str, path: str) -> str:
 
 def unescape(name: bytes) -> bytes:
     """Decode rsync's escapes of unprintable bytes: `\\#012` (rsync(1), --8-bit-output)."""
-    return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8)]), name)
+    return re.sub(rb"\\#(\d{3})", lambda found: bytes([int(found[1], 8) & 255]), name)
 
 
 # How it ended ---------------------------------------------------------------------------------------------
@@ -345,7 +353,7 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
     first = lines[0].strip() if lines else f"rsync ended with code {outcome.code}"
     if outcome.code == TIMED_OUT:
         raise Stalled(f"{alias}: no data for {timeout_s:g} s")
-    if outcome.code in STALLED or outcome.code < 0:
+    if (outcome.code in STALLED and not any(map(_FOREIGN.search, lines))) or outcome.code < 0:
         early = any("(0 bytes received so far)" in line for line in lines)
         raise Stalled(f"{alias}: {first}", early)
     if outcome.code in (126, 127):  # the host's shell could not start it
@@ -356,6 +364,8 @@ def check(outcome: RsyncExit, alias: str, stage: str, timeout_s: float) -> None:
             f"a start-up file of the shell on {alias} prints something at times, and rsync stumbles over it",
             f"`ssh {alias} true` must print nothing: see ~/.bashrc there",
         )
+    if any(map(_FOREIGN.search, lines)):
+        raise not_asked(stage, alias, first)
     if outcome.code in (1, PROTOCOL, 4):
         raise options_error(outcome.stderr, stage)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
@@ -374,7 +384,7 @@ def dead(alias: str, stage: str, said: str) -> UnavailableError:
 
 def options_error(stderr: Sequence[str], stage: str) -> ConfigError:
     """Return the error for options that rsync rejects."""
-    reason = stderr[0].strip() if stderr else "no reason given"
+    reason = next((line.strip() for line in stderr if line.strip()), "no reason given")
     return ConfigError(
         stage, f"rsync rejects its options: {reason}", "correct RSYNC_OPTIONS; inv config shows them"
     )

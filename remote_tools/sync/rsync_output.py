@@ -12,10 +12,10 @@ OUT_FORMAT = ":: %i %l %b"
 (rsyncd.conf(5), "log format"). Names are left out because nothing here needs them."""
 
 
-_ITEM = re.compile(rb"(?<![^\r\n]):: [<>c.*h]([fL])\S* (\d+) \d+")
-
-
-_PROGRESS2 = re.compile(rb"(?<![^\r\n]) *([\d.,]+) +\d+% ")
+_ITEM = re.compile(rb"(?<![^\r\n]):: [<>c.*h]([fL])\S{0,20} (\d{1,19}) \d")
+_PROGRESS2 = re.compile(rb"(?<![^\r\n]) {0,20}([\d.,]{1,40}) +\d{1,3}% ")
+LINE_BYTES = 64 * 1024
+"""Most of a line that is kept; the host's rsync prints too."""
 
 
 class RsyncOutput:
@@ -60,7 +60,7 @@ class _Reader:
         """Parse a piece of output; a line ends with a newline, or with a carriage return if it is redrawn."""
         text = self._rest + data
         end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
-        self._rest = text[end:]
+        self._rest = text[end:][-LINE_BYTES:]
         items = _ITEM.findall(text, 0, end)
         self.files += len(items)
         self._bytes += sum(int(size) for kind, size in items if kind == b"f")

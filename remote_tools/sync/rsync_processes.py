@@ -16,6 +16,10 @@ PAUSE_S = 0.005
 """Pause between two reads: rsync writes each line separately, and each would wake this process."""
 
 
+STDERR_BYTES = 1024 * 1024
+"""Most of standard error that is kept."""
+
+
 @dataclass(frozen=True)
 class RsyncExit:
     """rsync's exit code and the lines of its standard error."""
@@ -31,6 +35,10 @@ class _Process:
     stderr: bytearray = field(default_factory=bytearray)
     responded: bool = False
     timed_out: bool = False
+
+    def keep(self, data: bytes) -> None:
+        """Keep the beginning of standard error: it may never end."""
+        self.stderr += data[: max(0, STDERR_BYTES - len(self.stderr))]
 
     def outcome(self) -> RsyncExit:
         code = TIMED_OUT if self.timed_out else self.process.wait()
@@ -64,12 +72,15 @@ class Processes:
             with each.process:
                 pass
 
-    def start(self, command: str | Sequence[str], take: Callable[[bytes], None]) -> None:
+    def start(
+        self, command: str | Sequence[str], take: Callable[[bytes], None], cwd: str | None = None
+    ) -> None:
         """Start an rsync.
 
         Args:
             command: its words, or one string for the shell.
             take: called with each piece of its standard output.
+            cwd: its working directory; None for ours.
         """
         process = subprocess.Popen(
             command,
@@ -78,6 +89,7 @@ class Processes:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C"},
+            cwd=cwd,
         )
         self._all.append(_Process(process, take))
 
@@ -89,7 +101,7 @@ class Processes:
                 assert each.process.stdout is not None
                 assert each.process.stderr is not None
                 selector.register(each.process.stdout, selectors.EVENT_READ, (each, each.take))
-                selector.register(each.process.stderr, selectors.EVENT_READ, (each, each.stderr.extend))
+                selector.register(each.process.stderr, selectors.EVENT_READ, (each, each.keep))
             while selector.get_map():
                 waiting = until is not None and not all(each.responded for each in self._all)
                 ready = selector.select(max(0.0, until - time.monotonic()) if waiting and until else None)
@@ -122,9 +134,12 @@ def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
 
 
 def run_rsync(
-    command: str | Sequence[str], take: Callable[[bytes], None], patience_s: float | None
+    command: str | Sequence[str],
+    take: Callable[[bytes], None],
+    patience_s: float | None,
+    cwd: str | None = None,
 ) -> RsyncExit:
     """Run one rsync until it ends; see `Processes`."""
     with Processes(patience_s) as processes:
-        processes.start(command, take)
+        processes.start(command, take, cwd)
         return processes.finish()[0]

@@ -35,7 +35,16 @@ def test_a_version_is_read_from_what_rsync_says(text: str, expected: Version) ->
 )
 def test_protected_arguments_are_used_only_where_both_know_them(pair: Pair) -> None:
     words = rsync.push_words(pair, (), 60, Path("list"), True, "aside")
-    assert ("-s" not in words, "'a b'") == (True, rsync.remote_path(pair, "a b"))
+    quoted_here = pair.local_has(3, 2, 4)
+    assert ("-s" not in words, "a b" if quoted_here else "'a b'") == (True, rsync.remote_path(pair, "a b"))
+
+
+def test_no_version_of_the_host_makes_rsync_trust_it() -> None:
+    """With --old-args, rsync writes whatever file a host sends."""
+    words = [rsync.pull_words(Pair(NEW, there), (), 60, Path("list"), True) for there in (OLD, MAC, NEW)]
+
+    assert [False] * 3 == ["--old-args" in each for each in words]
+    assert r"/a b/\*\[c\]" == rsync.remote_path(Pair(NEW, OLD), "/a b/*[c]")
 
 
 def test_an_old_rsync_here_gets_no_option_of_a_newer_one() -> None:
