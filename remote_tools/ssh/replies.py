@@ -168,7 +168,7 @@ def _typed(found: Mapping[str, object], kind: Any) -> Mapping[str, Any]:
     """Return a message of a type, with the keys of that type only."""
     try:
         typed: Mapping[str, Any] = msgspec.convert(found, kind)
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+    except (msgspec.ValidationError, ValueError, RecursionError, OverflowError) as error:
         raise Malformed(f"no {kind.__name__}: {error}") from error
     _check_texts(typed)
     return typed

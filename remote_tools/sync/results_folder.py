@@ -89,9 +89,15 @@ class Folders:
 
     def close(self) -> None:
         """Close all."""
-        for fd in (*self._open.values(), self.top):
-            os.close(fd)
-        self._open.clear()
+        while self._open:
+            os.close(self._open.popitem()[1])
+        if self.top >= 0:
+            os.close(self.top)
+        self.top = -1
+
+    def __del__(self) -> None:
+        """Close what an error has left open."""
+        self.close()
 
     def fd(self, folder: bytes, make: bool = False) -> int:
         """Return the descriptor of a folder, which stays open until others need the place.
