@@ -327,6 +327,56 @@ def test_rsync_brings_only_what_was_asked_for(hostile: Hostile, trusting: bool) 
     assert not trusting or "big/.git/config came without being asked for" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "trusting",
+    [True, pytest.param(False, marks=pytest.mark.long)],
+    ids=["our rsync checks nothing", "as it is"],
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ("100644", b"../outside"),
+        ("40755", b"../outside"),
+        ("40755", b"/outside"),
+        ("40755", b"asked/../../outside"),
+        ("40755", b".git"),
+        ("120777", b"asked"),
+        ("20666", b"asked"),
+        ("104777", b"asked"),
+        ("40755", b"asked"),
+        ("100644", b"a" * 70_000),
+        ("100644", b""),
+    ],
+    ids=lambda sent: f"{sent[0]} {sent[1][:30]!r}",
+)
+def test_a_file_list_of_a_hosts_own_making_leads_nowhere(
+    hostile: Hostile, tmp_path: Path, sent: tuple[str, bytes], trusting: bool
+) -> None:
+    (tmp_path / "list").write_text(f"{sent[0]} {sent[1]!r}\n")
+    hostile.rsync(
+        f'#!/bin/sh\nexec {sys.executable} -I {PROGRAM.with_name("rsync.py")} {tmp_path}/list "$@"\n'
+    )
+    hostile.plays(
+        """
+        RSYNC["says"] = "rsync  version 2.6.9  protocol version 29"
+        def answer(op, params):
+            return {"cache_dir": "/c", "outputs": [["asked", 10**6, 1]], "rsync": RSYNC}
+        """
+    )
+    with (hostile.laptop.root / ".remote_config").open("a") as config:
+        config.write("REMOTE_TIMEOUT_S=1\n")
+    around = hostile.laptop.root.parent
+    before = {path for path in around.rglob("*") if ".remote" not in path.name}
+
+    done = hostile.laptop.inv("fetch", "--all", **({"RSYNC_OLD_ARGS": "1"} if trusting else {}))
+
+    new = {path for path in around.rglob("*") if "/.remote" not in str(path)} - before
+    assert {hostile.laptop.root / "cache"} >= new, (done.returncode, done.stderr)
+    assert ("Traceback" not in done.stderr, True) == (True, done.returncode in (0, 65, 74, 75, 76)), (
+        done.stderr
+    )
+
+
 # Words ------------------------------------------------------------------------------------------------------
 
 SAYS = """
