@@ -7,13 +7,19 @@ become text, where a line is printed and where an error is made. A run's own out
 from __future__ import annotations
 
 
-def escaped(text: str) -> str:
-    """Return text whose unprintable characters are written as in Python (`\\x1b`); newlines stay."""
-    return text if text.isprintable() else "\n".join(map(one_line, text.split("\n")))
+def escaped(text: str, kept: str = "\n\t") -> str:
+    """Return text whose unprintable characters are written as in Python (`\\x1b`).
+
+    Args:
+        text: the text.
+        kept: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    plain = (each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
+    return "".join(plain)
 
 
 def one_line(text: str) -> str:
     """Return text as one printable line: newlines are written as `\\n`."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return escaped(text, kept="")

@@ -307,7 +307,11 @@ def differing(
         Stalled: the connection was lost.
         RemoteError: rsync failed for another reason.
     """
-    output = bytearray()
+    output, most = bytearray(), sum(4 * len(path) + 64 for path in paths)
+
+    def take(data: bytes) -> None:  # the host's rsync prints to the same output, without end if it likes
+        output.extend(data[: max(0, most - len(output))])
+
     with listed(paths) as listing:
         own = ["--dry-run", "-t", f"--files-from={listing}", "--from0", "--out-format=::%i %n"]
         own += [] if pair.here.openrsync else ["--no-recursive", "--no-implied-dirs"]
@@ -320,10 +324,10 @@ def differing(
             f"--rsh={rsh(transport[1])}",
         ]
         command += [f"{top[0]}/", address(alias, remote_path(pair, f"{top[1]}/"))]
-        check(run_rsync(command, output.extend, None), alias, "sync", timeout_s)
+        check(run_rsync(command, take, None), alias, "sync", timeout_s)
     sent = (line.partition(b" ")[2] for line in output.splitlines() if line.startswith(b"::<f"))
     found = {unescape(bytes(name)) for name in sent}
-    return [path for path in paths if path in found]  # the host's rsync prints to the same output
+    return [path for path in paths if path in found]
 
 
 def address(alias: str, path: str) -> str:

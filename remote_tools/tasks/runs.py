@@ -98,6 +98,7 @@ def list_(c: Context, host: str | None = None, json: bool = False) -> None:
 @task(klass=RunTask, help={"id": ID, "host": HOST, "json": JSON})
 def show(c: Context, id: str | None = None, host: str | None = None, json: bool = False) -> None:
     """Show the details of a run: command, host, commit and diff, exit code, files."""
+    from remote_tools.escape import escaped
     from remote_tools.runs import client
     from remote_tools.runs.records import Records
     from remote_tools.sync.open_host import open_host
@@ -120,7 +121,7 @@ def show(c: Context, id: str | None = None, host: str | None = None, json: bool 
         "", run_id, rows=[(name, _plain(name, value)) for name, value in flat.items() if value is not None]
     )
     if diff:
-        print(diff, end="")
+        print(escaped(diff) if sys.stdout.isatty() else diff, end="")
 
 
 def _plain(name: str, value: Any) -> str:
