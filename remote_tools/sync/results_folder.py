@@ -173,16 +173,23 @@ class ResultsFolder:
         return self._folders
 
     def fault(self, path: bytes) -> str:
-        """Return why a file of a host must not be written; empty if it may be."""
+        """Return why a file of a host must not be written; empty if it may be.
+
+        Raises:
+            TransferError: the folder cannot be read.
+        """
+        fault = fault_of(path)
+        if fault:
+            return fault
         try:
-            fault = fault_of(path)
-            if not fault:
-                self._opened(make=False).fd(path.rpartition(b"/")[0])
+            self._opened(make=False).fd(path.rpartition(b"/")[0])
         except FileNotFoundError:
             return ""
         except Blocked as blocked:
             return str(blocked)
-        return fault
+        except OSError as error:
+            raise self.unwritable(path, error) from error
+        return ""
 
     def unwritable(self, path: bytes, error: OSError) -> TransferError:
         """Return the error for a file that cannot be written."""
@@ -236,18 +243,16 @@ class ResultsFolder:
 
         Args:
             key: what is fetched, and from where.
+
+        Raises:
+            TransferError: it cannot be made.
         """
-        top = self._opened(make=True).top
         token = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:16]
-        name, fd = f".remote-incoming-{token}", -1
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=top)
-        with suppress(OSError):
-            fd = _private(name, top)
-        if fd < 0:  # another fetch uses it, or it is not ours
-            name = f"{name}-{secrets.token_hex(8)}"
-            os.mkdir(name, 0o700, dir_fd=top)
-            fd = _private(name, top)
+        try:
+            top = self._opened(make=True).top
+            name, fd = _make_private(f".remote-incoming-{token}", top)
+        except OSError as error:
+            raise self.unwritable(b"", error) from error
         incoming = Incoming(self, Folders(fd, os.fsencode(name)), self.path / name)
         try:
             yield incoming
@@ -256,6 +261,17 @@ class ResultsFolder:
             with suppress(OSError):  # of nothing that could be resumed
                 os.rmdir(name, dir_fd=top)
             incoming.close()
+
+
+def _make_private(name: str, parent: int) -> tuple[str, int]:
+    """Make a private folder and open it; return its name, which is longer if another fetch has this one."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with suppress(OSError):
+        return name, _private(name, parent)
+    name = f"{name}-{secrets.token_hex(8)}"
+    os.mkdir(name, 0o700, dir_fd=parent)
+    return name, _private(name, parent)
 
 
 def _private(name: str, parent: int) -> int:

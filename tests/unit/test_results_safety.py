@@ -194,3 +194,12 @@ def test_a_folder_that_somebody_planted_is_not_used(tmp_path: Path, planted: str
             guessed.chmod(0o777)
         with results.incoming("here") as incoming:
             assert guessed != incoming.path
+
+
+def test_a_folder_for_results_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+
+    with pytest.raises(TransferError, match="Not a directory"):
+        Results(tmp_path / "cache").take(b"a", 0, b"it")
+    with pytest.raises(TransferError), ResultsFolder(tmp_path / "cache").incoming("here"):
+        pass
