@@ -239,6 +239,31 @@ def test_a_host_does_not_learn_which_files_are_here(hostile: Hostile) -> None:
     assert (True, "") == (ends_with_protocol_error(outside), hostile.noted), outside.stderr
 
 
+def test_a_hosts_count_does_not_allow_many_deletes(hostile: Hostile) -> None:
+    names = [hostile.laptop.write(f"k/{number}.py", "") for number in range(30)]
+    hostile.plays(
+        """
+        def answer(op, params):
+            if op == "sync.begin":
+                return plan(new=pack(record.split(b" ", 3)[3] for record in unpack(params["listing"])))
+            return ended()
+        """
+    )
+    pushed = hostile.laptop.inv("dev", "--", "hello.py")  # the push ends, and the run does not start
+    for path in names:
+        path.unlink()
+    hostile.plays(
+        """
+        def answer(op, params):
+            return plan(delete=pack(b"k/%d.py" % number for number in range(30)), pushed=10**9)
+        """
+    )
+
+    done = hostile.laptop.inv("sync")
+
+    assert (PROTOCOL, 65) == (pushed.returncode, done.returncode), (pushed.stderr, done.stderr)
+
+
 @pytest.mark.parametrize("wanted", [b"/etc/shadow", b"../elsewhere", b"never listed", b".remote_config", b""])
 def test_a_host_gets_no_file_that_was_not_listed(hostile: Hostile, wanted: bytes) -> None:
     hostile.plays(
