@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from remote_tools.errors import RemoteError, UnavailableError, host_hint
+from remote_tools.errors import RemoteError, UnavailableError
 from remote_tools.host import messages, probe
 from remote_tools.host.messages import ProbeSettings, Row
 from remote_tools.host.probe import Trouble
@@ -44,6 +44,7 @@ class Finding:
         hint: the command that fixes it.
         code: exit code of a run that needs the capability.
         seconds: duration of the check.
+        by: the host whose words these are; empty if they are ours.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Finding:
     hint: str = ""
     code: int = 0
     seconds: float = 0.0
+    by: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the finding as JSON values."""
@@ -298,9 +300,7 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
             if name == "transfer" and well:
                 _push_a_file(link, settings)
             reply = link.call(messages.PROBE({**known, "check": name, "now": time.time()}))
-            findings = [
-                replace(each, hint=host_hint(link.alias, each.hint)) for each in map(_finding, reply["found"])
-            ]
+            findings = [replace(_finding(row), by=link.alias) for row in reply["found"]]
             well &= all(finding.state != "failure" for finding in findings)
             yield from findings
         name, begun = "logout", time.monotonic()

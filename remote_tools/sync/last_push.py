@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
@@ -48,8 +48,10 @@ def _inodes(workspace: Workspace) -> bytes:
     return join(inode + b" " + path for path, inode in workspace.inodes.items())
 
 
-SENDING = b"sending"
-"""First line of a list of paths; other files here begin with a stamp."""
+ONCE = ".once"
+"""Ending of a file of paths that were pushed once, each with NUL at its end."""
+ONCE_BYTES = 4_000_000
+"""Size at which each of them is written once only."""
 
 
 class LastPush:
@@ -66,6 +68,7 @@ class LastPush:
         self.path = root / ".remote" / "pushed" / key
         self._inodes_path = self.path.with_suffix(".inodes")
         self.stamp, self._sum = "", ""
+        self._gone: Sequence[bytes] = ()
         with suppress(OSError), self.path.open("rb") as file:
             first = file.readline().decode("ascii", "replace").split()
             self.stamp, self._sum = first if len(first) == 2 else ("", "")
@@ -73,18 +76,25 @@ class LastPush:
     def paths(self) -> set[bytes]:
         """Return every path that this checkout has pushed, or begun to push, to any host."""
         found: set[bytes] = set()
-        for path in self.path.parent.glob("*[!s]"):  # not the `.inodes`
+        for path in self.path.parent.glob("*"):
             with suppress(OSError, ValueError, IndexError):
-                head, _, listing = path.read_bytes().partition(b"\n")
-                found.update(split(listing) if head == SENDING else map(path_of, split(listing)))
+                if path.suffix == ONCE:
+                    found.update(split(path.read_bytes()))
+                elif not path.suffix:
+                    found.update(map(path_of, split(path.read_bytes().partition(b"\n")[2])))
         return found
 
-    def begin(self, paths: Iterable[bytes]) -> None:
-        """Note the paths of a push that begins: if it is cut, the host has them, and no listing here does."""
+    def note(self, paths: Sequence[bytes]) -> None:
+        """Note paths that the host has, or may have if a push is cut, and that no listing here will hold."""
+        once = self.path.with_suffix(ONCE)
         with suppress(OSError):
-            state_folder(self.path.parents[2])
-            self.path.parent.mkdir(exist_ok=True)
-            write_whole(self.path.with_suffix(".sending"), SENDING + b"\n" + join(paths))
+            if paths:
+                state_folder(self.path.parents[2])
+                self.path.parent.mkdir(exist_ok=True)
+                with once.open("ab") as file:
+                    file.write(b"".join(path + b"\0" for path in paths))
+                if once.stat().st_size > ONCE_BYTES:
+                    write_whole(once, b"".join(path + b"\0" for path in {*split(once.read_bytes())} if path))
 
     def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
         """Return the new and changed records, and the deleted paths; None if nothing was pushed yet."""
@@ -98,6 +108,7 @@ class LastPush:
         old = set(split(listing))
         new = set(workspace.files.values())
         gone = [path for path in map(path_of, old - new) if path not in workspace.files]
+        self._gone = gone
         return list(new - old), gone
 
     def replaced(self, workspace: Workspace) -> list[bytes]:
@@ -124,6 +135,7 @@ class LastPush:
             state_folder(self.path.parents[2])
             self.path.parent.mkdir(exist_ok=True)
             listing = join(workspace.files.values())
+            self.note(self._gone)  # the host deletes them only if this push is not cut
             first = f"{workspace.stamp} {_sum(listing)}\n".encode("ascii")
             write_whole(self._inodes_path, _inodes(workspace))
             write_whole(self.path, first + listing)

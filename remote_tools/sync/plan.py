@@ -187,14 +187,19 @@ def _uses_lfs(root: Path, path: bytes) -> bool:
     return path.rpartition(b"/")[2] == b".gitattributes" and b"filter=lfs" in _head(root, path)
 
 
-def make_plan(host: OpenHost, workspace: Workspace, dry_run: bool) -> Plan:
+def make_plan(host: OpenHost, workspace: Workspace, last: LastPush, dry_run: bool) -> Plan:
     """Compare the workspace with the host's tree; one round trip, two if the host has no base.
+
+    Args:
+        host: the host.
+        workspace: a fresh scan.
+        last: what was pushed there before.
+        dry_run: do not change the host's state.
 
     Raises:
         RemoteError: the host rejects the request, or has no rsync.
     """
     link, settings = host.link, host.settings
-    last = LastPush(workspace.root, link.alias, settings.code_path)
     client: Client = {
         "client": client_id(workspace.root, make=not dry_run),
         "name": f"{getuser()}@{socket.gethostname()}",

@@ -123,7 +123,8 @@ def changed_lines(paths: Sequence[str]) -> list[str]:
 
 
 def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
-    plan = make_plan(host, workspace, mode.dry_run)
+    last = LastPush(workspace.root, host.link.alias, host.settings.code_path)
+    plan = make_plan(host, workspace, last, mode.dry_run)
     if mode.dry_run:
         warnings = (*workspace.warnings, *plan.announcements(workspace), *plan.warnings())
         return PushResult(plan, workspace.stamp, 0, 0, warnings, None)
@@ -131,7 +132,6 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
     for line in plan.announcements(workspace):
         host.display.say(line)
     sent = _Sent(host, plan, dict(workspace.files), workspace.folders, dict(workspace.inodes))
-    last = LastPush(workspace.root, host.link.alias, host.settings.code_path)
     parts = _parts(plan, host.settings.rsync_options)
     _make_way(sent, parts)
     if plan.send and not (
@@ -139,7 +139,7 @@ def _push(host: OpenHost, workspace: Workspace, mode: PushMode) -> PushResult:
         and _fits_inline(plan, host.settings.rsync_options)
         and sent.load(os.fsencode(workspace.root))
     ):
-        last.begin(plan.send)
+        last.note(plan.send)
         with host.display.bar("Uploading", len(plan.send), plan.size_bytes, "📤") as bar:
             _send_until_unchanged(sent, parts, bar)
     arrived = workspace.with_files(sent.files, sent.inodes)

@@ -93,6 +93,7 @@ def _print_finding(finding: Finding) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from remote_tools.errors import host_hint
     from remote_tools.escape import one_line
 
     colour = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.state]
@@ -103,4 +104,5 @@ def _print_finding(finding: Finding) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(line)
     if finding.hint and finding.state != "ok":
-        console.print(Text(f"{'':8}{'':15}next: {one_line(finding.hint)}"))
+        hint = host_hint(finding.by, finding.hint) if finding.by else one_line(finding.hint)
+        console.print(Text(f"{'':8}{'':15}next: {hint}"))

@@ -115,7 +115,7 @@ def test_each_line_is_for_people_and_the_last_one_sums_up(shared: Laptop) -> Non
     assert "ok      host key       ssh-ed25519 SHA256:" in done.stdout
     (failure,) = [number for number, line in enumerate(lines) if line.startswith("failure")]
     assert "failure python         no virtual environment at /no/venv" in lines[failure]
-    assert "next: inv provision" == lines[failure + 1].strip()
+    assert "next: sandbox says: inv provision" == lines[failure + 1].strip()
     assert lines[-1].endswith("warnings: 0, failures: 1; a run would end with 69: python")
     assert 69 == done.returncode
 

@@ -26,6 +26,7 @@ from remote_tools.setup import doctor
 from remote_tools.ssh import replies
 from remote_tools.ssh.link import Link
 from remote_tools.ssh.protocol_page import members, ops, types
+from remote_tools.sync.last_push import LastPush
 from remote_tools.sync.open_host import OpenHost, destination_of
 from remote_tools.sync.plan import PushMode, check_deletes, make_plan
 from remote_tools.sync.progress import Display
@@ -165,7 +166,8 @@ def consumers(world: Path) -> dict[str, Consumer]:
     tree = steps.workspace_of(settings_of(world))
 
     def planned(host: OpenHost) -> None:
-        plan = make_plan(host, tree, dry_run=False)
+        last = LastPush(tree.root, host.link.alias, host.settings.code_path)
+        plan = make_plan(host, tree, last, dry_run=False)
         with suppress(RemoteError):
             check_deletes(plan, force=False)
         for line in (*plan.lines(), *plan.warnings(), *plan.announcements(tree)):
