@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = "REMOTE_DEVICE_LOCK"
 """Variable with the lock's path; on a host with several accelerators, its administrator sets one for each."""
-PATH = "/tmp/remote-tools-device.lock"
+OWN = "/var/lib/remote-tools/device.lock"
+"""The administrator's lock, if there is one: in a folder of root's, nobody can remove it while it is held."""
+SHARED = "/tmp/remote-tools-device.lock"
 """Every user of a Linux host can write to /tmp."""
 REMIND_S = 60.0
 """Time between two reminders to a waiting run."""
@@ -38,6 +40,20 @@ RETRIES = 20
 
 class Unusable(Exception):
     """The lock file cannot be used; the message says why, and how to fix it."""
+
+
+def lock_path() -> str:
+    """Return the path of the lock's file."""
+    given = os.environ.get(PATH_VARIABLE)
+    return given or (OWN if os.path.exists(OWN) else SHARED)
+
+
+def is_shared(path: str) -> bool:
+    """Return whether users of the host may put another file in the place of the lock."""
+    try:
+        return bool(os.stat(os.path.dirname(path) or ".").st_mode & 0o022)
+    except OSError:
+        return False
 
 
 def guarded(argv: Sequence[str], holder: DeviceOrder) -> list[str]:
@@ -68,6 +84,8 @@ def open_shared(path: str) -> int:
                 os.fchmod(fd, 0o666)  # regardless of the umask
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise Unusable(f"{path} cannot be created: {error.strerror}") from error
         except PermissionError:  # another process is between its open and its fchmod
             time.sleep(0.05)
             continue
@@ -106,8 +124,11 @@ def take(path: str, order: DeviceOrder) -> int:
     if waited:
         report(f"the accelerator is free, after {span(time.monotonic() - began)}")
     holder: DeviceHolder = {**order, "user": user(), "pid": os.getpid(), "since": time.time()}
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(holder).encode("ascii"), 0)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(holder).encode("ascii"), 0)
+    except OSError:  # a full disk: the lock is held all the same, and nobody learns by whom
+        pass
     return fd
 
 
@@ -131,7 +152,10 @@ def wait(fd: int) -> None:
 
 
 def holder_of(fd: int) -> DeviceHolder | None:
-    """Return the holder from the lock file, in printable text; None if it cannot be read."""
+    """Return the holder from the lock file, in printable text; None if it cannot be read.
+
+    Anybody may have written anything there.
+    """
     try:
         found = json.loads(os.pread(fd, 4096, 0))
         return {
@@ -141,7 +165,7 @@ def holder_of(fd: int) -> DeviceHolder | None:
             "pid": int(plain(found["pid"])),
             "since": float(found["since"]),
         }
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -189,7 +213,7 @@ def main(holder: str, argv: Sequence[str]) -> NoReturn:
     """Take the lock and exec the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the wait
     try:
-        fd = take(os.environ.get(PATH_VARIABLE) or PATH, json.loads(holder))
+        fd = take(lock_path(), json.loads(holder))
     except Unusable as error:
         report(f"no lock: {error}, or set device_lock to false")
         sys.exit(69)

@@ -350,16 +350,19 @@ def device(params: Subject) -> str:
     """Find the holder of the accelerator's lock; processes that an ended run left may still hold it."""
     from . import device_lock
 
-    path = os.environ.get(device_lock.PATH_VARIABLE) or device_lock.PATH
+    path = device_lock.lock_path()
+    where = ""
+    if params["device_lock"] and device_lock.is_shared(path):
+        where = f"; any user can hold or remove {path}: root can make {device_lock.OWN}, mode 666"
     if not os.path.lexists(path):
-        return "free"
+        return "free" + where
     try:
         fd = device_lock.open_shared(path)
     except device_lock.Unusable as error:
         raise Trouble(str(error), f"remove {path}", 69 if params["device_lock"] else 0) from None
     try:
         if device_lock.locked_at_once(fd):
-            return "free"
+            return "free" + where
         seen, holder = str(device_lock.held_by(fd)), device_lock.holder_of(fd)
         if holder and device_lock.outlived(holder):
             raise Trouble(seen, f"inv runs.kill {holder['run']}, in the project that started it")

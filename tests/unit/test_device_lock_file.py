@@ -91,7 +91,21 @@ def test_a_forged_holder_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     assert (True, True) == (said.isprintable(), len(said) < 300)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"for": 1}', "\xff", '{"since": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"for": 1}',
+        "\xff",
+        '{"since": "x"}',
+        "[" * 4000,
+        "9" * 4000,
+        "\0" * 4000,
+        '"\\ud800"',
+    ],
+)
 def test_a_holder_without_a_name_is_nobody(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock"
     path.write_text(text, encoding="latin-1")
@@ -99,3 +113,19 @@ def test_a_holder_without_a_name_is_nobody(tmp_path: Path, text: str) -> None:
 
     assert "the accelerator is in use" == device_lock.held_by(fd)
     os.close(fd)
+
+
+def test_a_lock_that_cannot_be_created_is_told(tmp_path: Path) -> None:
+    done = under_lock(tmp_path / "no folder" / "lock", "echo", "ran")
+
+    assert (69, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines())), done.stderr
+    assert "cannot be created: No such file or directory" in done.stderr
+
+
+def test_a_lock_in_a_folder_of_its_owner_is_not_shared(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all").chmod(0o1777)
+
+    assert [False, True] == [
+        device_lock.is_shared(str(folder / "x")) for folder in (tmp_path, tmp_path / "all")
+    ]
