@@ -13,7 +13,7 @@ import termios
 from typing import TYPE_CHECKING
 
 from .python_path import python_path
-from .run_folder import Run, name_sum, state_home
+from .run_folder import Run, account_umask, name_sum, state_home
 
 if TYPE_CHECKING:
     from .messages import Spec
@@ -32,6 +32,38 @@ class Refusal(Exception):
         """Keep the parts; the client composes the user's message from them."""
         super().__init__(message)
         self.kind, self.message, self.hint = kind, message, hint
+
+
+_TEXT = (str, type(None))
+SPEC = {
+    **dict.fromkeys(("shell", "venv_path", "python", "term", "device_for"), _TEXT),
+    **{name: (list, type(None)) for name in ("argv", "size")},
+    **dict.fromkeys(("cache_dir", "on_disconnect"), (str,)),
+    "pty": (bool,),
+    "lease_s": (int, float),
+    "keep_runs": (int,),
+    "env": (dict,),
+}
+"""The types of a run's spec: what is wrong in it would end the run's owner, which has no caller."""
+
+
+def check_spec(spec: Spec) -> None:
+    """Check the types of a spec.
+
+    Raises:
+        ValueError: one is another.
+    """
+    for name, kinds in SPEC.items():
+        if type(spec[name]) not in kinds:  # type: ignore[literal-required]
+            raise ValueError(name)
+    argv, size = spec["argv"], spec["size"] or [0, 0]
+    words = [*(argv or []), spec["shell"] or "", *spec["env"], *spec["env"].values()]
+    if (argv is None) == (spec["shell"] is None) or argv == [] or any("\0" in word for word in words):
+        raise ValueError("argv")
+    if len(size) != 2 or not all(type(each) is int and 0 <= each < 1 << 16 for each in size):
+        raise ValueError("size")
+    if spec["keep_runs"] < 0 or not 0 <= spec["lease_s"] < 1e9 or any("=" in name for name in spec["env"]):
+        raise ValueError("keep_runs, lease_s or env")
 
 
 def environment(spec: Spec, run: Run, code_path: str, root: str) -> dict[str, str]:
@@ -142,6 +174,7 @@ def spawn(argv: list[str], cwd: str, env: dict[str, str], streams: tuple[int, in
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGHUP", "SIGCHLD"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
+            os.umask(account_umask())
             os.chdir(cwd)
             os.closerange(3, writing)
             os.execvpe(argv[0], argv, env)

@@ -89,7 +89,11 @@ class Inbox:
         self._buffer = bytearray()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Wait for bytes; exit if the client has closed the connection."""
+        """Wait for bytes; exit if the client has closed the connection.
+
+        Raises:
+            Malformed: what arrived is no frame.
+        """
         if not select.select([0], [], [], timeout_s)[0]:
             return
         data = os.read(0, CHUNK_BYTES)

@@ -14,14 +14,20 @@ import os
 import zlib
 from typing import Dict, Iterable
 
+SENT_MODE = 0o755
+"""Bits of a file's mode that a push keeps: not set-id, not sticky, not writable by group and others."""
+CLOSED = 0o7777 & ~SENT_MODE
+UNPACKED_BYTES = 256 * 1024 * 1024
+UNPACKED_PARTS = 4_000_000
+"""Most bytes and records that a packed text holds: a few bytes can stand for gigabytes."""
 Listing = Dict[bytes, bytes]  # path -> record
 COARSE_NS = (100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 """Resolution of file times: NTFS, HFS+, ..., NFSv2 and rsync < 3.1, FAT."""
 
 
-def file_record(path: bytes, info: os.stat_result) -> bytes:
-    """Return the record of a regular file."""
-    return b"f%o %d %d %s" % (info.st_mode & 0o7777, info.st_size, info.st_mtime_ns, path)
+def file_record(path: bytes, info: os.stat_result, mask: int = 0o7777) -> bytes:
+    """Return the record of a regular file, with the bits of its mode that are in the mask."""
+    return b"f%o %d %d %s" % (info.st_mode & mask, info.st_size, info.st_mtime_ns, path)
 
 
 def link_record(path: bytes, target: bytes) -> bytes:
@@ -78,13 +84,53 @@ def pack(records: Iterable[bytes]) -> str:
 
 
 def unpack(word: str) -> list[bytes]:
-    """Undo `pack`."""
-    return split(zlib.decompress(base64.b64decode(word)))
+    """Undo `pack`.
+
+    Raises:
+        ValueError: it is no packed text, or would take too much memory.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(base64.b64decode(word), UNPACKED_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not unpacker.eof or data.count(b"\0") > UNPACKED_PARTS:
+        raise ValueError("cut off, or too large")
+    return split(data)
+
+
+def unpack_paths(word: str) -> list[bytes]:
+    """Undo `pack` of paths.
+
+    Raises:
+        ValueError: one of them leads out of its folder.
+    """
+    paths = unpack(word)
+    check_paths(paths)
+    return paths
+
+
+def check_paths(paths: Iterable[bytes]) -> None:
+    """Check that paths stay below the folder that they start from; fast, as there may be a million.
+
+    Raises:
+        ValueError: one is absolute, or has an empty part, `.` or `..`.
+    """
+    text = b"\0/" + b"\0/".join(paths) + b"\0"
+    for part in (b"//", b"/\0", b"/./", b"/.\0", b"/../", b"/..\0") if text != b"\0/\0" else ():
+        if part in text:
+            raise ValueError("a path that leads out of its folder")
 
 
 def by_path(records: Iterable[bytes]) -> Listing:
-    """Return the records keyed by path."""
-    return {path_of(record): record for record in records}
+    """Return the records keyed by path.
+
+    Raises:
+        ValueError: a path leads out of its folder.
+    """
+    found = {path_of(record): record for record in records}
+    check_paths(found)
+    return found
 
 
 def digest_of(path: bytes) -> str:

@@ -408,8 +408,7 @@ class RunReply(Files):
     run: RunRecord
 
 
-@final
-class CacheReply(Files):
+class CachedFiles(Files):
     """The files in the cache.
 
     Args:
@@ -419,10 +418,32 @@ class CacheReply(Files):
     cache_dir: str
 
 
+@final
+class CacheReply(CachedFiles, total=False):
+    """The files in the cache, and whether there are others.
+
+    Args:
+        foreign: number of files of other accounts, in folders that others can write to; they are not listed.
+            Absent if there are none.
+    """
+
+    foreign: int
+
+
 RunAnswer = Union[RunReply, Stale]
 
 
-class ListReply(TypedDict):
+class ListParams(TypedDict):
+    """Which runs to list.
+
+    Args:
+        newest: how many of the newest; 0 for all.
+    """
+
+    newest: int
+
+
+class ListedRuns(TypedDict):
     """The workspace's runs.
 
     Args:
@@ -430,6 +451,16 @@ class ListReply(TypedDict):
     """
 
     runs: list[RunRecord]
+
+
+class ListReply(ListedRuns, total=False):
+    """The workspace's runs, and whether there are more.
+
+    Args:
+        older: how many runs are older than these; absent if there are none.
+    """
+
+    older: int
 
 
 class SignalParams(TypedDict):
@@ -764,7 +795,7 @@ RUN: Op[RunParams, RunAnswer] = Op(
     "starts the run, or finds it; streams it from `offset`",
 )
 ATTACH: Op[AttachParams, RunReply] = Op("attach", "streams a run that was started earlier, from `offset`")
-LIST: Op[Nothing, ListReply] = Op("list", "returns every run's record")
+LIST: Op[ListParams, ListReply] = Op("list", "returns the records of runs")
 SIGNAL: Op[SignalParams, SignalReply] = Op("signal", "signals a run's process group")
 OUTPUTS: Op[OutputsParams, RunReply] = Op("outputs", "sends the files that a run wrote")
 CACHE: Op[CacheParams, CacheReply] = Op("cache", "sends the files in the cache")

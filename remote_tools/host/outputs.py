@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from .processes import members
-from .run_folder import Run, all_runs
+from .run_folder import Run, all_records
 
 if TYPE_CHECKING:
     from .messages import Entry, RunRecord
@@ -37,12 +37,17 @@ def mark(root: str, run_id: str) -> int | None:
         os.unlink(path)
 
 
-def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (relative path, lstat) of every regular file; skip what is deleted meanwhile."""
-    folders = [""]
+def files_below(folder: str) -> Iterator[tuple[str, os.stat_result, bool]]:
+    """Yield (relative path, lstat, whether it is ours) of every regular file; skip what is deleted meanwhile.
+
+    In a folder that others can write to, and below it, only this account's files are ours.
+    """
+    folders = [("", False)]
+    me = os.getuid()
     while folders:
-        below = folders.pop()
+        below, shared = folders.pop()
         try:
+            shared = shared or bool(os.stat(os.path.join(folder, below)).st_mode & 0o022)
             entries = list(os.scandir(os.path.join(folder, below)))
         except OSError:
             continue
@@ -50,9 +55,10 @@ def files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(below, entry.name)
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
+                    folders.append((path, shared))
                 elif entry.is_file(follow_symlinks=False):
-                    yield path, entry.stat(follow_symlinks=False)
+                    info = entry.stat(follow_symlinks=False)
+                    yield path, info, not shared or info.st_uid == me
             except OSError:
                 continue
 
@@ -69,8 +75,8 @@ def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set
 def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
     """Return [path, size, mtime_ns] of the files that the run wrote; paths are relative to the cache root.
 
-    These are the files that it claimed, and the files that changed after the mark, that no concurrent run
-    claimed, and that none has open for writing. If a concurrent run claims no files, the writer of the
+    These are the files that it claimed, and the files of ours that changed after the mark, that no concurrent
+    run claimed, and that none has open for writing. If a concurrent run claims no files, the writer of the
     unclaimed ones is unknown: the record gets their number, `unsure_files`, and those runs, `beside`.
     """
     root, since_ns = record["cache_dir"], record["since_ns"]
@@ -85,8 +91,8 @@ def find_outputs(run: Run, state: str, record: RunRecord) -> list[Entry]:
         if not claims:
             beside.append(other.id)
     found, unsure = [], 0
-    for name, info in files_below(root):
-        changed = since_ns is None or info.st_ctime_ns > since_ns
+    for name, info, ours in files_below(root):
+        changed = ours and (since_ns is None or info.st_ctime_ns > since_ns)
         if name in own or (changed and name not in others and not name.startswith(".remote-tools-mark-")):
             found.append((name, info.st_size, info.st_mtime_ns))
             unsure += name not in own
@@ -104,12 +110,8 @@ def _concurrent(run: Run, state: str, record: RunRecord) -> Iterator[tuple[Run, 
     """Yield the runs of all workspaces that ran while this one did, and write below the same cache root."""
     base, root, started = os.path.dirname(state), record["cache_dir"], record["started"]
     for workspace in sorted(os.listdir(base)):
-        for other in all_runs(os.path.join(base, workspace)):
+        for other, others_record in all_records(os.path.join(base, workspace)):
             if other.id == run.id:
-                continue
-            try:
-                others_record = other.record()
-            except FileNotFoundError:  # removed meanwhile
                 continue
             if others_record.get("ended", started) >= started and _nested(others_record["cache_dir"], root):
                 yield other, others_record

@@ -20,7 +20,7 @@ from .command import guarded, spawn
 from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, STDERR, STDOUT, write_all
 from .outputs import find_outputs, mark
 from .processes import alive, born, group_alive, members
-from .run_folder import Run, all_runs, note_left, read_json, remove_tree, write_json, write_reserved
+from .run_folder import Run, all_records, note_left, read_json, remove_tree, write_json, write_reserved
 
 if TYPE_CHECKING:
     from .messages import RunRecord, Spec
@@ -302,12 +302,8 @@ class Owner:
 
 def prune(state: str, keep: int) -> None:
     """Remove the oldest runs beyond `keep`, except runs that have not ended or left processes running."""
-    runs = all_runs(state)
-    for run in runs[: max(0, len(runs) - keep)]:
-        try:
-            record = run.record()
-        except FileNotFoundError:  # another run's owner removed it
-            continue
+    records = list(all_records(state))
+    for run, record in records[: max(0, len(records) - keep)]:
         if record["state"] in ("ended", "lost") and not still_left(record):
             remove_tree(run.folder)
 

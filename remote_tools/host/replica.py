@@ -13,8 +13,20 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from .accounts import Account, Store, hold, load, lock_holder, release, remove, replace, untouched
-from .listing import Listing, by_path, digest_of, pack, path_of, same, same_content, size_of, unpack
-from .run_folder import Place
+from .listing import (
+    CLOSED,
+    Listing,
+    by_path,
+    digest_of,
+    pack,
+    path_of,
+    same,
+    same_content,
+    size_of,
+    unpack,
+    unpack_paths,
+)
+from .run_folder import Place, account_umask, is_run_id, make_folders
 from .software import rsync_here
 from .tree import DISPLACED, PARTIAL_DIR, Tree
 
@@ -52,6 +64,7 @@ class Differences:
 
 def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
     """Compare the tree here with the client's; write only to our own state."""
+    check_names(params["client"])
     failure = check_root(place.code_path)
     if failure:
         return failure
@@ -64,7 +77,7 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
         target = by_path(unpack(params["listing"]))
     elif account.stamp == params["base"]:
         target = {**account.listing, **by_path(unpack(params["changed"]))}
-        for path in unpack(params["gone"]):
+        for path in unpack_paths(params["gone"]):
             target.pop(path, None)
     else:
         return {"want_listing": True}
@@ -73,7 +86,7 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
     deletes, kept = surplus(tree, target, (account, coming), store)
     if not dry:
         remove(store.stamp_path)
-        os.makedirs(place.code_path, exist_ok=True)
+        make_folders(place.code_path)
         same_tree = account.stamp == params["stamp"] and not coming.listing and not params["more"]
         if plan.any() or deletes or kept or not same_tree:
             note_coming(store, coming, target, plan, tree)
@@ -89,6 +102,17 @@ def begin(params: BeginParams, place: Place) -> BeginReply | Refused:
         "rsync": rsync_here(store.folder, params["rsync"], keep=not dry),
         "holder": store.holder(),
     }
+
+
+def check_names(*texts: str) -> None:
+    """Check texts that become parts of the names of files.
+
+    Raises:
+        ValueError: one of them is no such name.
+    """
+    for text in texts:
+        if not is_run_id(text):
+            raise ValueError("no name of a file")
 
 
 def check_root(path: str) -> Refused | None:
@@ -162,15 +186,21 @@ def note_coming(store: Store, coming: Account, target: Listing, plan: Difference
     named = [*plan.new, *plan.changed, *(path for path, _ in plan.conflict)]
     coming.header["named"] = pack(named)
     coming.save(store.coming_path)
+    if account_umask() & 0o022 != 0o022:  # rsync would let others write to the folders that it makes
+        for folder in sorted(coming.folders):
+            with contextlib.suppress(OSError):  # something is in the way: it is moved aside later
+                make_folders(tree.prefix + folder)
+        tree.forget()
 
 
 def clear(params: ClearParams, place: Place) -> ClearReply:
     """Clear the way for incoming files."""
     store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
+    check_names(params["client"], params["date"])
     own = (load(store.pushed_path), load(store.coming_path))
-    deletes, removed = unpack(params["delete"]), []
+    deletes, removed = unpack_paths(params["delete"]), []
     beside: list[messages.Pair] = []
-    for path in unpack(params["blocked"]):
+    for path in unpack_paths(params["blocked"]):
         below = [p for p in deletes if p == path or p.startswith(path + b"/")]
         removed += delete_pushed(tree, below, own, store)[0]
         tree.forget()
@@ -178,15 +208,16 @@ def clear(params: ClearParams, place: Place) -> ClearReply:
             kept = tree.beside(path, params["date"])
             os.rename(tree.prefix + path, tree.prefix + kept)
             beside.append((os.fsdecode(path), os.fsdecode(kept)))
-    for folder in unpack(params["folders"]):
+    for folder in unpack_paths(params["folders"]):
         with contextlib.suppress(OSError):  # rsync will report the error
-            os.makedirs(tree.prefix + folder, exist_ok=True)
+            make_folders(tree.prefix + folder)
     return {"removed": pack(removed), "beside": beside}
 
 
 def finish(params: PushEnding, place: Place) -> PushEnded:
     """Record what arrived, delete what may be deleted, and write the stamp if the tree is as sent."""
     store, tree = Store(place.state, params["client"]), Tree(os.fsencode(place.code_path))
+    check_names(params["client"], params["aside"], params["date"])
     account, coming = load(store.pushed_path), load(store.coming_path)
     if "named" not in coming.header:
         if account.stamp == params["stamp"]:
@@ -197,21 +228,23 @@ def finish(params: PushEnding, place: Place) -> PushEnded:
     aside = os.path.join(DISPLACED, params["aside"].encode("ascii"))
     for name, data in params["contents"].items():
         deliver(tree, coming.listing[os.fsencode(name)], base64.b64decode(data), aside)
-    for folder in unpack(params["folders"]):
+    for folder in unpack_paths(params["folders"]):
         with contextlib.suppress(OSError):  # a file of the host's may be there
-            os.makedirs(tree.prefix + folder, exist_ok=True)
-    forget_bytecode(tree, unpack(params["sent"]))
+            make_folders(tree.prefix + folder)
+    forget_bytecode(tree, unpack_paths(params["sent"]))
     beside = sweep(tree, (account, coming, Account({}, later)), store, params["date"])
-    removed, kept = delete_pushed(tree, unpack(params["delete"]), (account, coming), store)
-    vanished = unpack(params["vanished"])
+    removed, kept = delete_pushed(tree, unpack_paths(params["delete"]), (account, coming), store)
+    vanished = unpack_paths(params["vanished"])
     result = Account({}, {**coming.listing, **later})
     for path in vanished:
         result.listing.pop(path, None)
     named = unpack(coming.header["named"])
-    result.absent = account.absent.difference(named).union(unpack(params["absent"])) & result.listing.keys()
+    result.absent = (
+        account.absent.difference(named).union(unpack_paths(params["absent"])) & result.listing.keys()
+    )
     result.altered = {path: record for path, record in account.altered.items() if path in result.listing}
     differs = check_arrival(tree, result, named, params["altering"])
-    for path in unpack(params["kept"]) + vanished:
+    for path in unpack_paths(params["kept"]) + vanished:
         result.leave(account.pushed(path) or coming.pushed(path))
     result.folders = {path for path in account.folders | coming.folders if tree.folder(path) == b""}
     result.stamp = params["stamp"]
@@ -235,7 +268,7 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
     name = hashlib.sha256(path).hexdigest().encode("ascii")
     part = os.path.join(os.path.dirname(there), PARTIAL_DIR, name)
     for place in (there, part):
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        make_folders(os.path.dirname(place))
     if record[:1] == b"l":
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
@@ -244,10 +277,10 @@ def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
         mode, _size, mtime_ns, _path = record.split(b" ", 3)
         with open(part, "wb") as file:
             file.write(data)
-        os.chmod(part, int(mode[1:], 8))
+        os.chmod(part, int(mode[1:], 8) & ~CLOSED)
         os.utime(part, ns=(int(mtime_ns), int(mtime_ns)))
     if os.path.lexists(there):
-        os.makedirs(os.path.dirname(old), exist_ok=True)
+        make_folders(os.path.dirname(old))
         put_aside(there, old)
     os.replace(part, there)
     with contextlib.suppress(OSError):  # it may also hold a partial file of rsync's
@@ -307,6 +340,8 @@ def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering:
         if wanted is None or path in result.absent:
             continue
         have = tree.record(path)
+        if have and not altering and close_to_others(tree.prefix + path, have):
+            have = tree.record(path)
         if same(have, wanted):
             continue
         if have and altering:
@@ -315,6 +350,15 @@ def check_arrival(tree: Tree, result: Account, named: Iterable[bytes], altering:
             result.absent.add(path)
             differs.append(path)
     return differs
+
+
+def close_to_others(path: bytes, have: bytes) -> bool:
+    """Take the modes from a file that nothing of a push has; return whether it had any."""
+    mode = int(have.split(b" ", 1)[0][1:], 8)
+    if have[:1] != b"f" or not mode & CLOSED:
+        return False
+    os.chmod(path, mode & ~CLOSED)
+    return True
 
 
 def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> list[tuple[bytes, bytes]]:
@@ -330,7 +374,7 @@ def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> li
             os.unlink(there)
         else:
             kept = tree.beside(path, date)
-            os.makedirs(os.path.dirname(tree.prefix + kept), exist_ok=True)
+            make_folders(os.path.dirname(tree.prefix + kept))
             os.rename(there, tree.prefix + kept)
             beside.append((path, kept))
     shutil.rmtree(top, ignore_errors=True)  # only folders are left

@@ -19,25 +19,56 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import zlib
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from .processes import alive, members, words_of
 
 if TYPE_CHECKING:
     from .messages import Entry, RunRecord
 
+JSON_BYTES = 64 * 1024 * 1024
+"""Most of a file of ours that is read."""
+BEGUN: dict[str, Any] = {
+    **dict.fromkeys(("id", "state", "host", "user", "cwd", "cache_dir", "python"), str),
+    "argv": list,
+    "env": dict,
+    "pty": bool,
+    "started": (int, float),
+}
+"""What every record of a run holds."""
 RECORD_BYTES = 16 * 1024
 """Disk space reserved for a run's record before it starts."""
 
 
 _home = ""
+_umask = 0o022
 
 
-def settle(folder: str) -> None:
-    """Take the folder that holds the state of all workspaces: the session's beginning found it writable."""
-    global _home
-    _home = folder
+def settle(folder: str, umask: int) -> None:
+    """Take what the session's beginning found out.
+
+    Args:
+        folder: holds the state of all workspaces; it is writable, and by nobody else.
+        umask: the account's own; ours is 077.
+    """
+    global _home, _umask
+    _home, _umask = folder, umask
+
+
+def account_umask() -> int:
+    """Return the account's umask, for what is the user's: the command of a run."""
+    return _umask
+
+
+def make_folders(path: bytes | str) -> None:
+    """Make a folder of the code path, and those above it, as the account would, closed to other writers."""
+    ours = os.umask(_umask | 0o022)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(ours)
 
 
 def state_home() -> str:
@@ -66,9 +97,32 @@ def remove_tree(folder: str) -> None:
 
 
 def read_json(path: str) -> Any:
-    """Read a JSON file."""
-    with open(path, encoding="ascii") as file:
-        return json.load(file)
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is damaged, too large, or no file: a pipe would never end.
+        FileNotFoundError: it is missing.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > JSON_BYTES:
+            raise ValueError(path)
+        try:
+            return json.loads(file.read(JSON_BYTES))
+        except RecursionError as error:
+            raise ValueError(path) from error
+
+
+def is_record(found: Any) -> bool:
+    """Return whether a run's record has what every one has."""
+    try:
+        return all(isinstance(found[name], kind) for name, kind in BEGUN.items()) and all(
+            found.get(name) is None or [True, int] == [len(found[name]) == 2, type(found[name][0])]
+            for name in ("owner", "process")
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 class Place:
@@ -98,6 +152,13 @@ def place_of(code_path: str) -> Place:
 def name_sum(path: str) -> int:
     """Return a 32-bit checksum of a path; importing hashlib would take a quarter of a session's start."""
     return zlib.crc32(os.fsencode(path))
+
+
+def is_run_id(text: object) -> bool:
+    """Return whether a text can name a run: it becomes the name of a folder."""
+    if not isinstance(text, str) or not 0 < len(text) <= 200 or text[0] == ".":
+        return False
+    return text.isascii() and all(letter.isalnum() or letter in "._-" for letter in text)
 
 
 def note_left(record: RunRecord) -> None:
@@ -136,22 +197,24 @@ class Run:
         """Read the record; one that was truncated is that of a lost run of which nothing is known."""
         try:
             found: RunRecord = read_json(self.record_path)
-            return {**found, "id": found["id"], "state": found["state"]}
-        except (ValueError, KeyError, TypeError):
-            return {
-                "id": self.id,
-                "state": "lost",
-                "host": "",
-                "user": "",
-                "cwd": "",
-                "cache_dir": "",
-                "argv": ["(unreadable)"],
-                "env": {},
-                "shell": None,
-                "pty": False,
-                "python": "",
-                "started": os.stat(self.record_path).st_mtime,
-            }
+        except (ValueError, IsADirectoryError):
+            found = {}  # type: ignore[typeddict-item]
+        if is_record(found) and found["id"] == self.id:
+            return found
+        return {
+            "id": self.id,
+            "state": "lost",
+            "host": "",
+            "user": "",
+            "cwd": "",
+            "cache_dir": "",
+            "argv": ["(unreadable)"],
+            "env": {},
+            "shell": None,
+            "pty": False,
+            "python": "",
+            "started": os.stat(self.record_path).st_mtime,
+        }
 
     def outputs(self) -> list[Entry]:
         """Return the files that the run wrote; empty before it has ended."""
@@ -160,6 +223,20 @@ class Run:
             return found
         except (FileNotFoundError, ValueError):
             return []
+
+
+def all_records(state: str, newest: int = 0) -> Iterator[tuple[Run, RunRecord]]:
+    """Yield the workspace's runs with their records, oldest first; leave out what is removed meanwhile.
+
+    Args:
+        state: of the workspace.
+        newest: how many of the newest; 0 for all.
+    """
+    for run in all_runs(state)[-newest:]:
+        try:
+            yield run, run.record()
+        except FileNotFoundError:  # removed by another run that ends
+            continue
 
 
 def all_runs(state: str) -> list[Run]:

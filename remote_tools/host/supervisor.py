@@ -14,17 +14,18 @@ import os
 import pwd
 import select
 import signal
+import struct
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NoReturn, Sequence
 
 from . import frames
-from .command import Refusal, command_of, environment
+from .command import Refusal, check_spec, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
 from .outputs import files_below, find_outputs
 from .owner import FULL, become_owner, resize
 from .processes import alive, members
-from .run_folder import RECORD_BYTES, Place, Run, all_runs, place_of, remove_tree
+from .run_folder import RECORD_BYTES, Place, Run, all_records, all_runs, is_run_id, place_of, remove_tree
 
 if TYPE_CHECKING:
     from . import messages
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         CacheReply,
         Entry,
         HelloReply,
+        ListParams,
         ListReply,
         Nothing,
         OutputsParams,
@@ -64,6 +66,7 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.S
 TO_ALL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT)
 """Signals for every process of a run, not only for the process group of its command."""
 KILL_ROUNDS = 10
+EX_PROTOCOL = 76
 INLINE_FILE_BYTES = 256 * 1024
 """Results up to this size are sent in the run's own session if their total is small enough."""
 
@@ -73,6 +76,7 @@ def start(run_id: str, spec: Spec, place: Place) -> Run:
     run = Run(place.state, run_id)
     if os.path.isdir(run.folder):
         return run
+    check_spec(spec)
     if not os.path.isdir(place.code_path):
         raise Refusal("unavailable", f"no folder {place.asked} on the host", "inv sync")
     root = os.path.realpath(os.path.expanduser(spec["cache_dir"]))
@@ -225,7 +229,7 @@ def pass_on(run: Run, typed: Typed, kind: bytes, payload: bytes) -> None:
                 resize(fd, [int(word) for word in payload.split()])
             finally:
                 os.close(fd)
-    except (OSError, KeyError):
+    except (OSError, KeyError, ValueError, IndexError, OverflowError, struct.error):
         return  # the run has ended or has no terminal: drop the frame, as a terminal drops late keys
 
 
@@ -375,6 +379,8 @@ def op_run(params: RunParams, place: Place, inbox: Inbox, offset: int) -> RunAns
     """Start a run if the tree has the expected stamp, then stream it."""
     pushed: PushEnded | None = None
     changed: list[str] = []
+    if not is_run_id(params["id"]):
+        raise ValueError("no id of a run")
     if params["ending"] is not None:
         from . import replica
 
@@ -410,7 +416,7 @@ def known_run(run_id: str, place: Place) -> Run:
         Refusal: the host has no such run.
     """
     run = Run(place.state, run_id)
-    if not os.path.exists(run.record_path):
+    if not is_run_id(run_id) or not os.path.exists(run.record_path):
         raise Refusal("usage", f"no run {run_id} on the host", "inv runs.list")
     return run
 
@@ -429,9 +435,12 @@ def op_hello(_params: Nothing, place: Place) -> HelloReply:
     return {"program": program, "python": sys.executable, "state": place.state}
 
 
-def op_list(_params: Nothing, place: Place) -> ListReply:
-    """Return every run's record, oldest first."""
-    return {"runs": [run.record() for run in all_runs(place.state)]}
+def op_list(params: ListParams, place: Place) -> ListReply:
+    """Return the newest runs' records, oldest first, and how many older ones there are."""
+    newest = params["newest"]
+    runs = [record for _run, record in all_records(place.state, newest)]
+    older = len(all_runs(place.state)[:-newest]) if newest else 0
+    return {"runs": runs, "older": older} if older else {"runs": runs}
 
 
 def op_signal(params: SignalParams, place: Place) -> SignalReply:
@@ -454,14 +463,19 @@ def op_cache(params: CacheParams, place: Place) -> CacheReply:
         hint = f"choose one of: {', '.join(kernels)}" if kernels else "the cache is empty"
         raise Refusal("usage", f"no folder {below} on the host", hint)
     kernel = os.path.relpath(below, root)
-    found: list[Entry] = [
-        (name if kernel == "." else os.path.join(kernel, name), info.st_size, info.st_mtime_ns)
-        for name, info in files_below(below)
-        if not os.path.basename(name).startswith(".remote-tools-mark-")
-    ]
+    found: list[Entry] = []
+    foreign = 0
+    for name, info, ours in files_below(below):
+        if not os.path.basename(name).startswith(".remote-tools-mark-"):
+            foreign += not ours
+            path = name if kernel == "." else os.path.join(kernel, name)
+            found += [(path, info.st_size, info.st_mtime_ns)] if ours else []
     found.sort()
     outputs, rsync = send_results(root, found, params["inline_bytes"], params["rsync"], place.state)
-    return {"cache_dir": root, "outputs": outputs, "rsync": rsync}
+    reply: CacheReply = {"cache_dir": root, "outputs": outputs, "rsync": rsync}
+    if foreign:
+        reply["foreign"] = foreign
+    return reply
 
 
 STREAMS: dict[str, Callable[[Any, Place, Inbox, int], Mapping[str, object]]] = {
@@ -498,19 +512,46 @@ def function_for(op: str) -> Callable[[Any, Place], Mapping[str, object]]:
     return probe.OPS[op]
 
 
-def answer(request: Request, inbox: Inbox) -> Mapping[str, object]:
+WRONG = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What a request that is not one of ours leads to, wherever it is looked at: a bad number, a missing key."""
+
+
+def answer(payload: bytes, inbox: Inbox) -> Mapping[str, object]:
     """Carry out one request; turn a failure into an error reply."""
-    op, params = request["op"], request["params"]
     try:
+        request: Request = json.loads(payload)
+        op, params = request["op"], request["params"]
         place = place_of(request["code_path"])
         if op in STREAMS:
             return STREAMS[op](params, place, inbox, request["offset"])
         return function_for(op)(params, place)
+    except frames.Malformed:
+        raise
+    except WRONG as error:
+        return refused("protocol", f"no request of ours: {where(error)}", "")
     except Refusal as refusal:
         return refused(refusal.kind, refusal.message, refusal.hint)
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         return refused("permission" if denied else "io", f"{error} on the host", "inv doctor")
+
+
+def where(error: BaseException) -> str:
+    """Return an error with its place: it may be a bug of ours, and nobody else tells where."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    line = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}: {str(error)[:200]} ({line})"
 
 
 def refused(kind: str, message: str, hint: str) -> Refused:
@@ -523,9 +564,13 @@ def serve(early: Sequence[tuple[bytes, bytes]] = ()) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     inbox = Inbox(early)
-    while True:
-        kind, payload = inbox.receive()
-        if kind == frames.REQUEST:
-            send_json(frames.REPLY, answer(json.loads(payload), inbox))
-        elif kind == frames.PING:
-            send(frames.PING, b"")
+    try:
+        while True:
+            kind, payload = inbox.receive()
+            if kind == frames.REQUEST:
+                send_json(frames.REPLY, answer(payload, inbox))
+            elif kind == frames.PING:
+                send(frames.PING, b"")
+    except frames.Malformed as error:
+        send_json(frames.REPLY, refused("protocol", str(error), ""))
+        os._exit(EX_PROTOCOL)

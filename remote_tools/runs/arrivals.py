@@ -77,6 +77,9 @@ class Results:
             host.display.say(f"fetch: {shown(path)} was not written: {fault}")
         if len(self.refused) > REFUSED_SHOWN:
             host.display.say(f"fetch: {count_text(len(self.refused), 'file')} were not written")
+        if "cache_dir" in reply and reply.get("foreign"):
+            others = count_text(reply["foreign"], "file")
+            host.display.say(f"fetch: {others} of other accounts, in folders that all can write to, left out")
         if "run" in reply and reply["run"].get("unsure_files"):
             host.display.say(_unsure(reply["run"]))
         running = "run" in reply and reply["run"]["state"] in ("starting", "running")

@@ -15,6 +15,7 @@ from remote_tools.host import messages
 from remote_tools.host.frames import PIPE_BYTES, STDERR, STDOUT
 from remote_tools.host.messages import (
     AttachParams,
+    ListReply,
     PushEnding,
     ResultsWanted,
     RunAnswer,
@@ -234,9 +235,13 @@ def exit_code(record: RunRecord, say: Callable[[str], None]) -> int:
     return code
 
 
-def list_all(link: Link) -> list[RunRecord]:
-    """Return the records of the workspace's runs on the host, oldest first."""
-    return link.call(messages.LIST({}))["runs"]
+NEWEST = 200
+"""How many runs are listed unless all are asked for."""
+
+
+def list_runs(link: Link, newest: int = NEWEST) -> ListReply:
+    """Return the records of the workspace's newest runs on the host, oldest first; 0 for all of them."""
+    return link.call(messages.LIST({"newest": newest}))
 
 
 def send_signal(link: Link, run_id: str, number: int) -> bool:

@@ -293,7 +293,7 @@ def _on_the_host(link: Link, settings: Settings) -> Iterator[Finding]:
             "rsync": host_rsync(settings.rsync_options),
             "device_lock": settings.device_lock,
             "lock": probe.digest(str(Path(settings.root) / "requirements.lock")),
-            "runs": client.list_all(link),
+            "runs": client.list_runs(link)["runs"],
         }
         for name in probe.CHECKS:
             begun = time.monotonic()

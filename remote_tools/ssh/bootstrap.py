@@ -34,7 +34,8 @@ p=$(command -v "$p") && \
 exec "$p" -I -S -X utf8 -c "$0"; done; exit 127"""
 
 _SCRIPT = """\
-import errno, json, os, struct, sys, zlib
+import errno, json, os, stat, struct, sys, zlib
+umask = os.umask(0o077)
 def read(size):
     data = b""
     while len(data) < size:
@@ -54,6 +55,8 @@ def state_home():
         try:
             os.makedirs(place, 0o700, exist_ok=True)
             info = os.lstat(place)
+            if place == places[0]:
+                keep_out(place)
             if not os.access(place, os.W_OK | os.X_OK):
                 raise PermissionError(13, "it cannot be written", place)
             if place in places[1:] and (info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o40000):
@@ -64,6 +67,28 @@ def state_home():
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 break
     no_place(failure)
+def keep_out(place):
+    info, home, folder = os.stat(place), os.path.realpath(os.path.expanduser("~")), os.path.realpath(place)
+    if info.st_uid == os.getuid() and open_to_others(info):
+        os.chmod(place, 0o700)
+    while True:
+        info = os.lstat(folder)
+        if info.st_uid not in (os.getuid(), 0, os.lstat("/").st_uid) or open_to_others(info):
+            refuse("permission", "others can write to " + folder + " and could replace our program there",
+                   "chmod go-w " + folder + "; or name another folder with state_path")
+        if folder in (home, "/"):
+            return
+        folder = os.path.dirname(folder)
+def open_to_others(info):
+    others = info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX)
+    return others and not (info.st_mode & 0o022 == 0o020 and is_own_group(info.st_gid))
+def is_own_group(gid):
+    import grp, pwd
+    try:
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and group.gr_name == user.pw_name and not set(group.gr_mem) - {user.pw_name}
 def no_place(error):
     refuse("io", "our program has no place there: " + str(error),
            "make room on that file system, over plain ssh: df -h; or name another folder with state_path")
@@ -97,6 +122,11 @@ def remove(path):
 def is_whole(folder):
     try:
         found = {}
+        for above, folders, files in os.walk(folder):
+            for path in [above] + [os.path.join(above, name) for name in folders + files]:
+                info = os.lstat(path)
+                if info.st_uid != os.getuid() or stat.S_ISLNK(info.st_mode) or open_to_others(info):
+                    return False
         for name in sorted(os.listdir(os.path.join(folder, "host"))):
             if name.endswith(".py"):
                 with open(os.path.join(folder, "host", name), encoding="utf-8") as file:
@@ -116,7 +146,7 @@ if not is_whole(folder):
     install(folder)
 sys.path.insert(0, folder)
 from host import run_folder, supervisor
-run_folder.settle(home)
+run_folder.settle(home, umask)
 supervisor.serve(early)
 """
 

@@ -169,7 +169,7 @@ def _parts(plan: Plan, rsync_options: Sequence[str]) -> list[Sequence[bytes]]:
 def _make_way(sent: _Sent, parts: Sequence[Sequence[bytes]]) -> None:
     """Have the host move blocking paths aside, and create the folder that two rsyncs would both create."""
     plan = sent.plan
-    shared = [os.path.commonpath((one[-1], two[0])) for one, two in pairwise(parts)]
+    shared = [path for one, two in pairwise(parts) if (path := os.path.commonpath((one[-1], two[0])))]
     if plan.blocked or shared:
         making: ClearParams = {
             **plan.client,

@@ -179,7 +179,15 @@ def push_words(
     own += ["--backup", f"--backup-dir={os.fsdecode(DISPLACED)}/{aside}"]
     if not pair.here.openrsync:
         own += ["--no-recursive", "--no-implied-dirs"]
-    return [*_common(pair, timeout_s, large), *words, *own]
+    return [*_common(pair, timeout_s, large), *_closed(pair), *words, *own]
+
+
+def _closed(pair: Pair) -> list[str]:
+    """Return the option that keeps others from writing to what arrives; --chmod in RSYNC_OPTIONS adds to it.
+
+    The host does so itself at the end of a push if an rsync has no --chmod.
+    """
+    return ["--chmod=ug-s,o-t,go-w"] if pair.local_has(2, 6, 7) else []
 
 
 def pull_words(pair: Pair, words: Sequence[str], timeout_s: float, listing: Path, large: bool) -> list[str]:

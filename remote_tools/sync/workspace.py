@@ -20,7 +20,7 @@ from pathlib import Path
 
 from remote_tools.errors import ConfigError, UnavailableError
 from remote_tools.escape import one_line
-from remote_tools.host.listing import file_record, join, link_record, size_of
+from remote_tools.host.listing import SENT_MODE, file_record, join, link_record, size_of
 from remote_tools.sync import git
 from remote_tools.sync.patterns import EDITORS, Rules
 
@@ -113,7 +113,7 @@ def look(top: bytes, path: bytes) -> bytes | None:
     try:
         info = os.lstat(full)
         if stat.S_ISREG(info.st_mode):
-            return file_record(path, info)
+            return file_record(path, info, SENT_MODE)
         return link_record(path, os.readlink(full)) if stat.S_ISLNK(info.st_mode) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -209,7 +209,7 @@ def _records(
             info = lstat(prefix + path)
             kind = info.st_mode & 0o170000
             if kind == stat.S_IFREG:
-                found[path] = file_record(path, info)
+                found[path] = file_record(path, info, SENT_MODE)
                 inodes[path] = inode_of(info)
             elif kind == stat.S_IFLNK:
                 target = os.readlink(prefix + path)

@@ -55,7 +55,8 @@ def _resolve(opened: OpenHost, wanted: str | None) -> str:
     known = records.ids()
     if wanted in known:
         return wanted
-    return match(wanted, sorted({*known, *(record["id"] for record in client.list_all(opened.link))}))
+    there = client.list_runs(opened.link, newest=0)["runs"]
+    return match(wanted, sorted({*known, *(record["id"] for record in there)}))
 
 
 def _clock(moment: float | None) -> str:
@@ -70,14 +71,17 @@ def _lasted(record: RunRecord) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
-@task(name="list", help={"host": HOST, "json": JSON})
-def list_(c: Context, host: str | None = None, json: bool = False) -> None:
+@task(name="list", help={"host": HOST, "json": JSON, "all": "all runs, not only the newest 200"})
+def list_(c: Context, host: str | None = None, json: bool = False, all: bool = False) -> None:
     """List the workspace's runs on the host, oldest first."""
     from remote_tools.runs import client
     from remote_tools.sync.open_host import open_host
 
     with open_host(settings_for(c, host=host), new_display()) as opened:
-        found = client.list_all(opened.link)
+        reply = client.list_runs(opened.link, 0 if all else client.NEWEST)
+    found = reply["runs"]
+    if reply.get("older"):
+        new_display().say(f"runs: {reply['older']:,} older ones are not listed; inv runs.list --all")
     if json:
         print_json(found)
         return
@@ -107,7 +111,8 @@ def show(c: Context, id: str | None = None, host: str | None = None, json: bool 
     records = Records(settings.root)
     with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
-        there = next((record for record in client.list_all(opened.link) if record["id"] == run_id), None)
+        records_there = client.list_runs(opened.link, newest=0)["runs"]
+        there = next((record for record in records_there if record["id"] == run_id), None)
     diff = records.diff(run_id)
     record: dict[str, object] = {**records.read(run_id), "diff": diff, "there": there or {}}
     if json:

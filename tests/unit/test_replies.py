@@ -199,7 +199,7 @@ def consumers(world: Path) -> dict[str, Consumer]:
             run_tasks.print_table("a", rows=[(doctor._finding(row).seen,)])
 
     def listed(host: OpenHost) -> None:
-        for each in client.list_all(host.link):
+        for each in client.list_runs(host.link)["runs"]:
             run_tasks._clock(each["started"]), run_tasks._lasted(each), client.words_of(each)
 
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -33,8 +34,52 @@ def make_run(folder: Path, run_id: str, **record: Any) -> Run:
     """Make a run's folder with a record."""
     run = Run(str(folder), run_id)
     Path(run.folder).mkdir(parents=True)
-    run_folder.write_json(run.record_path, {"id": run_id, "state": "ended", **record})
+    names = dict.fromkeys(("host", "user", "cwd", "cache_dir", "python"), "")
+    begun = {**names, "argv": [], "env": {}, "pty": False, "started": 0.0}
+    run_folder.write_json(run.record_path, {**begun, "id": run_id, "state": "ended", **record})
     return run
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"id": "it"}', "[" * 5000, "9" * 5000, '{"id": 1, "state": []}',
+        '{"id": "it", "state": "running", "owner": "x"}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_that_of_a_lost_run(tmp_path: Path, text: str) -> None:
+    run = make_run(tmp_path, "it")
+    Path(run.record_path).write_text(text)
+
+    assert ("it", "lost") == (run.record()["id"], run.record()["state"])
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a folder", "a huge file", "another's"])
+def test_what_is_no_record_is_not_read(tmp_path: Path, what: str) -> None:
+    run = make_run(tmp_path, "it", id="other" if what == "another's" else "it")
+    path = Path(run.record_path)
+    if what != "another's":
+        path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    elif what == "a huge file":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+
+    assert ("it", "lost") == (run.record()["id"], run.record()["state"])
+
+
+def test_a_run_that_is_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, str(number)) for number in range(4)]
+    found = []
+    for run, _record in run_folder.all_records(str(tmp_path)):
+        found.append(run.id)
+        shutil.rmtree(runs[2].folder, ignore_errors=True)
+
+    assert ["0", "1", "3"] == found
+    assert ["1", "3"] == [run.id for run, _record in run_folder.all_records(str(tmp_path), newest=2)]
 
 
 def test_output_holds_whole_frames_only_where_a_file_may_not_grow(tmp_path: Path) -> None:
