@@ -407,7 +407,8 @@ def test_a_file_list_of_a_hosts_own_making_leads_nowhere(
 SAYS = """
 def answer(op, params):
     if op == "list":
-        return {"runs": [record("20260101-000000000-x-abc", argv=["a" + ESCAPE], host=ESCAPE, cwd=ESCAPE)]}
+        words = {"argv": ["a" + ESCAPE], "host": ESCAPE, "cwd": ESCAPE}
+        return {"runs": [record("20260101-000000000-x-abc", **words)]}
     if op == "sync.begin":
         holder = {"client": "other", "name": "eve" + ESCAPE, "at": 1.0}
         return plan(holder=holder, root="/root/" + ESCAPE, kept=[["f" + ESCAPE, "why" + ESCAPE]])
