@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .command import guarded, spawn
 from .frames import CHUNK_BYTES, HEADER, PIPE_BYTES, STDERR, STDOUT, write_all
 from .outputs import find_outputs, mark
-from .processes import alive, born, group_alive, members
+from .processes import alive, born, group_alive, members, signal_process
 from .run_folder import Run, all_records, note_left, read_json, remove_tree, write_json, write_reserved
 
 if TYPE_CHECKING:
@@ -203,11 +203,8 @@ class Owner:
 
     def _signal_all(self, number: int) -> None:
         """Send a signal to every process of the run."""
-        for pid, _start in members(self.record):
-            try:
-                os.kill(pid, number)
-            except (ProcessLookupError, PermissionError):
-                continue
+        for pid, start in members(self.record):
+            signal_process(pid, start, number)
 
     def _copy(self, timeout_s: float) -> bool:
         """Copy the available output, waiting at most `timeout_s` for it; return whether there was any."""

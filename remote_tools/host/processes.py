@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,27 @@ def born(pid: int) -> str | None:
 def alive(process: Process | None) -> bool:
     """Return whether the process of a `[pid, start time]` pair still runs."""
     return process is not None and born(process[0]) == process[1]
+
+
+def signal_process(pid: int, start: str, number: int) -> bool:
+    """Send a signal to a process, unless another one has its pid by now; return whether it was sent."""
+    try:
+        held = os.pidfd_open(pid)  # pidfd_open(2): it stays that process, whatever becomes of the pid
+    except (OSError, AttributeError):  # gone; or Linux before 5.3, or Python before 3.9
+        held = -1
+    try:
+        if born(pid) != start:
+            return False
+        if held >= 0:
+            signal.pidfd_send_signal(held, number)
+        else:
+            os.kill(pid, number)
+    except OSError:
+        return False
+    finally:
+        if held >= 0:
+            os.close(held)
+    return True
 
 
 def group_alive(pgid: int) -> bool:

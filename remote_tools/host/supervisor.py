@@ -24,7 +24,7 @@ from .command import Refusal, check_spec, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
 from .outputs import files_below, find_outputs
 from .owner import FULL, become_owner, resize
-from .processes import alive, members
+from .processes import alive, members, signal_process
 from .run_folder import RECORD_BYTES, Place, Run, all_records, all_runs, is_run_id, place_of, remove_tree
 
 if TYPE_CHECKING:
@@ -268,10 +268,8 @@ def signal_all(record: RunRecord, number: int) -> bool:
     delivered = False
     for _ in range(KILL_ROUNDS if number == signal.SIGKILL else 1):
         left = members(record)
-        for pid, _start in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-                delivered = True
+        for pid, start in left:
+            delivered |= signal_process(pid, start, number)
         if not left:
             break
         if number == signal.SIGKILL:

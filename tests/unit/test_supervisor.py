@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -229,3 +230,16 @@ def test_a_file_that_has_grown_too_large_is_left_to_rsync(
     found = supervisor.send_files(str(tmp_path), [["grown", 1, 1]], 100)
 
     assert (([["grown", 1, 1]], False), b"") == (found, capfdbinary.readouterr().out)
+
+
+def test_a_process_with_the_pid_of_another_is_not_signalled() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        start = processes.born(process.pid)
+        assert start is not None
+        other = processes.signal_process(process.pid, str(int(start) - 1), signal.SIGTERM)
+        still = process.poll() is None
+        own = processes.signal_process(process.pid, start, signal.SIGTERM)
+        process.wait()
+    gone = processes.signal_process(process.pid, start, signal.SIGTERM)
+
+    assert (False, True, True, False) == (other, still, own, gone)
