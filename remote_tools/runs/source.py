@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from remote_tools.runs.records import Record
+from remote_tools.settings import git
 from remote_tools.settings.state_folder import state_folder
-from remote_tools.sync import git
 
 _LARGEST_FILE = 1 << 20
 _LARGEST_PATCH = 10 << 20

@@ -21,7 +21,7 @@ from pathlib import Path
 from remote_tools.errors import ConfigError, UnavailableError
 from remote_tools.escape import one_line
 from remote_tools.host.listing import SENT_MODE, file_record, join, link_record, size_of
-from remote_tools.sync import git
+from remote_tools.settings import git
 from remote_tools.sync.patterns import EDITORS, Rules
 
 NEVER = (".git", ".remote", ".remote_config", ".remote-displaced", ".remote-partial")
