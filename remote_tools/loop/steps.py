@@ -361,7 +361,7 @@ def _fetch_and_record(host: OpenHost, record: Record, reply: RunReply, results: 
         record["fetched"] = list(fetched)
         records = Records(settings.root, host.display.say)
         with records.tolerant():
-            summaries.keep(records.folder(there["id"]), settings.local_dir, fetched)
+            summaries.keep(records.make(there["id"]), settings.local_dir, fetched)
         write_report(settings.local_dir, fetched, host.display)
     return Outcome(there["id"], client.exit_code(there, host.display.say), fetched)
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from types import UnionType
+from typing import Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
-from remote_tools.errors import UsageError
+from remote_tools.errors import DataError, UsageError
 from remote_tools.host.messages import RunRecord
-from remote_tools.settings.state_folder import state_folder
+from remote_tools.settings.state_folder import check_state, make_private, read_state, state_folder
 from remote_tools.settings.whole_file import write_whole
 
 
@@ -44,6 +45,9 @@ class Record(TypedDict, total=False):
 
 DIFF_BYTES = 200_000
 """Most of a diff that is shown."""
+RECORD_BYTES = 64 << 20
+"""No record is larger: it names the fetched files, some 100 bytes each."""
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 def new_id(words: Sequence[str]) -> str:
@@ -70,15 +74,29 @@ class Records:
     say: Callable[[str], None] = lambda _text: None
 
     def folder(self, run_id: str) -> Path:
-        """Return the folder of a run's record."""
+        """Return the folder of a run's record.
+
+        Raises:
+            DataError: the id is none of ours; it may lead elsewhere.
+        """
+        if not _ID.fullmatch(run_id):
+            raise DataError("runs", f"{run_id[:80]!r} is not the id of a run")
         return self.root / ".remote" / "runs" / run_id
+
+    def make(self, run_id: str) -> Path:
+        """Return the folder of a run's record; create it if it is missing.
+
+        Raises:
+            OSError: it cannot be created, or is not this account's own.
+        """
+        folder = self.folder(run_id)
+        make_private(folder, state_folder(self.root))
+        return folder
 
     def write(self, record: Record) -> None:
         """Write a record if it can be written; a reader sees the old or the new one, never a part."""
-        folder = self.folder(record["id"])
         with self.tolerant():
-            state_folder(self.root)
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = self.make(record["id"])
             write_whole(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode("ascii"))
 
     @contextmanager
@@ -91,11 +109,12 @@ class Records:
 
     def read(self, run_id: str) -> Record:
         """Read a record; empty if it is missing, as for a run that another machine started."""
+        path = self.folder(run_id) / "run.json"
         try:
-            found: Record = json.loads((self.folder(run_id) / "run.json").read_text(encoding="ascii"))
-        except (OSError, ValueError):
+            found: Record = json.loads(read_state(path, self.root, RECORD_BYTES))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return found if _is_record(found) else {}
 
     def prune(self, keep: int) -> None:
         """Remove the oldest records beyond `keep`, with their patches and summaries, as the host does."""
@@ -106,8 +125,7 @@ class Records:
         """Return how the sources of a run differed from the commit; a long diff ends with where it is."""
         path = self.folder(run_id) / "diff.patch"
         try:
-            with path.open("rb") as file:
-                text = file.read(DIFF_BYTES + 1)
+            text = read_state(path, self.root)
         except OSError:
             return ""
         whole = len(text) <= DIFF_BYTES
@@ -115,9 +133,15 @@ class Records:
         return shown.decode(errors="replace") + ("" if whole else f"... the rest: {path}\n")
 
     def ids(self) -> list[str]:
-        """Return the ids of all records, oldest first."""
+        """Return the ids of all records, oldest first; none if they are not this account's own."""
         folder = self.root / ".remote" / "runs"
-        return sorted(path.parent.name for path in folder.glob("*/run.json"))
+        try:
+            check_state(folder, self.root)
+        except OSError:
+            return []
+        return sorted(
+            path.parent.name for path in folder.glob("*/run.json") if _ID.fullmatch(path.parent.name)
+        )
 
     def last(self, host: str) -> str:
         """Return the newest run on a host.
@@ -129,6 +153,26 @@ class Records:
             if self.read(run_id).get("host") == host:
                 return run_id
         raise UsageError("runs", f"no run was started on {host} from here", "inv runs.list; inv fetch --all")
+
+
+def _is_record(found: object) -> bool:
+    """Return whether the content of a file has the types of `Record`; another version may add names."""
+    types = get_type_hints(Record)
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("id"), str)
+        and all(_fits(value, types.get(name, object)) for name, value in found.items())
+    )
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(each, *get_args(kind)) for each in value)
+    if is_typeddict(kind):
+        return isinstance(value, dict)
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def match(wanted: str, known: Sequence[str]) -> str:

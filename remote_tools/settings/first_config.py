@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from remote_tools.errors import TransferError, UsageError
-from remote_tools.settings.whole_file import write_whole
+from remote_tools.settings.whole_file import FOR_ALL, write_whole
 
 NAMES = {"host": "REMOTE_HOST", "code_path": "REMOTE_CODE_PATH", "venv_path": "REMOTE_VENV_PATH"}
 Ask = Callable[[str], str]
@@ -82,7 +82,7 @@ def write(path: Path, answers: dict[str, str]) -> str:
             beside = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
             path.rename(beside)
             kept = f"; the old file is now {beside.name}"
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(), FOR_ALL)
     except OSError as error:
         raise TransferError("init", f"cannot write {path}: {error.strerror}") from error
     return f"wrote {path}{kept}"

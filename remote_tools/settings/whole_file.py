@@ -1,12 +1,51 @@
-"""Write a small local file atomically."""
+"""Write a local file atomically, whatever stands in its place or beside it."""
 
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
+FOR_ALL = 0o666
+"""The mode of a file that the umask alone restricts, as `open` makes it."""
+_SEARCH = getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH is Linux': the folder need not be readable
 
-def write_whole(path: Path, data: bytes) -> None:
+
+@contextmanager
+def replacement(path: Path, mode: int) -> Iterator[FileIO]:
+    """Open a new file that replaces `path` at the end of the `with`; after an exception it is removed.
+
+    Nobody can guess its name, and no link is followed: neither in its place, nor in that of `path`, nor a
+    folder that is put in the place of the parent meanwhile.
+
+    Args:
+        path: the file; its folder exists.
+        mode: of the new file, less the umask; it has it from the start.
+
+    Raises:
+        OSError: the file cannot be written; the old file is unchanged.
+    """
+    folder = os.open(path.parent, _SEARCH | os.O_DIRECTORY | os.O_CLOEXEC)
+    part = f".remote-{secrets.token_hex(8)}.part"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(part, flags, mode & 0o777, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                yield file
+            os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=folder)
+            raise
+    finally:
+        os.close(folder)
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file atomically: a reader sees the old content or the new one.
 
     For streams and thousands of files, see `Connection.get` and `Results`.
@@ -14,10 +53,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the old file is unchanged, and no partial file is left.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    with replacement(path, mode) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import psutil
 
-from remote_tools.errors import SoftwareError, UnavailableError
+from remote_tools.errors import PermissionDenied, SoftwareError, UnavailableError
+from remote_tools.settings.state_folder import make_private
 from remote_tools.settings.whole_file import write_whole
 from remote_tools.setup import processes
 
@@ -95,11 +96,16 @@ def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
         port: the port to listen on; 0 chooses a free one.
 
     Raises:
+        PermissionDenied: the folder is a link or another account's, who could give it other keys.
         UnavailableError: this machine has no OpenSSH server.
         SoftwareError: sshd did not start; the message ends with its log.
     """
     root = root.absolute()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        make_private(root, root.parent)
+    except OSError as error:
+        raise PermissionDenied("sandbox", f"{root}: {error.strerror}") from error
     with _lock(root):
         running = status(root)
         if running:
@@ -107,7 +113,7 @@ def up(root: Path, server_lines: Sequence[str] = (), port: int = 0) -> Sandbox:
         sshd = _program("sshd")
         _make_keys(root)
         (root / "home").mkdir(exist_ok=True)
-        (root / "enter").write_text(ENTER)
+        write_whole(root / "enter", ENTER.encode())
         sandbox = _start(sshd, root, server_lines, port)
         _write_client_files(sandbox)
         return sandbox
@@ -117,11 +123,11 @@ def status(root: Path) -> Sandbox | None:
     """Return the server that `up` started in this folder; None if it does not run."""
     try:
         running = json.loads((root / "running.json").read_text())
-    except FileNotFoundError:
-        return None
-    if not processes.started_at(running["pid"], running.get("started_s", 0.0)):
-        return None
-    return Sandbox(root.absolute(), running["port"], running["pid"])
+        pid, port, started_s = int(running["pid"]), int(running["port"]), float(running["started_s"])
+        runs = processes.started_at(pid, started_s)
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+        return None  # none was started, or the file is damaged
+    return Sandbox(root.absolute(), port, pid) if runs else None
 
 
 def down(root: Path) -> bool:
@@ -146,9 +152,12 @@ def down(root: Path) -> bool:
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
     """Lock the folder: only one `up` or `down` runs at a time."""
-    with (root / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(fd)
 
 
 def _program(name: str) -> str:
@@ -166,7 +175,7 @@ def _make_keys(root: Path) -> None:
         if not (root / name).exists():
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", MARK, "-f", str(root / name)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    shutil.copyfile(root / "user_key.pub", root / "authorized_keys")
+    write_whole(root / "authorized_keys", (root / "user_key.pub").read_bytes())
 
 
 def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> Sandbox:
@@ -176,7 +185,7 @@ def _start(sshd: str, root: Path, server_lines: Sequence[str], port: int) -> San
     config, pid_file = root / "sshd_config", root / "sshd.pid"
     for _attempt in range(1 if port else 3):
         chosen = port or _free_port()
-        config.write_text(_server_config(root, chosen, server_lines))
+        write_whole(config, _server_config(root, chosen, server_lines).encode())
         pid_file.unlink(missing_ok=True)
         pid = _spawn([sshd, "-D", "-f", str(config), "-E", str(root / "sshd.log")])
         if _listens(pid, pid_file):
@@ -263,8 +272,8 @@ def _write_client_files(sandbox: Sandbox) -> None:
     """Write the server's public key, and an ssh_config that uses none of the user's files."""
     key = (sandbox.root / "host_key.pub").read_text()
     names = ",".join(f"[{name}]:{sandbox.port}" for name in ("127.0.0.1", "localhost", "::1"))
-    sandbox.known_hosts.write_text(f"{names} {key}")
-    sandbox.ssh_config.write_text(
+    write_whole(sandbox.known_hosts, f"{names} {key}".encode())
+    text = (
         f"Host {ALIAS}\n"
         f"    HostName 127.0.0.1\n"
         f"    Port {sandbox.port}\n"
@@ -276,6 +285,7 @@ def _write_client_files(sandbox: Sandbox) -> None:
         f"    GlobalKnownHostsFile /dev/null\n"
         f"    StrictHostKeyChecking yes\n"
     )
+    write_whole(sandbox.ssh_config, text.encode())
 
 
 def _stop_masters(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import zlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from socket import gethostname
 
 from remote_tools.host.listing import join, path_of, split
-from remote_tools.settings.state_folder import state_folder
+from remote_tools.settings.state_folder import make_private, open_state, read_state, state_folder
 from remote_tools.settings.whole_file import write_whole
 from remote_tools.sync.workspace import Workspace
 
@@ -28,7 +29,7 @@ def client_id(root: Path, make: bool = True) -> str:
             state_folder(root)
             with suppress(FileExistsError), path.open("x") as file:
                 file.write(secrets.token_hex(8))
-        found = path.read_text(encoding="ascii", errors="replace").strip()
+        found = read_state(path, root, 1024).decode("ascii", "replace").strip()
         if re.fullmatch("[0-9a-f]{16}", found):
             return found
         if make:  # damaged: the host takes us for a new checkout
@@ -65,23 +66,23 @@ class LastPush:
     def __init__(self, root: Path, alias: str, code_path: str) -> None:
         """Read the stamp; the listing is read only when it is needed."""
         key = hashlib.sha256(f"{alias}\0{code_path}".encode(errors="surrogateescape")).hexdigest()[:16]
-        self.path = root / ".remote" / "pushed" / key
+        self._root, self.path = root, root / ".remote" / "pushed" / key
         self._inodes_path = self.path.with_suffix(".inodes")
         self.stamp, self._sum = "", ""
         self._gone: Sequence[bytes] = ()
-        with suppress(OSError), self.path.open("rb") as file:
-            first = file.readline().decode("ascii", "replace").split()
+        with suppress(OSError), open_state(self.path, root) as file:
+            first = file.readline(256).decode("ascii", "replace").split()
             self.stamp, self._sum = first if len(first) == 2 else ("", "")
 
     def paths(self) -> set[bytes]:
         """Return every path that this checkout has pushed, or begun to push, to any host."""
         found: set[bytes] = set()
         for path in self.path.parent.glob("*"):
-            with suppress(OSError, ValueError, IndexError):
+            with suppress(ValueError, IndexError):
                 if path.suffix == ONCE:
-                    found.update(split(path.read_bytes()))
+                    found.update(split(self._read(path)))
                 elif not path.suffix:
-                    found.update(map(path_of, split(path.read_bytes().partition(b"\n")[2])))
+                    found.update(map(path_of, split(self._read(path).partition(b"\n")[2])))
         return found
 
     def note(self, paths: Sequence[bytes]) -> None:
@@ -89,12 +90,12 @@ class LastPush:
         once = self.path.with_suffix(ONCE)
         with suppress(OSError):
             if paths:
-                state_folder(self.path.parents[2])
-                self.path.parent.mkdir(exist_ok=True)
-                with once.open("ab") as file:
+                make_private(self.path.parent, state_folder(self._root))
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(once, flags, 0o600), "ab") as file:
                     file.write(b"".join(path + b"\0" for path in paths))
                 if once.stat().st_size > ONCE_BYTES:
-                    write_whole(once, b"".join(path + b"\0" for path in {*split(once.read_bytes())} if path))
+                    write_whole(once, b"".join(path + b"\0" for path in {*split(self._read(once))} if path))
 
     def changes(self, workspace: Workspace) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
         """Return the new and changed records, and the deleted paths; None if nothing was pushed yet."""
@@ -102,7 +103,7 @@ class LastPush:
             return None
         if self.stamp == workspace.stamp:
             return (), ()
-        listing = self.path.read_bytes().partition(b"\n")[2]
+        listing = self._read(self.path).partition(b"\n")[2]
         if self._sum != _sum(listing):  # damaged: compare all
             return None
         old = set(split(listing))
@@ -116,24 +117,27 @@ class LastPush:
 
         Their content may be another one: `cp -p`, `touch -r` and archives keep size and mtime.
         """
-        before = b""
-        with suppress(FileNotFoundError):
-            before = self._inodes_path.read_bytes()
+        before = self._read(self._inodes_path)
         if not self.stamp or before == _inodes(workspace):
             return []
         then = set(split(before))
-        pushed = set(split(self.path.read_bytes().partition(b"\n")[2]))
+        pushed = set(split(self._read(self.path).partition(b"\n")[2]))
         return [
             path
             for path, inode in workspace.inodes.items()
             if inode + b" " + path not in then and workspace.files[path] in pushed
         ]
 
+    def _read(self, path: Path) -> bytes:
+        """Return a file; empty if it cannot be read, which is as if nothing was pushed."""
+        with suppress(OSError):
+            return read_state(path, self._root)
+        return b""
+
     def save(self, workspace: Workspace) -> None:
         """Store the workspace as the last push; without it the next push compares everything."""
         try:
-            state_folder(self.path.parents[2])
-            self.path.parent.mkdir(exist_ok=True)
+            make_private(self.path.parent, state_folder(self._root))
             listing = join(workspace.files.values())
             self.note(self._gone)  # the host deletes them only if this push is not cut
             first = f"{workspace.stamp} {_sum(listing)}\n".encode("ascii")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from remote_tools.errors import ConfigError, UnavailableError
+from remote_tools.errors import ConfigError
 from remote_tools.escape import one_line
 from remote_tools.host.listing import SENT_MODE, file_record, join, link_record, size_of
 from remote_tools.settings import git
@@ -127,11 +127,11 @@ def shown(path: bytes) -> str:
 def _in_git(root: Path) -> bool:
     """Return whether the root is in a git work tree and not ignored by it."""
     top = root.resolve()
-    if (top / ".git").exists():
-        return True
-    if not any((above / ".git").exists() for above in top.parents):
-        return False
-    with git.start(os.fsencode(top), "check-ignore", "-q", ".", stdout=None, stderr=None) as question:
+    work_tree = git.work_tree(top)
+    if work_tree in (top, None):
+        return work_tree is not None
+    null = subprocess.DEVNULL
+    with git.start(os.fsencode(top), "check-ignore", "-q", ".", stdout=null, stderr=null) as question:
         return question.wait() != 0
 
 
@@ -139,8 +139,7 @@ def _start(top: bytes, *words: str) -> subprocess.Popen[bytes]:
     try:
         return git.start(top, "ls-files", "-z", *words)
     except FileNotFoundError as error:
-        message = f"{os.fsdecode(top)} is a git work tree, and git is not installed here"
-        raise UnavailableError("sync", message, "install git") from error
+        raise git.missing(os.fsdecode(top)) from error
 
 
 def _read(process: subprocess.Popen[bytes], top: bytes) -> list[bytes]:

@@ -50,7 +50,7 @@ def settings_for(c: Context, required: tuple[str, ...] = ("host", "code_path"), 
     from remote_tools.settings.core_flags import reject_without_effect
 
     reject_without_effect()
-    return settings.load(c.config, root(), flags=flags, fab_host=_fab_host(c), required=required)
+    return settings.load(c.config, root(c), flags=flags, fab_host=_fab_host(c), required=required)
 
 
 def _fab_host(c: Context) -> str | None:
@@ -73,12 +73,18 @@ def _fab_host(c: Context) -> str | None:
     return str(destination.alias)
 
 
-def root() -> Path:
-    """Return the root of the workspace: of `inv --search-root`, or else of the working directory."""
+def root(c: Context) -> Path:
+    """Return the root of the workspace: where the loaded tasks.py or fabfile is.
+
+    A nearer folder, such as that of the results, may hold settings that are not the project's.
+    """
+    from pathlib import Path
+
     from remote_tools.settings.core_flags import start_folder
     from remote_tools.settings.settings import find_root
 
-    return find_root(start_folder())
+    loaded = getattr(c.config, "_project_prefix", None)  # Invoke sets it as it loads a collection
+    return Path(loaded).resolve() if loaded else find_root(start_folder())
 
 
 def words() -> list[str]:

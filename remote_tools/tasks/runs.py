@@ -214,12 +214,13 @@ def rerun(c: Context, id: str | None = None, host: str | None = None) -> None:
     with open_host(settings, new_display()) as opened:
         run_id = _resolve(opened, id)
         record = Records(settings.root).read(run_id)
-        if not record:
+        shell, words_ = record.get("shell"), record.get("words")
+        if shell is None and not words_:
             raise UsageError("runs", f"{run_id} was not started from here", f"inv runs.show {run_id}")
-        how = steps.How(auto_fetch=record["auto_fetch"], pty=record["pty"])
-        if record["shell"] is not None:
-            request = steps.RunRequest.of(settings, how, None, record["shell"])
+        how = steps.How(auto_fetch=record.get("auto_fetch", False), pty=record.get("pty", False))
+        if shell is not None:
+            request = steps.RunRequest.of(settings, how, None, shell)
             outcome = steps.run_without_push(opened, request)
         else:
-            outcome = steps.push_and_run(opened, steps.RunRequest.target(settings, record["words"], how))
+            outcome = steps.push_and_run(opened, steps.RunRequest.target(settings, words_ or [], how))
     end(outcome)

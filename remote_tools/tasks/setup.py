@@ -37,7 +37,7 @@ def init(
     from remote_tools.errors import UsageError
     from remote_tools.settings import first_config
 
-    path = root() / ".remote_config"
+    path = root(c) / ".remote_config"
     if path.exists() and not force:
         raise UsageError(
             "init", f"{path} exists already", "inv config shows it; inv init --force replaces it"
@@ -45,7 +45,7 @@ def init(
     given = {"host": host, "code_path": code_path, "venv_path": venv_path}
     known = first_config.aliases(Path.home() / ".ssh" / "config")
     ask = input if sys.stdin.isatty() else None
-    print(first_config.write(path, first_config.ask_for(given, known, root().name, ask)))
+    print(first_config.write(path, first_config.ask_for(given, known, root(c).name, ask)))
     if not no_check:
         doctor(c)
 

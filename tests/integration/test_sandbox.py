@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remote_tools.errors import SoftwareError
+from remote_tools.errors import PermissionDenied, SoftwareError
 from remote_tools.setup import processes
 from remote_tools.setup import sandbox as servers
 from remote_tools.setup.sandbox import Sandbox
@@ -104,6 +104,36 @@ def test_another_process_with_the_old_number_is_not_taken_for_it(make_sandbox: S
     (server.root / "running.json").write_text(json.dumps(record))
     assert servers.status(server.root) is None
     assert not servers.down(server.root)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[" * 100_000, "[]", "{}", '{"pid": -1, "port": 1, "started_s": 1}', '{"pid": 1e400}']
+)
+def test_a_damaged_record_of_the_server_counts_as_missing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "running.json").write_text(content)
+    assert servers.status(tmp_path) is None
+
+
+def test_no_link_in_its_folder_is_followed_for_writing(tmp_path: Path) -> None:
+    root, precious = tmp_path / "host", tmp_path / "precious"
+    root.mkdir(mode=0o777)
+    precious.write_text("mine")
+    for name in ("enter", "sshd_config", "known_hosts", "ssh_config", "authorized_keys", "running.json"):
+        (root / name).symlink_to(precious)
+    try:
+        server = servers.up(root)
+        assert "hello\n" == ssh(server.ssh_config, "echo hello")
+    finally:
+        servers.down(root)
+    assert ("mine", 0o700) == (precious.read_text(), root.stat().st_mode & 0o777)
+
+
+def test_a_folder_of_anothers_making_holds_no_server(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "host").symlink_to("elsewhere")
+    with pytest.raises(PermissionDenied):
+        servers.up(tmp_path / "host")
+    assert [] == list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_zombie_does_not_run() -> None:
