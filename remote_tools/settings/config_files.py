@@ -102,7 +102,7 @@ def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError("settings", f"{path}:{mark.line + 1}: {error.problem}", f"edit {path}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError("settings", f"{path}: {error}", f"edit {path}") from error
     return YamlFile(path, data, dict(_key_lines(node, ())))
 

@@ -12,6 +12,7 @@ from invoke.config import Config
 
 from remote_tools.errors import ConfigError
 from remote_tools.settings.config_files import Given, Layer, read_dotenv, read_yaml, short_path
+from remote_tools.settings.tracked import Tracked
 
 DOTENV_PLACES = (".remote_config", "remote_tools/.remote_config")
 ENV_PREFIX = "INVOKE_REMOTE_"
@@ -30,11 +31,13 @@ class Layers:
         below: places that a host's entry in `hosts` overrides: defaults in code, and files.
         above: places that override that entry: the environment, `-f FILE`, tasks, flags.
         notes: messages for the user about the files.
+        files: the workspace's own files that hold settings.
     """
 
     below: tuple[Layer, ...] = ()
     above: tuple[Layer, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def merged(self, host: Layer | None = None) -> dict[str, Given]:
         """Merge the layers; the higher one wins, and the host's own entry is between below and above."""
@@ -84,10 +87,12 @@ def collect(
         ConfigError: a key is unknown, or a file cannot be read.
     """
     dotenv, notes = _dotenv_layer(root, names)
+    places = (*(root / name for name in DOTENV_PLACES), *_invoke_files(f"{root}/"))
     above = (*_override_layers(config, root), _flag_layer(flags, fab_host))
     checked = tuple(_known(layer, names) for layer in (*_config_layers(config, root), *above))
     depth = len(checked) - len(above)
-    return Layers((*checked[:depth], dotenv), (environ_layer(environ, names), *checked[depth:]), notes)
+    below, above = (*checked[:depth], dotenv), (environ_layer(environ, names), *checked[depth:])
+    return Layers(below, above, notes, tuple(path for path in places if path.exists()))
 
 
 def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
@@ -106,8 +111,11 @@ def _config_layers(config: Configuration, root: Path) -> Iterator[Layer]:
 
 def _invoke_file(prefix: str) -> Path | None:
     """Find Invoke's configuration file, which `fab` does not read."""
-    paths = [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in _invoke_files(prefix) if path.exists()), None)
+
+
+def _invoke_files(prefix: str) -> list[Path]:
+    return [Path(f"{prefix}invoke.{suffix}").expanduser() for suffix in ("yaml", "yml")]
 
 
 def project_layer(root: Path) -> Layer:
@@ -169,7 +177,11 @@ def _dotenv_layer(root: Path, names: Iterable[str]) -> tuple[Layer, tuple[str, .
     found = [name for name in DOTENV_PLACES if (root / name).exists()]
     if not found:
         return {}, ()
-    layer = _renamed(read_dotenv(root / found[0], root), {dotenv_name(name): name for name in names})
+    tracked = Tracked(root / found[0])
+    try:
+        layer = _renamed(read_dotenv(root / found[0], root), {dotenv_name(name): name for name in names})
+    finally:
+        tracked.refuse(found[0])
     notes = (f"{found[1]} is ignored: {found[0]} exists",) if len(found) > 1 else ()
     return layer, notes
 

@@ -17,7 +17,10 @@ The later place wins: the defaults below; `ns.configure`; `/etc/invoke.yaml` and
 sets; the command's flags, such as `--host`; and for the host, `fab -H`.
 
 - Words and patterns are a list in YAML, or one string, which is split as by a shell.
-- Paths on the host may start with `~`; nothing else is expanded, and `.remote_config` is never executed.
+- Paths on the host may start with `~`; nothing else is expanded.
+- `.remote_config` is read, not executed. But `ssh_options` and `rsync_options` are commands: `ProxyCommand`
+  runs one here, `--rsync-path` one on the host. So a `.remote_config` that git tracks is refused, and
+  `invoke.yaml` is to be trusted as much as `tasks.py`.
 - `exclude` adds to the default. `local_dir` is never pushed, whatever `include` says.
 - `hosts` holds the settings of one host, such as `trn1: {venv_path: ~/venvs/neuron}`, and groups, such as
   `fleet: [trn1, trn2]`.

@@ -22,7 +22,8 @@ from remote_tools.settings.layers import (
 )
 
 ALWAYS_EXCLUDED = (".git", "__pycache__", "*.pyc", ".remote_config", ".remote", ".venv")
-ROOT_MARKS = ("invoke.yaml", "tasks.py", "fabfile", "fabfile.py", ".remote_config")
+ROOT_MARKS = ("tasks.py", "fabfile.py", "tasks/__init__.py", "fabfile/__init__.py")
+SETTINGS_MARKS = ("invoke.yaml", ".remote_config")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,12 @@ class Settings:
     include: tuple[str, ...] = _setting(
         kinds.PATTERNS, (), "files to push although they are excluded or ignored by git"
     )
-    rsync_options: tuple[str, ...] = _setting(kinds.RSYNC_WORDS, (), "more options for rsync, see rsync(1)")
-    ssh_options: tuple[str, ...] = _setting(kinds.SSH_WORDS, (), "more options for ssh, see ssh(1)")
+    rsync_options: tuple[str, ...] = _setting(
+        kinds.RSYNC_WORDS, (), "more options for rsync, see rsync(1); they can run commands on the host"
+    )
+    ssh_options: tuple[str, ...] = _setting(
+        kinds.SSH_WORDS, (), "more options for ssh, see ssh(1); they can run commands here"
+    )
     timeout_s: float = _setting(kinds.SECONDS, 60.0, "timeout for a connection or transfer without data")
     connect_timeout_s: int = _setting(kinds.WHOLE_SECONDS, 10, "timeout for connecting to the host")
     persist_s: int = _setting(kinds.WHOLE_SECONDS, 600, "how long the shared connection outlives a command")
@@ -85,16 +90,19 @@ ABOUT: Mapping[str, About] = {f.name: f.metadata["about"] for f in fields(Settin
 
 
 def find_root(cwd: Path) -> Path:
-    """Find the workspace: the nearest of `cwd` and its parents with one of `ROOT_MARKS`, or else `cwd`.
+    """Find the workspace: the nearest of `cwd` and its parents with tasks, else with settings, else `cwd`.
+
+    Settings alone, such as those in a folder of results, do not make a workspace inside of another.
 
     Args:
         cwd: the folder to start at, absolute.
     """
-    for folder in (cwd, *cwd.parents):
-        # remote_tools/.remote_config is the original place of the user's file; it does not mark a workspace.
-        marks = ROOT_MARKS[:-1] if folder.name == "remote_tools" else ROOT_MARKS
-        if any((folder / mark).exists() for mark in marks):
-            return folder
+    for marks in (ROOT_MARKS, SETTINGS_MARKS):
+        for folder in (cwd, *cwd.parents):
+            # remote_tools/.remote_config is the original place of the user's file; it marks no workspace.
+            here = marks[:1] if folder.name == "remote_tools" else marks
+            if any((folder / mark).is_file() for mark in here):
+                return folder
     return cwd
 
 
@@ -217,16 +225,28 @@ def _resolve(root: Path, layers: Layers) -> Settings:
         given = layers.merged(entries[host])
     values = {name: _parse(name, value) for name, value in given.items()}
     sources = {name: given[name].source if name in given else "default" for name in ABOUT}
-    local_dir = root / Path(values.get("local_dir", Settings.local_dir)).expanduser()
-    if root.is_relative_to(local_dir):
-        hint = "choose a folder that does not contain the workspace"
-        where = _place("local_dir", sources["local_dir"])
-        raise ConfigError("settings", f"{where}: {local_dir} contains the workspace", hint)
-    values["local_dir"] = local_dir
+    values["local_dir"] = _local_dir(root, values, layers, _place("local_dir", sources["local_dir"]))
     values["exclude"] = (*ALWAYS_EXCLUDED, *values.get("exclude", ()))
     if "exclude" in given:
         sources["exclude"] = f"default, {sources['exclude']}"
     return Settings(root=root, sources=sources, layers=layers, **values)
+
+
+def _local_dir(root: Path, values: Mapping[str, Any], layers: Layers, where: str) -> Path:
+    """Return the folder for results, which holds no part of what decides about the workspace."""
+    try:
+        local_dir = root / Path(values.get("local_dir", Settings.local_dir)).expanduser()
+        results = local_dir.resolve()
+    except (OSError, RuntimeError) as error:  # ~nobody, or links in a circle
+        raise ConfigError("settings", f"{where}: {error}", "inv config lists every setting") from error
+    if root.is_relative_to(local_dir) or root.resolve().is_relative_to(results):
+        hint = "choose a folder that does not contain the workspace"
+        raise ConfigError("settings", f"{where}: {local_dir} contains the workspace", hint)
+    for path in layers.files:
+        if path.resolve().is_relative_to(results):
+            message = f"{path} is in local_dir, and results set nothing"
+            raise ConfigError("settings", message, f"mv or rm {shlex.quote(str(path))}")
+    return local_dir
 
 
 def _parse(name: str, given: Given) -> Any:

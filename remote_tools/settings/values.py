@@ -27,7 +27,7 @@ class Kind:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text; put it in quotes")  # noqa: TRY004  # one error for every wrong value
-    if any(letter < " " or letter == "\x7f" for letter in value):
+    if any(letter < " " or "\x7f" <= letter < "\xa0" for letter in value):
         raise ValueError(f"{value!r} holds a control character")
     return value
 
@@ -55,6 +55,8 @@ def _filled(value: object) -> str:
 
 def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError(f"{value!r} holds a control character")
         return tuple(shlex.split(value))
     if isinstance(value, (list, tuple)):
         return tuple(_text(word) for word in value)

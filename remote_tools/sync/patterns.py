@@ -99,9 +99,18 @@ def _regex(pattern: str) -> str:
             out, i = out + ("[^/]*" if rest[0] == "*" else "[^/]"), i + 1
         elif bracket:
             inside = bracket[2].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-            out, i = out + f"[{'^' if bracket[1] else ''}{inside}]", i + len(bracket[0])
+            out, i = out + _set(f"[{'^' if bracket[1] else ''}{inside}]"), i + len(bracket[0])
         elif rest[0] == "\\" and len(rest) > 1:
             out, i = out + re.escape(rest[1]), i + 2
         else:
             out, i = out + re.escape(rest[0]), i + 1
     return out
+
+
+def _set(regex: str) -> str:
+    """Return the set, or for git too nothing if it is none, such as `[z-a]`."""
+    try:
+        re.compile(regex)
+    except re.error:
+        return "(?!)"
+    return regex

@@ -39,6 +39,13 @@ def test_rsync_asks_for_the_values_that_the_table_says(rsync_help: str) -> None:
     assert letters <= set(RSYNC.short_with_value)
 
 
+def test_no_option_of_rsyncs_help_is_taken_for_the_beginning_of_another(rsync_help: str) -> None:
+    refused = {option for options in RSYNC.refused.values() for option in options}
+    known = set(re.findall(r"(?<!\S)--[a-z0-9][a-z0-9-]+[a-z0-9]", rsync_help)) - refused
+    negated = {f"--no-{name[2:]}" for name in known} - refused
+    assert set() == {name for name in known | negated if RSYNC.why_refused(name)}
+
+
 def test_ssh_asks_for_the_values_that_the_table_says() -> None:
     letters = {x for x in string.ascii_letters if "requires an argument" in run("ssh", f"-{x}")}
     assert set(SSH.short_with_value) - {"P"} == letters - {"P"}  # ssh has had -P since 9.5

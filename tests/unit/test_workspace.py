@@ -173,6 +173,11 @@ def test_a_checkout_keeps_its_client_id(tmp_path: Path) -> None:
     assert 16 == len(client_id(tmp_path))
 
 
+def test_a_pattern_that_is_none_matches_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "z-a", "[z-a]", "b")
+    assert ["b", "z-a"] == names(tmp_path, ["[[]z-a]", "[z-a]"])
+
+
 def test_what_git_cannot_list_is_an_error_that_says_so(repo: Path) -> None:
     (repo / ".git" / "HEAD").write_text("broken")
     (repo / ".git" / "index").write_text("broken")
