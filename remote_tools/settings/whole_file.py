@@ -6,8 +6,8 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 FOR_ALL = 0o666
 """The mode of a file that the umask alone restricts, as `open` makes it."""
@@ -15,7 +15,7 @@ _SEARCH = getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH is Linux': the folder nee
 
 
 @contextmanager
-def replacement(path: Path, mode: int) -> Iterator[FileIO]:
+def replacement(path: Path, mode: int) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` at the end of the `with`; after an exception it is removed.
 
     Nobody can guess its name, and no link is followed: neither in its place, nor in that of `path`, nor a
@@ -34,7 +34,7 @@ def replacement(path: Path, mode: int) -> Iterator[FileIO]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(part, flags, mode & 0o777, dir_fd=folder)
         try:
-            with os.fdopen(fd, "wb", buffering=0) as file:
+            with os.fdopen(fd, "wb") as file:
                 yield file
             os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
@@ -54,6 +54,4 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
         OSError: the file cannot be written; the old file is unchanged, and no partial file is left.
     """
     with replacement(path, mode) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        file.write(data)

@@ -8,11 +8,11 @@ known_hosts. Here Fabric is the API and ssh is the transport: `run`, `sudo`, `sh
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
@@ -22,9 +22,12 @@ from fabric.runners import Result as RunResult
 from fabric.transfer import Result as TransferResult
 from invoke.runners import Local
 
-from remote_tools.errors import PermissionDenied, TransferError, UnavailableError
-from remote_tools.ssh.login_shell import MARK
+from remote_tools.errors import PermissionDenied, RemoteError, TransferError, UnavailableError
+from remote_tools.settings.whole_file import replacement
+from remote_tools.ssh.captured import Kept, capture
+from remote_tools.ssh.login_shell import MARK, not_run, quoted, read_past_mark
 from remote_tools.ssh.master import Destination, Master, quote
+from remote_tools.ssh.variables import Variables
 
 
 def quote_path(path: str) -> str:
@@ -35,31 +38,43 @@ def quote_path(path: str) -> str:
     return quote(f"./{path}" if path.startswith("-") else path)
 
 
-def _after_mark(stream: IO[bytes]) -> bytes:
-    """Read past what the host's shell prints as it starts; return what was read of the rest."""
-    found, mark = b"", f"{MARK}\n".encode()
-    while mark not in found:
-        data = stream.read(65536)
-        if not data:
-            return b""
-        found += data
-    return found.partition(mark)[2]
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, or a link of the user's own to one; others may plant links."""
+    return path.is_dir() and (not path.is_symlink() or path.lstat().st_uid == os.getuid())
+
+
+def _receive(stream: IO[bytes], target: IO[bytes]) -> bool:
+    """Copy what comes after the mark; return whether it came."""
+    first = read_past_mark(stream)
+    if first is None:
+        return False
+    target.write(first)
+    shutil.copyfileobj(stream, target)
+    return True
 
 
 class Ssh(Local):
     """Run a command on a Connection's host, by a local `ssh` with the command as its last argument."""
 
+    _variables: Variables | None = None
+
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:  # noqa: ARG002
-        """Start ssh; set variables by env(1): sshd rejects them, and not every login shell has `export`."""
-        if env:
-            values = " ".join(f"{name}={quote(str(value))}" for name, value in env.items())
-            command = f"exec env {values} $SHELL -c {quote(command)}"
+        """Start ssh; variables travel apart, see `variables`."""
         # At INFO, ssh prints to this terminal that the shared connection is closed (mux.c).
         terminal = ["-tt", "-o", "LogLevel=ERROR"] if self.using_pty else ["-T"]
         master = self.context.master
         master.open()
+        if env:
+            self._variables = Variables(master, env)
+            command = self._variables.before(command)
         words = [*master.words(), *terminal, "--", master.destination.alias, command]
         super().start("exec " + shlex.join(words), "/bin/sh", dict(os.environ))
+
+    def stop(self) -> None:
+        """End what the command's end leaves here."""
+        super().stop()
+        if self._variables:
+            self._variables.close()
 
     def generate_env(self, env: dict[str, Any], replace_env: bool) -> dict[str, Any]:  # noqa: ARG002
         """Return only the requested variables, without this machine's environment."""
@@ -134,7 +149,7 @@ class Connection(fabric.Connection):
             remote: the path on the host; relative to the home folder.
             local: a path, in which {host}, {user}, {port}, {dirname} and {basename} are replaced, and a
                 trailing / means a folder; or a file object. None: the current folder.
-            preserve_mode: copy the file's mode.
+            preserve_mode: copy the file's mode, less the umask; never set-user-ID and the like.
 
         Raises:
             TransferError: the file cannot be read on the host or written here.
@@ -145,26 +160,23 @@ class Connection(fabric.Connection):
             return TransferResult(local=local, **result)
         folder, _, name = remote.rpartition("/")
         places = {"host": self.host, "user": self.user, "port": self.port}
-        given = (local or name).format(**places, dirname=folder, basename=name)
-        target = Path(given, name) if given.endswith("/") or Path(given).is_dir() else Path(given)
+        given = local.format(**places, dirname=folder, basename=name) if local else name
+        target = Path(given, name) if given.endswith("/") or _is_folder(Path(given)) else Path(given)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._receive(remote, target, preserve_mode)
+            mode = self._mode_of(remote) if preserve_mode else 0o600
+            with replacement(target, mode) as part:
+                self._copy(f"cat -- {quote_path(remote)}", target=part)
         except OSError as error:
             raise TransferError("copy", f"cannot write {target}: {error.strerror}") from error
         return TransferResult(local=str(target.absolute()), **result)
 
-    def _receive(self, remote: str, target: Path, preserve_mode: bool) -> None:
-        path = quote_path(remote)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
-            try:
-                self._copy(f"cat -- {path}", target=part)
-                if preserve_mode:
-                    Path(part.name).chmod(int(self._ask(f"stat -L -c %a -- {path}"), 8))
-                Path(part.name).replace(target)
-            except BaseException:
-                Path(part.name).unlink()
-                raise
+    def _mode_of(self, remote: str) -> int:
+        """Return the mode of a file on the host; what the host says may be anything."""
+        said = self._ask(f"stat -L -c %a -- {quote_path(remote)}")
+        if not re.fullmatch("[0-7]{1,4}", said):
+            raise TransferError("copy", f"{self.host} names no mode of {remote}: {quoted(said.encode())}")
+        return int(said, 8)
 
     def put(
         self, local: str | IO[bytes], remote: str | None = None, preserve_mode: bool = True
@@ -187,59 +199,73 @@ class Connection(fabric.Connection):
             raise ValueError("a file object with no name needs a remote path")
         folder_test = f"test -d {quote_path(given)} && echo yes || echo no"
         target = str(PurePosixPath(given, name)) if self._ask(folder_test) == "yes" else given
-        part = quote_path(f"{target}.{secrets.token_hex(4)}.part")
-        # A second command, sent only after the first one has succeeded: then every byte has arrived.
-        finish = f"mv -f -- {part} {quote_path(target)}"
+        part = quote_path(str(PurePosixPath(target).parent / f".remote-{secrets.token_hex(8)}.part"))
+        # A second command, sent only after the first one has succeeded: then every byte has arrived. Until
+        # then nobody else can read it; `=rw` is the mode that the umask there leaves.
+        move, mode_text = f"mv -f -- {part} {quote_path(target)}", "'=rw'"
         try:
             if isinstance(local, str):
                 with Path(local).open("rb") as source:
                     mode = os.fstat(source.fileno()).st_mode & 0o777
-                    self._copy(f"cat > {part}", source=source)
-                finish = f"chmod {mode:o} -- {part} && {finish}" if preserve_mode else finish
+                    self._copy(f"umask 077; cat > {part}", source=source)
+                mode_text = f"{mode:o}" if preserve_mode else mode_text
             else:
-                self._copy(f"cat > {part}", source=local)
+                self._copy(f"umask 077; cat > {part}", source=local)
         except BaseException as error:
-            self.run(f"rm -f -- {part}", hide=True, warn=True, in_stream=False)
+            with suppress(RemoteError):
+                self._copy(f"rm -f -- {part}")
             if isinstance(error, OSError):
                 raise TransferError("copy", f"cannot read {local}: {error.strerror}") from error
             raise
-        self._copy(finish)
+        self._copy(f"chmod {mode_text} -- {part} && {move}")
         return TransferResult(
             local=local, orig_local=local, remote=target, orig_remote=remote, connection=self
         )
 
+    def _ssh(self, command: str) -> list[str]:
+        self.master.open()
+        return [*self.master.words(), "-T", "--", self.master.destination.alias, command]
+
     def _ask(self, command: str) -> str:
-        said = self.run(f"echo {MARK}; {command}", hide=True, in_stream=False).stdout
-        return str(said).partition(MARK)[2].strip()
+        """Return what a command prints."""
+        done = capture(self._ssh(f"echo {MARK}; {command}"))
+        self._check(done.code, done.stderr)
+        return done.stdout.decode(errors="replace").partition(MARK)[2].strip()
 
     def _copy(self, command: str, source: IO[bytes] | None = None, target: IO[bytes] | None = None) -> None:
         """Run a command with its streams connected to files; Invoke's runner would keep output in memory."""
-        self.master.open()
-        words = [*self.master.words(), "-T", "--", self.master.destination.alias]
-        words += [f"echo {MARK}; {command}" if target else command]
-        with (
-            tempfile.TemporaryFile() as stderr,
-            subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE if source else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if target else subprocess.DEVNULL,
-                stderr=stderr,
-                bufsize=0,
-            ) as process,
-        ):
-            if source is not None and process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    shutil.copyfileobj(source, process.stdin)
-                process.stdin.close()
-            if target is not None and process.stdout is not None:
-                target.write(_after_mark(process.stdout))
-                shutil.copyfileobj(process.stdout, target)
+        with subprocess.Popen(
+            self._ssh(f"echo {MARK}; {command}" if target else command),
+            stdin=subprocess.PIPE if source else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if target else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        ) as process:
+            assert process.stderr is not None
+            errors, ran = Kept(process.stderr), True
+            try:
+                if source is not None and process.stdin is not None:
+                    with suppress(BrokenPipeError):
+                        shutil.copyfileobj(source, process.stdin)
+                    process.stdin.close()
+                if target is not None and process.stdout is not None:
+                    ran = _receive(process.stdout, target)
+            except BaseException:
+                process.kill()
+                raise
+            if not ran:
+                process.kill()
             code = process.wait()
-            stderr.seek(0)
-            text = stderr.read().decode(errors="replace").strip()
+            said = errors.data()
+        if not ran:
+            raise not_run(self.master.destination.alias, quoted(said))
+        self._check(code, said)
+
+    def _check(self, code: int, stderr: bytes) -> None:
+        """Raise the error of a command that failed."""
         if code:
-            kind = PermissionDenied if "Permission denied" in text else TransferError
-            raise kind("copy", f"{self.master.destination.alias}: {text}")
+            kind = PermissionDenied if b"Permission denied" in stderr else TransferError
+            raise kind("copy", f"{self.master.destination.alias}: {quoted(stderr)}")
 
     def _not_over_openssh(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise UnavailableError(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from typing import IO
 
 from remote_tools.errors import UnavailableError
 from remote_tools.escape import one_line
+from remote_tools.ssh.captured import LIMIT_BYTES, capture
 from remote_tools.ssh.master import Master
 
 MARK = "remote-tools-mark"
@@ -45,11 +47,26 @@ def try_shell(master: Master, timeout_s: float, command: str = "true") -> Tried 
     """Run a command and print the mark, with nothing to read; return None if that does not end in time."""
     words = [*master.words(), "-T", "--", master.destination.alias, f"{command}; echo {MARK}"]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
+        done = capture(words, timeout_s)
     except subprocess.TimeoutExpired:
         return None
     before, mark, _ = done.stdout.partition(MARK.encode())
-    return Tried(bool(mark), quoted(before) if mark else quoted(before, done.stderr), done.returncode)
+    return Tried(bool(mark), quoted(before) if mark else quoted(before, done.stderr), done.code)
+
+
+def read_past_mark(stream: IO[bytes]) -> bytes | None:
+    """Read past the mark, and so past what the host's shell prints as it starts.
+
+    Returns:
+        What was read of the rest; None if the stream ends before, or does not come to the mark.
+    """
+    found, mark = b"", f"{MARK}\n".encode()
+    while mark not in found:
+        data = stream.read(65536)
+        if not data or len(found) > LIMIT_BYTES:
+            return None
+        found += data
+    return found.partition(mark)[2]
 
 
 def answers(master: Master, timeout_s: float) -> bool:
@@ -59,7 +76,7 @@ def answers(master: Master, timeout_s: float) -> bool:
     """
     words = [*master.words(), "-W", "127.0.0.1:9", "--", master.destination.alias]
     try:
-        subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
+        capture(words, timeout_s)
     except subprocess.TimeoutExpired:
         return False
     return master.is_open()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from invoke.exceptions import UnexpectedExit
 
-from remote_tools.errors import NoHostError, PermissionDenied, TransferError
+from remote_tools.errors import NoHostError, PermissionDenied, TransferError, UsageError
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.connection import Connection, ThreadingGroup
 from tests.integration.conftest import SandboxMaker
 
 QUIET = {"hide": True, "in_stream": False}
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +91,114 @@ def test_variables_reach_the_host_and_only_those_asked_for(
     result = c.run('printf "%s|%s" "$GREETING" "$MINE"', env={"GREETING": "it's $HOME"}, **QUIET)
 
     assert "it's $HOME|" == result.stdout
+
+
+ODD_VALUES = {
+    "QUOTES": 'it\'s "$HOME" `id` $(id) !x \\\\',
+    "LINES": "a\nb\n\n",
+    "EMPTY": "",
+    "BYTES": os.fsdecode(b"\xff\x81\x88"),
+    "PATH": "/nowhere",
+    "SHELL": "/bin/false",
+    "d": "1",
+    "LARGE": "x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("pty", [False, True])
+def test_variables_arrive_as_they_are(c: Connection, capfd: pytest.CaptureFixture[str], pty: bool) -> None:
+    print_all = f"exec {sys.executable} -c 'import os; print(ascii(dict(os.environb)))'"
+    with capfd.disabled():  # Invoke sizes the terminal by what sys.stdout is
+        said = c.run(print_all, env=ODD_VALUES, pty=pty, fallback=False, **QUIET).stdout
+    found = ast.literal_eval(said.strip())
+    assert ODD_VALUES == {name: os.fsdecode(found[os.fsencode(name)]) for name in ODD_VALUES}
+
+
+def test_input_reaches_a_command_with_variables(c: Connection) -> None:
+    said = c.run("head -c 5; echo $A", env={"A": "it"}, hide=True, in_stream=io.StringIO("typed")).stdout
+    assert "typedit\n" == said
+
+
+THERE = "/tmp/remote-tools-env-*"  # the host is this machine, and the sandbox has neither of the other places
+COMMAND_LINES = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
+
+
+@pytest.mark.parametrize("pty", [False, True])
+def test_the_value_of_a_variable_is_in_no_command_line(
+    c: Connection, capfd: pytest.CaptureFixture[str], pty: bool
+) -> None:
+    # The host is this machine: these are the command lines of both sides.
+    command = f"printenv TOKEN | rev; {COMMAND_LINES}"
+    with capfd.disabled():
+        said = c.run(command, env={"TOKEN": "sesame-open"}, pty=pty, fallback=False, **QUIET).stdout
+    assert ("nepo-emases", False, True) == (
+        said.splitlines()[0].strip(),
+        "sesame-open" in said,
+        "printenv TOKEN" in said,
+    )
+
+
+def left_there() -> list[Path]:
+    """Return the folders with variables on the host, which is this machine."""
+    return list(Path("/").glob(THERE[1:]))
+
+
+@pytest.mark.parametrize("how", ["end", "failure", "asynchronous"])
+def test_no_variable_is_left_on_the_host(c: Connection, how: str) -> None:
+    there = f"ls -d {THERE} 2>/dev/null | wc -l"
+    if how == "asynchronous":
+        promise = c.run(there, env={"A": "1"}, asynchronous=True, hide=True)
+        assert "0" == promise.join().stdout.strip()
+    else:
+        command = there if how == "end" else f"{there}; exit 3"
+        assert "0" == c.run(command, env={"A": "1"}, warn=True, **QUIET).stdout.strip()
+    assert [] == left_there()
+
+
+def test_ctrl_c_leaves_no_variable_on_the_host(sandbox: Sandbox) -> None:
+    """Interrupt before the command takes them: its ssh never starts."""
+    code = (
+        "import sys\n"
+        "from remote_tools.ssh.connection import Connection, Ssh\n"
+        "from remote_tools.ssh.variables import Variables\n"
+        "def wait(self, command):\n"
+        "    print('ready', flush=True)\n"
+        "    import time; time.sleep(600)\n"
+        "Variables.before = wait\n"
+        "c = Connection('sandbox', ssh_options=('-F', sys.argv[1]))\n"
+        "c.run('true', env={'A': '1'}, in_stream=False)\n"
+    )
+    words = [sys.executable, "-c", code, str(sandbox.ssh_config)]
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            assert child.stdout is not None
+            assert b"ready\n" == child.stdout.readline()
+            (folder,) = left_there()
+            assert (0o700, 0o600) == tuple(path.stat().st_mode & 0o777 for path in (folder, folder / "it"))
+            child.send_signal(number)
+        while left_there():
+            time.sleep(0.05)
+    Connection("sandbox", ssh_options=("-F", str(sandbox.ssh_config))).master.close()
+
+
+@pytest.mark.parametrize("name", ["", "A B", "A=B", "1A", "A;touch x", "$(id)", "A-B", "\u00e9"])
+def test_what_is_no_name_of_a_variable_is_refused(c: Connection, name: str) -> None:
+    for run in (c.run, c.sudo):
+        with pytest.raises(UsageError, match="is not a name of a variable"):
+            run("true", env={name: "1"}, **QUIET)
+    with pytest.raises(UsageError, match="NUL"):
+        c.run("true", env={"A": "a\0b"}, **QUIET)
+
+
+def test_sudo_has_its_variables_too(c: Connection, sandbox: Sandbox) -> None:
+    sudo = sandbox.home / "bin" / "sudo"
+    sudo.parent.mkdir(exist_ok=True)
+    sudo.write_text('#!/bin/sh\necho "$*"\nfor last; do :; done\nexec "$last"\n')
+    sudo.chmod(0o755)
+    env = {"PATH": f"{sudo.parent}:/usr/bin:/bin", "TOKEN": "it"}
+    said = c.sudo("printenv TOKEN; printenv", env=env, password="x", **QUIET).stdout
+    assert "--preserve-env=PATH,TOKEN" in said.splitlines()[0]
+    assert "TOKEN=it" in said.splitlines()
 
 
 def test_a_command_has_a_terminal_where_that_is_asked_for(
@@ -161,6 +278,110 @@ def test_a_file_goes_there_and_back_with_its_mode(
     assert (source.read_bytes(), 0o750) == (back.read_bytes(), back.stat().st_mode & 0o777)
     assert [f"there {name}"] == [each.name for each in sandbox.home.glob("there *")]
     (sandbox.home / f"there {name}").unlink()
+
+
+def test_a_file_that_comes_has_a_mode_less_the_umask_and_is_never_set_id(
+    c: Connection, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (sandbox.home / "it").write_text("it")
+    before = os.umask(0o027)
+    try:
+        for there, here in ((0o6777, 0o750), (0o666, 0o640), (0o400, 0o400)):
+            (sandbox.home / "it").chmod(there)
+            c.get("it", str(tmp_path / "it"))
+            assert here == (tmp_path / "it").stat().st_mode & 0o7777
+    finally:
+        os.umask(before)
+
+
+def test_a_planted_link_is_replaced_and_not_followed(c: Connection, sandbox: Sandbox, tmp_path: Path) -> None:
+    (sandbox.home / "it").write_text("it")
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "link").symlink_to("precious")
+    c.get("it", str(tmp_path / "link"))
+    assert ("mine", "it", False) == (
+        (tmp_path / "precious").read_text(),
+        (tmp_path / "link").read_text(),
+        (tmp_path / "link").is_symlink(),
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_link_of_anothers_to_a_folder_is_replaced_and_the_users_own_is_followed(
+    c: Connection, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (sandbox.home / "it").write_text("it")
+    (tmp_path / "folder").mkdir()
+    for name in ("mine", "theirs"):
+        (tmp_path / name).symlink_to("folder")
+    os.chown(tmp_path / "theirs", 12345, -1, follow_symlinks=False)
+    c.get("it", str(tmp_path / "theirs"))
+    assert ("it", []) == ((tmp_path / "theirs").read_text(), list((tmp_path / "folder").iterdir()))
+    c.get("it", str(tmp_path / "mine"))
+    assert "it" == (tmp_path / "folder" / "it").read_text()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "{0.x}", "new\nline"])
+def test_a_file_of_any_name_goes_there_and_back(
+    c: Connection, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").write_text("it")
+    c.put(str(tmp_path / "source"), name)
+    c.get(name)
+    assert "it" == (tmp_path / name).read_text()
+    (sandbox.home / name).unlink()
+
+
+def test_a_file_is_private_while_it_is_put_and_then_has_its_mode(c: Connection, sandbox: Sandbox) -> None:
+    seen: list[int] = []
+
+    class Source(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            while not seen:
+                seen.extend(path.stat().st_mode & 0o777 for path in sandbox.home.glob(".remote-*.part"))
+            return super().read(size)
+
+    c.put(Source(b"content"), "put")
+    assert [0o600] == seen
+    assert 0o666 & ~UMASK == (sandbox.home / "put").stat().st_mode & 0o777
+
+
+@contextmanager
+def with_program(sandbox: Sandbox, name: str, script: str) -> Iterator[None]:
+    """Have the host's shell find a program of ours first."""
+    folder = sandbox.home / "liars"
+    folder.mkdir()
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    enter = sandbox.root / "enter"
+    before = enter.read_text()
+    enter.write_text(f"PATH={folder}:$PATH\nexport PATH\n{before}")
+    try:
+        yield
+    finally:
+        enter.write_text(before)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("answer", ["", "rwxr-xr-x", "7777777", "-1", "0x1ff", "999", "\x1b[2J", "6 4 4"])
+def test_a_mode_that_is_none_is_an_error_and_no_traceback(
+    c: Connection, sandbox: Sandbox, tmp_path: Path, answer: str
+) -> None:
+    (sandbox.home / "it").write_text("it")
+    with with_program(sandbox, "stat", f"printf '%s' '{answer}'"), pytest.raises(TransferError) as caught:
+        c.get("it", str(tmp_path / "it"))
+    assert str(caught.value.message).isprintable()
+    assert not (tmp_path / "it").exists()
+
+
+def test_errors_without_end_are_bounded(c: Connection, sandbox: Sandbox, tmp_path: Path) -> None:
+    (sandbox.home / "it").write_text("it")
+    flood = "head -c 20000000 /dev/zero | tr '\\0' x >&2; printf '\\033[2J'; exit 3"
+    with with_program(sandbox, "cat", flood), pytest.raises(TransferError) as caught:
+        c.get("it", str(tmp_path / "it"))
+    assert len(str(caught.value.message)) < 1000
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_folder_keeps_the_files_own_name(c: Connection, sandbox: Sandbox, tmp_path: Path) -> None:
