@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,12 +120,22 @@ def _apt_install(as_root: list[str], packages: list[str]) -> None:
 @contextmanager
 def _no_services(as_root: list[str]) -> Iterator[None]:
     """Keep Debian from starting services as it installs them (invoke-rc.d(8)), as `./inv` does."""
-    if Path(POLICY).exists():
+    if Path(POLICY).exists() and not is_left(Path(POLICY).read_text(errors="replace")):
         yield
         return
-    script = f"printf '#!/bin/sh\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}"
+    made = f"# made by ./inv, process {os.getpid()}"
+    script = f"printf '#!/bin/sh\\n{made}\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}"
     subprocess.run([*as_root, "sh", "-c", script], check=True)
     try:
         yield
     finally:
         subprocess.run([*as_root, "rm", "-f", POLICY], check=True)
+
+
+def is_left(policy: str) -> bool:
+    """Return whether a run of `./inv` that was killed left this file."""
+    made = re.search(r"^# made by \./inv, process (\d+)$", policy, re.MULTILINE)
+    try:
+        return made is not None and b"inv" not in Path(f"/proc/{made[1]}/cmdline").read_bytes()
+    except OSError:
+        return True

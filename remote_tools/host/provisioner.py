@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
 
 MARK = ".remote-provision.json"
 LOCK = "requirements.lock"
+PIP = ("--no-input", "--disable-pip-version-check", "install", "-q")
+MISSING = """\
+import contextlib, importlib, json, re, sys
+from importlib import metadata
+def lacks(name):
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return True
+names, backend = json.loads(sys.argv[1])
+missing = list(filter(lacks, names))
+if not missing and backend:
+    with contextlib.redirect_stdout(sys.stderr):
+        module = importlib.import_module(backend)
+        more = getattr(module, "get_requires_for_build_editable", list)()
+    missing = [name for name in (re.match("[A-Za-z0-9._-]*", each)[0] for each in more) if lacks(name)]
+print(*missing)
+"""
+"""Prints, in the venv's Python, what is missing to build the project, and to make it editable (PEP 660)."""
 
 
 def fail(code: int, message: str) -> NoReturn:
@@ -138,18 +158,57 @@ def make_venv(venv: str, interpreter: str) -> None:
 
 
 def install(venv: str, goal: Mark) -> None:
-    """Install the locked requirements, and the project itself if it has a pyproject.toml."""
+    """Install the locked requirements, and the project itself if it has a pyproject.toml.
+
+    With a lock nothing is fetched without a hash: what builds the project must be in the lock too.
+    """
     python = os.path.join(venv, "bin", "python")
     uv = find_uv()
-    pip = [uv, "pip", "install", "-q", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
+    pip = [uv, "pip", "install", "-q", "--python", python] if uv else [python, "-m", "pip", *PIP]
     locked, files = LOCK in goal["files"], goal["files"]
     if locked:
         run([*pip, "--no-deps", "--require-hashes", "-r", LOCK])
     elif "requirements.txt" in files and "pyproject.toml" not in files:
         run([*pip, "-r", "requirements.txt"])
-    if "pyproject.toml" in files:
-        extras = f"[{','.join(goal['extras'])}]" if goal["extras"] and not locked else ""
-        run([*pip, *(["--no-deps"] if locked else []), "-e", f".{extras}"])
+    if "pyproject.toml" in files and locked:
+        check_backend(python)
+        run([*pip, "--no-deps", "--no-build-isolation", "-e", "."])
+    elif "pyproject.toml" in files:
+        extras = f"[{','.join(goal['extras'])}]" if goal["extras"] else ""
+        run([*pip, "-e", f".{extras}"])
+
+
+def build_system(text: str) -> tuple[list[str], str]:
+    """Return what builds a project by its pyproject.toml: the names required, and the backend's module.
+
+    Requirements with a condition (a marker) are left out; the backend is empty if it is in the project.
+    """
+    section = re.search(r"^\[build-system\](.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    lines = re.sub(r"^\s*#.*$", "", section[1] if section else "", flags=re.MULTILINE)
+    wanted = re.search(r"^\s*requires\s*=\s*\[(.*?)\]\s*$", lines, re.MULTILINE | re.DOTALL)
+    backend = re.search(r"^\s*build-backend\s*=\s*[\"']([\w.]+)", lines, re.MULTILINE)
+    words = [one or two for one, two in re.findall(r'"([^"]*)"|\'([^\']*)\'', wanted[1])] if wanted else []
+    names = [re.split(r"[^\w.-]", word.strip(), maxsplit=1)[0] for word in words if ";" not in word]
+    within = re.search(r"^\s*backend-path\s*=", lines, re.MULTILINE)
+    module = "" if within else backend[1] if backend else "setuptools.build_meta"
+    return (names if wanted else ["setuptools"]), module
+
+
+def check_backend(python: str) -> None:
+    """Exit if something that builds the project is not in the venv: pip would not say where it belongs."""
+    with open("pyproject.toml", encoding="utf-8", errors="replace") as file:
+        names, backend = build_system(file.read())
+    words = [python, "-c", MISSING, json.dumps([names, backend])]
+    # A backend that fails prints why again when pip calls it.
+    found = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    missing = found.stdout.decode("utf-8", "replace").split()
+    if missing:
+        fail(
+            78,
+            f"{LOCK} lacks what builds the project: {' '.join(missing)} ([build-system] of pyproject.toml)\n"
+            "  next: lock it too, for nothing is fetched without a hash, for example: echo "
+            f"{' '.join(missing)} | uv pip compile --generate-hashes pyproject.toml - -o {LOCK}",
+        )
 
 
 def main() -> None:

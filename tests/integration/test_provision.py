@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pexpect
 import pytest
 
 from tests import needs
-from tests.integration.conftest import Laptop
+from tests.integration.conftest import ROOT, Laptop
 
 
 @pytest.fixture
@@ -66,6 +72,80 @@ def test_a_venv_that_cannot_be_made_leaves_nothing(project: Laptop) -> None:
 
     assert (69, True) == (done.returncode, "no pip\nprovision: " in done.stderr), done.stderr
     assert not (project.host.home / "venvs" / "project").exists()
+
+
+BACKEND = """\
+import os, zipfile
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(os.path.join(folder, "p-1-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("p.pth", os.getcwd())
+        wheel.writestr("p-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: p\\nVersion: 1\\n")
+        wheel.writestr("p-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: p\\nTag: py3-none-any\\n")
+        wheel.writestr("p-1.dist-info/RECORD", "")
+    return "p-1-py3-none-any.whl"
+"""
+
+
+@pytest.fixture
+def index() -> Iterator[tuple[str, list[str]]]:
+    """Give the address of a package index that has nothing, and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/simple", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_nothing_comes_without_a_hash_where_there_is_a_lock(
+    tmp_path: Path, index: tuple[str, list[str]], locked: bool
+) -> None:
+    address, asked = index
+    (tmp_path / "own.py").write_text(BACKEND)
+    pyproject, project = tmp_path / "pyproject.toml", "[project]\nname = 'p'\nversion = '1'\n"
+    if locked:
+        (tmp_path / "requirements.lock").write_text("# nothing\n")
+
+    def provision(build_system: str) -> subprocess.CompletedProcess[str]:
+        pyproject.write_text(f"[build-system]\n{build_system}{project}")
+        program = ROOT / "remote_tools" / "host" / "provisioner.py"
+        orders = json.dumps({"venv": "venv", "extras": [], "python": None})
+        return subprocess.run(
+            [sys.executable, "-I", program, orders],
+            cwd=tmp_path,
+            env={
+                "HOME": str(tmp_path),
+                "PATH": "/usr/bin:/bin",
+                "PIP_INDEX_URL": address,
+                "PIP_RETRIES": "0",
+                "PIP_CONFIG_FILE": "/dev/null",
+            },
+            capture_output=True,
+            text=True,
+        )
+
+    lacking = provision("requires = ['hatchling>=1.26']\nbuild-backend = 'hatchling.build'\n")
+    if not locked:  # so the proof is one: without a lock pip asks
+        assert (69, True) == (lacking.returncode, "/simple/hatchling/" in asked)
+        return
+    assert 78 == lacking.returncode, lacking.stderr
+    assert "requirements.lock lacks what builds the project: hatchling" in lacking.stderr
+    assert "echo hatchling | uv pip compile --generate-hashes" in lacking.stderr
+    whole = provision("requires = []\nbuild-backend = 'own'\nbackend-path = ['.']\n")
+    assert (0, []) == (whole.returncode, asked), whole.stderr
+    there = subprocess.run([tmp_path / "venv/bin/python", "-c", "import own"], cwd="/", check=False)
+    assert 0 == there.returncode
 
 
 def test_an_extra_that_the_project_lacks_is_named(project: Laptop) -> None:

@@ -92,3 +92,27 @@ def test_an_interpreter_that_does_not_start_is_named(host: Path, capsys: pytest.
         provisioner.version_of(str(host / "python9"))
 
     assert (69, True) == (raised.value.code, f"{host}/python9 does not start" in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (["setuptools"], "setuptools.build_meta")),
+        ("[project]\nrequires = ['x']\n", (["setuptools"], "setuptools.build_meta")),
+        (
+            '[build-system]\nrequires = ["hatchling>=1.26"]\nbuild-backend = "hatchling.build"\n[project]\n',
+            (["hatchling"], "hatchling.build"),
+        ),
+        (
+            "[project]\nname = 'p'\n[build-system]\nbuild-backend = 'a.b'\n# requires = ['no']\n"
+            "requires = [\n    'a[x]~=1',\n    \"b.c @ https://x/[1]\", # it\n"
+            "    'd; python_version < \"3\"',\n]\n",
+            (["a", "b.c"], "a.b"),
+        ),
+        ("[build-system]\nrequires = []\nbuild-backend = 'own'\nbackend-path = ['.']\n", ([], "")),
+    ],
+)
+def test_what_builds_a_project_is_read_without_a_toml_parser(
+    text: str, expected: tuple[list[str], str]
+) -> None:
+    assert expected == provisioner.build_system(text)
