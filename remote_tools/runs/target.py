@@ -48,7 +48,7 @@ def target_argv(words: Sequence[str], root: Path) -> list[str]:
         return list(words)
     # An absolute path outside the workspace can only be checked on the host.
     script = Path(words[0])
-    if (not script.is_absolute() or script.is_relative_to(root)) and not (root / script).is_file():
+    if (not script.is_absolute() or script.is_relative_to(root)) and not _is_file(root / script):
         nearest = _nearest(words[0], root)
         hint = f"the nearest: {', '.join(nearest)}" if nearest else f"scripts are searched for in {root}"
         raise UsageError("target", f"no {words[0]} in {root}", hint)
@@ -64,7 +64,7 @@ def check_is_sent(words: Sequence[str], tree: Workspace) -> None:
         UsageError: git ignores it, or a pattern of `exclude` leaves it out.
     """
     for name in _files_of(words, tree.root):
-        if os.fsencode(name) in tree.files or not (tree.root / name).is_file():
+        if os.fsencode(name) in tree.files or not _is_file(tree.root / name):
             continue
         why = "git ignores it, or `exclude` leaves it out"
         hint = f"REMOTE_INCLUDE={name} sends it; inv sync --dry-run lists what is sent"
@@ -82,6 +82,13 @@ def _files_of(words: Sequence[str], root: Path) -> list[str]:
     if script.is_absolute() and not script.is_relative_to(root):
         return []
     return [os.path.normpath(script.relative_to(root) if script.is_absolute() else script)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long, or in a folder that may not be read
+        return False
 
 
 def _nearest(script: str, root: Path) -> list[str]:

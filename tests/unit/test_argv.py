@@ -73,3 +73,9 @@ def test_too_few_words_say_what_to_type(root: Path, words: list[str], expected: 
         target_argv(words, root)
     assert expected == caught.value.reason
     assert "inv dev -- " in caught.value.hint
+
+
+@pytest.mark.parametrize("script", ["x" * 300 + ".py", "x/" * 3000 + "y.py"])
+def test_a_name_that_no_file_can_have_is_missing_too(root: Path, script: str) -> None:
+    with pytest.raises(UsageError, match="no x"):
+        target_argv([script], root)

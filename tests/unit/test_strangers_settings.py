@@ -27,9 +27,9 @@ def refusal(root: Path) -> str:
     return f"{caught.value.reason} | {caught.value.hint}"
 
 
-def inv(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def inv(folder: Path, *words: str, program: str = "invoke", **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
+        [sys.executable, "-m", program, *words],
         cwd=folder,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
@@ -116,10 +116,12 @@ def test_a_folder_of_results_sets_nothing(repo: Path, name: str) -> None:
     results.mkdir(parents=True)
     text = "REMOTE_HOST=theirs\n" if name == ".remote_config" else "remote: {host: theirs}\ntasks: {x: [\n"
     (results / name).write_text(text)
+    (repo / "fabfile.py").write_text("from tasks import ns\n")
     for folder in (results, repo / "cache"):
-        done = inv(folder, "config", COLUMNS="200")
-        assert (0, True, False) == (done.returncode, "ours" in done.stdout, "theirs" in done.stdout)
-        assert 0 == inv(folder, "--list").returncode
+        for program in ("invoke", "fabric"):
+            done = inv(folder, "config", program=program, COLUMNS="200")
+            assert (0, True, False) == (done.returncode, "ours" in done.stdout, "theirs" in done.stdout)
+            assert 0 == inv(folder, "--list", program=program).returncode
 
 
 @pytest.mark.parametrize("name", [".remote_config", "invoke.yaml"])
