@@ -180,3 +180,30 @@ def test_a_run_has_the_accounts_own_umask(laptop: Laptop) -> None:
     done = laptop.inv("dev", "--", "script.py")
 
     assert "027\n" == done.stdout, done.stderr
+
+
+@only_root
+def test_files_of_others_are_no_results(laptop: Laptop) -> None:
+    """Of a run, and of the whole cache, in a folder that all can write to."""
+    cache = laptop.host.home / "shared"
+    (cache / "closed").mkdir(parents=True)
+    cache.chmod(0o1777)
+    with (laptop.root / ".remote_config").open("a") as config:
+        config.write(f"REMOTE_CACHE_DIR={cache}\n")
+    laptop.write(
+        "script.py",
+        "import os, pathlib\n"
+        "cache = pathlib.Path(os.environ['AUTOTUNE_CACHE_DIR'])\n"
+        "for name in ('mine', 'theirs', 'claimed', 'closed/theirs'):\n"
+        "    (cache / name).write_text('x')\n"
+        f"    os.chown(cache / name, 0 if name == 'mine' else {NOBODY}, 0)\n"
+        "with open(os.environ['AUTOTUNE_OUTPUTS'], 'wb') as claims:\n"
+        "    claims.write(bytes(cache / 'claimed') + b'\\0')\n",
+    )
+
+    done = laptop.inv("dev", "--auto-fetch", "--", "script.py")
+    of_the_run = sorted(path.name for path in (laptop.root / "cache").rglob("*"))
+    whole = laptop.inv("fetch", "--all")
+
+    assert (0, ["claimed", "mine"]) == (done.returncode, of_the_run), done.stderr
+    assert "3 files of other accounts" in whole.stderr, whole.stderr
