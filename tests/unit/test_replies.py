@@ -146,7 +146,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings_of(world: Path) -> Settings:
     """Return the settings of the project."""
     return Settings(
-        world / "here", "h", str(world / "home/there"), cache_dir=str(world / "home/cache"), timeout_s=3
+        world / "here", "h", str(world / "home/there"), cache_dir=str(world / "home/cache"), timeout_s=60
     )
 
 
@@ -177,7 +177,7 @@ def consumers(world: Path) -> dict[str, Consumer]:
         push(host, tree, PushMode(inline=True))
 
     def finished(host: OpenHost) -> None:
-        params = {**sample(messages.PushEnding), "client": "a" * 16}
+        params = {**sample(messages.PushEnding), "client": "a" * 16, "date": "1", "aside": "1"}
         for name in ("records", "vanished", "absent", "delete", "kept", "sent", "folders"):
             params[name] = "eJwDAAAAAAE="  # nothing, packed
         host.display.say(str(ended_lines(host.link.call(messages.FINISH({**params, "contents": {}})))))
@@ -253,7 +253,9 @@ def recorded(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_the_recording_is_of_a_whole_session(recorded: dict[str, bytes]) -> None:
+    replied = {name: [kind for kind, _ in frames_of(data)].count(REPLY) for name, data in recorded.items()}
     assert [] == [name for name, data in recorded.items() if not data.startswith(MAGIC) or b'"error"' in data]
+    assert [] == [name for name, count in replied.items() if not count]
     assert b"out\n" in recorded["run"]
     assert b"result\n" in recorded["run"]
 
