@@ -8,20 +8,27 @@ import pickletools
 from typing import Any, NoReturn
 
 from autotune.model.errors import DataError
+from autotune.store.incoming import require_shallow
 
 MAX_BYTES = 16 * 2**20
-MAX_NODES = 1_000_000
-MAX_DEPTH = 100
+MAX_OPCODES = 500_000  # counting them takes less than half a second, and a trial has as many as samples
+MAX_TUPLES = 100  # a tuple or frozenset is hashed by recursion; a trial has none
 PROTOCOL = 4  # the newest that every supported Python writes alike
 
 # What pickle.dumps(protocol=4) emits for None, bool, int, float, str, bytes, list, tuple, dict and set: no
 # opcode that names, calls or builds anything, and none whose operand alone allocates memory.
-_ALLOWED = frozenset(
-    {"PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINGET", "LONG_BINGET"}
-    | {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
-    | {"SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"}
-    | {"EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
-    | {"EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
+_TEXTS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"})
+_TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
+_RECALLS = frozenset({"BINGET", "LONG_BINGET"})
+_FRAMING = frozenset({"PROTO", "FRAME"})
+_ALLOWED = (
+    _FRAMING
+    | _TEXTS
+    | _TUPLES
+    | _RECALLS
+    | {"STOP", "MARK", "MEMOIZE", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"}
+    | {"BINFLOAT", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "EMPTY_DICT", "SETITEM", "SETITEMS"}
+    | {"EMPTY_SET", "ADDITEMS"}
 )
 
 
@@ -34,7 +41,7 @@ class _BuiltinsOnly(pickle.Unpickler):
 
 
 def dumps(value: object) -> bytes:
-    """Pickle plain builtins."""
+    """Pickle plain builtins; no list, tuple, dict or set may be in it twice."""
     return pickle.dumps(value, protocol=PROTOCOL)
 
 
@@ -50,12 +57,10 @@ def loads(data: bytes, where: object) -> Any:
     """
     try:
         if len(data) > MAX_BYTES:
-            raise pickle.UnpicklingError(f"{len(data)} bytes are more than {MAX_BYTES}")
-        for opcode, _argument, _position in pickletools.genops(data):
-            if opcode.name not in _ALLOWED:
-                raise pickle.UnpicklingError(f"opcode {opcode.name} is not one that builtins need")
+            raise ValueError(f"{len(data)} bytes are more than {MAX_BYTES}")
+        _check_opcodes(data)
         value = _BuiltinsOnly(io.BytesIO(data)).load()
-        _check_size(value)
+        require_shallow(value)
     except (
         pickle.UnpicklingError,
         ValueError,
@@ -69,24 +74,30 @@ def loads(data: bytes, where: object) -> Any:
     return value
 
 
-def _check_size(value: object) -> None:
-    """Walk the tree that the value unfolds to: shared references make a small pickle huge, or endless."""
-    nodes = 0
-    level = [value]
-    for _depth in range(MAX_DEPTH):
-        nodes += len(level)
-        if nodes > MAX_NODES:
-            raise ValueError(f"it unfolds to more than {MAX_NODES} values")
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                below += item.keys()
-                below += item.values()
-            elif isinstance(item, (list, tuple, set, frozenset)):
-                below += item
-            if len(below) > MAX_NODES:
-                raise ValueError(f"it unfolds to more than {MAX_NODES} values")
-        if not below:
-            return
-        level = below
-    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+def _check_opcodes(data: bytes) -> None:
+    """Read the program without running it: what it makes is a tree no larger than the program.
+
+    Only texts and bytes are used twice. So nothing holds itself, nothing unfolds to more than was written,
+    and each key and member is hashed once.
+
+    Raises:
+        ValueError: it does more than that.
+    """
+    texts: set[int] = set()  # places in the memo
+    places = tuples = 0
+    maker = ""
+    for count, (opcode, argument, _position) in enumerate(pickletools.genops(data), 1):
+        name = opcode.name
+        if name not in _ALLOWED:
+            raise ValueError(f"opcode {name} is not one that builtins need")
+        tuples += name in _TUPLES
+        if tuples > MAX_TUPLES or count > MAX_OPCODES:
+            raise ValueError(f"it has more than {MAX_OPCODES} opcodes, or than {MAX_TUPLES} tuples")
+        if name in _RECALLS and argument not in texts:
+            raise ValueError("it uses something else than a text twice, so it unfolds to more than it is")
+        if name == "MEMOIZE":
+            if maker in _TEXTS:
+                texts.add(places)
+            places += 1
+        elif name not in _FRAMING:  # a long text stands outside of the frames
+            maker = name

@@ -60,6 +60,32 @@ HOSTILE = {
     "text": b"#!/bin/sh\necho hello\n",
     "a stack that is empty": b"\x80\x04.",
     "a memo that is empty": b"\x80\x04h\x07.",
+    "a tuple that holds itself twice, sixty times over, in a set": (
+        b"\x80\x04\x8f(K\x01" + b"".join(b"\x94h%c\x86" % each for each in range(60)) + b"\x90."
+    ),
+    "the same as a key": (b"\x80\x04}K\x01" + b"".join(b"\x94h%c\x86" % each for each in range(60)) + b"Ns."),
+    "frozensets of frozensets as a member": b"\x80\x04\x8f(" + b"(" * 9000 + b"\x91" * 9000 + b"\x90.",
+    "a tuple nested a million deep as a key": b"\x80\x04})" + b"\x85" * 1_000_000 + b"Ns.",
+    "the same, of pairs with a text": b"\x80\x04})" + b"\x8c\x01x\x86" * 300_000 + b"Ns.",
+    "lists nested 400,000 deep": b"\x80\x04" + b"]" * 400_000 + b"a" * 399_999 + b".",
+    "dicts nested 100,000 deep": b"\x80\x04" + b"}N" * 100_000 + b"}" + b"s" * 100_000 + b".",
+    "a list that holds itself twice, sixty times over": (
+        b"\x80\x04]\x94" + b"".join(b"](h%ch%ce\x94" % (each, each) for each in range(60)) + b"."
+    ),
+    "a dict that holds itself": b"\x80\x04}\x94Nh\x00s.",
+    "more opcodes than any trial": b"\x80\x04]" + b"(e" * 1_000_000 + b".",
+    "memo entries by the million": b"\x80\x04N" + b"\x94" * 2_000_000 + b".",
+    "a list that is put into the memo by number": b"\x80\x04]q\x00h\x00a.",
+    "a value that is doubled on the stack": b"\x80\x02]2a.",
+    "an instance without a call": b"\x80\x04cdatetime\ndate\n)\x81.",
+    "a state": b"\x80\x04}}b.",
+    "a persistent object on the stack": b"\x80\x04\x8c\x04evilQ.",
+    "an extension of four bytes": b"\x80\x02\x84\xff\xff\xff\x7f.",
+    "an integer of two gigabytes": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "an integer as text": b"I" + b"9" * 1_000_000 + b"\n.",
+    "bytes of an exabyte": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".",
+    "a text of an exabyte": b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b".",
+    "a frame of an exabyte": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N.",
 }
 
 
