@@ -9,6 +9,7 @@ import platform
 import resource
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ _COMPILERS = ("cc", "gcc", "clang")
 _ROOFLINE = Path(__file__).with_name("roofline.c")
 _TIMEOUT_S = 120
 _FIRST_LEVEL = 16 << 10  # bytes; each further one that roofline.c measures is four times as large
+_ALL_USERS = [b"0", b"0", b"4294967295"]
+_UNMAPPED_USER = 65534
 _THREADS = ("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "GOTO_")
 
 
@@ -155,12 +158,16 @@ def built_program(source: Path, compiler: tuple[str, ...], flags: tuple[str, ...
     text = source.read_text(encoding="utf-8")
     parts = (text, *compiler, compiler_version(compiler), *flags, cpu_name())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    refused = ""
     for folder in (program_folder(), Path(tempfile.gettempdir()) / f"autotune-{os.getuid()}"):
         target = folder / f"{source.stem}-{key}"
-        if _is_ours(target):
-            return target
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if why := not_private(folder):
+                refused = refused or f"; {why}"
+                continue
+            if _is_ours(target):
+                return target
             part = folder / f"{target.name}.{os.getpid()}.part"
             command = [*compiler, *flags, "-o", str(part), str(source), "-ldl"]
             done = subprocess.run(
@@ -168,19 +175,55 @@ def built_program(source: Path, compiler: tuple[str, ...], flags: tuple[str, ...
             )
             if done.returncode:
                 raise UnavailableError(f"the C compiler does not work: {' '.join(command)}\n{done.stderr}")
+            part.chmod(0o700)
             part.replace(target)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if _is_ours(target):
             return target
     raise UnavailableError(
-        f"nowhere to keep {source.stem}: make {program_folder()} writable, or set XDG_CACHE_HOME"
+        f"nowhere to keep {source.stem}: make {program_folder()} writable, or set XDG_CACHE_HOME{refused}"
     )
 
 
+def not_private(folder: Path) -> str:
+    """Return why another user could have put a file into a folder, or could replace it; empty if none could.
+
+    The folder must be a real one of this user's. No other user but root may write into it, nor into those
+    above it, except that in a sticky one, such as /tmp, nobody can replace what is another's.
+
+    Raises:
+        OSError: it cannot be examined.
+    """
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        return f"{folder} is a link, or another user's: remove it"
+    real = folder.resolve()
+    for each in (real, *real.parents):
+        info = each.stat()
+        sticky = each != real and info.st_mode & stat.S_ISVTX
+        if info.st_uid not in _trusted_users() or (info.st_mode & 0o022 and not sticky):
+            return f"other users can write to {each}: chmod go-w {each}"
+    return ""
+
+
+@functools.lru_cache
+def _trusted_users() -> set[int]:
+    """Return this user and root, who has no id in a user namespace of which it is not."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_bytes().split()
+    except OSError:
+        mapped = _ALL_USERS
+    return {0, os.getuid(), *([] if mapped == _ALL_USERS else [_UNMAPPED_USER])}
+
+
 def _is_ours(program: Path) -> bool:
-    """Return whether this program is ours: another user may have put one into /tmp."""
-    return program.is_file() and program.stat().st_uid == program.parent.stat().st_uid == os.getuid()
+    """Return whether a program is a plain file of this user's, which nobody else can write to."""
+    try:
+        info = program.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o022
 
 
 _SLACK = 1.25  # above the measured limits: clocks vary, and so does what the roofline's own loops reach
@@ -245,14 +288,14 @@ def _output(program: Path) -> list[str]:
 def _measured(program: Path, cores: int, *, again: bool) -> tuple[float, ...]:
     """Return the sums of what `cores` programs printed, run at once on this host now or earlier."""
     kept = program.with_name(f"{program.name}.{platform.node()}.{cores}.txt")
-    earlier = tuple(map(float, kept.read_text(encoding="ascii").split())) if kept.exists() else ()
+    earlier = tuple(map(float, kept.read_text(encoding="utf-8").split())) if kept.exists() else ()
     if again or not earlier:
         with ThreadPoolExecutor(cores) as pool:
             printed = list(pool.map(_output, [program] * cores))
         sums = [sum(map(float, column)) for column in zip(*printed, strict=True)]
         sums = [max(pair) for pair in zip(sums, earlier or sums, strict=True)]
         part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        part.write_text(" ".join(f"{total:.3f}" for total in sums), encoding="ascii")
+        part.write_text(" ".join(f"{total:.3f}" for total in sums), encoding="utf-8")
         part.replace(kept)
         earlier = tuple(sums)
     return earlier

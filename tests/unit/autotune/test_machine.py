@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,82 @@ def test_where_the_cache_cannot_be_written_the_temporary_folder_serves(
     text = tmp_path / "hello.c"
     text.write_text(HELLO)
     assert tmp_path / f"autotune-{os.getuid()}" == built_program(text, find_compiler(), ()).parent
+
+
+@pytest.fixture
+def squatted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder in TMPDIR that is used if the cache cannot be written; a program lies in it."""
+    (tmp_path / "xdg").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    folder = tmp_path / "tmp" / f"autotune-{os.getuid()}"
+    assert folder == built_program(hello(tmp_path), find_compiler(), ()).parent
+    return folder
+
+
+def hello(folder: Path) -> Path:
+    (folder / "hello.c").write_text(HELLO)
+    return folder / "hello.c"
+
+
+def make_link(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+SQUATTED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link": (make_link, "is a link, or another user's: remove it"),
+    "the world can write": (lambda folder: folder.chmod(0o777), "other users can write to"),
+    "the group can write": (lambda folder: folder.chmod(0o770), "other users can write to"),
+    "the world can write above": (lambda folder: folder.parent.chmod(0o777), "other users can write to"),
+}
+if os.getuid() == 0:
+    SQUATTED["another user's"] = lambda folder: os.chown(folder, 65534, 65534), "or another user's"
+    SQUATTED["another user's above"] = (
+        lambda folder: os.chown(folder.parent, 1, 1),
+        "other users can write to",
+    )
+
+
+@pytest.mark.parametrize("how", SQUATTED)
+def test_a_folder_that_another_user_could_have_filled_is_not_used(
+    squatted: Path, tmp_path: Path, how: str
+) -> None:
+    squat, message = SQUATTED[how]
+    squat(squatted)
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    with pytest.raises(UnavailableError, match=f"nowhere to keep hello: .*{message}"):
+        built_program(hello(tmp_path), find_compiler(), ())
+
+    after = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert {tmp_path / "hello.c"} == {path for path in after if after[path] != before.get(path)}
+
+
+def test_a_sticky_folder_that_all_share_is_as_good_as_tmp(squatted: Path, tmp_path: Path) -> None:
+    squatted.parent.chmod(0o1777)
+
+    assert squatted == built_program(hello(tmp_path), find_compiler(), ()).parent
+
+
+@pytest.mark.parametrize("how", ["a link", "all can write"])
+def test_a_program_that_another_user_could_have_made_is_made_anew(
+    squatted: Path, tmp_path: Path, how: str
+) -> None:
+    (program,) = squatted.iterdir()
+    if how == "a link":
+        (tmp_path / "theirs").write_text("#!/bin/sh\necho theirs\n")
+        (tmp_path / "theirs").chmod(0o755)
+        program.unlink()
+        program.symlink_to(tmp_path / "theirs")
+    else:
+        program.write_text("#!/bin/sh\necho theirs\n")
+        program.chmod(0o777)
+
+    assert program == built_program(hello(tmp_path), find_compiler(), ())
+    assert b"hello\n" == subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout
+    assert 0o700 == stat.S_IMODE(program.lstat().st_mode)
 
 
 def test_a_compiler_that_does_not_work_is_shown_with_what_it_said(cache: Path, tmp_path: Path) -> None:

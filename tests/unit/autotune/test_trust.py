@@ -391,9 +391,13 @@ def test_what_is_known_is_returned_from_a_cache_that_cannot_be_written(tmp_path:
     for folder in tmp_path.parents:
         if folder.owner() == "root" and folder != Path("/") and folder.stat().st_mode & 0o077 == 0:
             folder.chmod(0o711)
-    done = python(f"{drop}print(run({str(tmp_path)!r}).measured)", env={**os.environ, "HOME": "/nonexistent"})
+    temporary = tmp_path.with_name(f"{tmp_path.name}-tmp")
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    env = {**os.environ, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
+    done = python(f"{drop}print(run({str(tmp_path)!r}).measured)", env=env)
     assert "0\n" == done.stdout, done.stderr
-    more = python(f"{drop}run({str(tmp_path)!r}, space('good', 'slow', variants=2))")
+    more = python(f"{drop}run({str(tmp_path)!r}, space('good', 'slow', variants=2))", env=env)
     assert CacheError.__name__ in more.stderr
 
 
