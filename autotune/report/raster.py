@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
+import os
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from autotune.model.errors import UnavailableError
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 DPI = 144
 """Two dots for each of a scene's pixels (1/72 inch): sharp on today's screens."""
+_LONGEST = 30_000
+"""Most dots of an image's side: a kernel may have thousands of shapes."""
 _MARKERS = {"circle": "o", "diamond": "D", "cross": "x"}
 _ALIGNED = {"start": "left", "middle": "center", "end": "right"}
 
@@ -27,12 +32,14 @@ def png(scene: Scene) -> bytes:
         UnavailableError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        with _elsewhere():
+            from matplotlib.figure import Figure
     except ImportError as error:
         raise UnavailableError(
             "PNG plots need matplotlib; install it with: pip install 'remote-autotune[autotune]'"
         ) from error
-    figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=DPI, facecolor=ROLES["card"].light)
+    dpi = min(DPI, 72 * _LONGEST / max(scene.width, scene.height))
+    figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=dpi, facecolor=ROLES["card"].light)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
     axes.set_axis_off()
     # One call draws neighbours of one kind: one call for each point takes matplotlib seconds.
@@ -45,6 +52,25 @@ def png(scene: Scene) -> bytes:
             image, format="png", metadata={"Software": "autotune"}, pil_kwargs={"compress_level": 3}
         )
     return image.getvalue()
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Leave the current folder, in which matplotlib looks for settings, some of which it evaluates.
+
+    It may be a folder of results, which came from a host.
+    """
+    try:
+        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # it was removed, or may not be read
+        here = -1
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        if here >= 0:
+            os.fchdir(here)
+            os.close(here)
 
 
 def _kind(mark: Mark) -> tuple[object, ...]:

@@ -1,15 +1,13 @@
-"""Write a comparison as one HTML page, by running `python -m autotune comparison`."""
+"""Write a comparison as one HTML page, by running `autotune comparison`."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 
 from remote_tools.errors import SoftwareError, UnavailableError
 from remote_tools.runs.compare import Side, WorkloadRow, closing
-from remote_tools.runs.reporting import INSTALL, not_installed
+from remote_tools.runs.reporting import INSTALL, not_installed, run_autotune
 
 
 def page(sides: Sequence[Side], rows: Sequence[WorkloadRow], made_at: str) -> str:
@@ -32,8 +30,7 @@ def page(sides: Sequence[Side], rows: Sequence[WorkloadRow], made_at: str) -> st
         "lines": closing(sides, rows),
         "rows": [row.to_json() for row in rows],
     }
-    command = [sys.executable, "-m", "autotune", "comparison"]
-    done = subprocess.run(command, input=json.dumps(comparison).encode(), capture_output=True, check=False)
+    done = run_autotune("comparison", text=json.dumps(comparison))
     if done.returncode:
         raise SoftwareError("compare", f"no page: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()
