@@ -9,16 +9,22 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from remote_tools.errors import DataError
 
 SUMMARY = "perf_metrics.json"
 KEPT = "results"
 """Folder of a run's record with a copy of its summaries: later runs replace those in local_dir."""
+
+
+MAX_BYTES, MAX_VALUES, MAX_CONTAINERS = 1 << 28, 1 << 25, 1 << 22
+"""As the tuner's own reader has them: `autotune/store/incoming.py`."""
+_LIMIT = 1e18
 
 
 class Reading(TypedDict):
@@ -83,26 +89,68 @@ def read(path: Path) -> Best | None:
         DataError: the file cannot be read, or is no valid summary.
     """
     try:
-        found: Summary = json.loads(path.read_bytes())
-        trial = next((each for each in found["trials"] if each["status"] == "ok"), None)
-        reading = trial and (trial["confirmed"] or trial["metrics"])
-        if not trial or not reading:
+        found = cast("Summary", _object(json.loads(_content(path), parse_int=_integer)))
+        trials = (cast("Trial", _object(each)) for each in _list(found["trials"]))
+        trial = next((each for each in trials if each["status"] == "ok"), None)
+        given = trial and (trial["confirmed"] or trial["metrics"])
+        if not trial or not given:
             return None
+        reading = cast("Reading", _object(given))
         median_ms = _positive(reading["median_ms"])
         low_ms, high_ms = _positive(reading["ci95_low_ms"]), _positive(reading["ci95_high_ms"])
         return Best(
-            printable(found["kernel"]),
-            printable(found["shapes"]),
-            printable(trial["path"]),
+            _name(found["kernel"]),
+            _name(found["shapes"]),
+            _name(trial["path"]),
             median_ms,
             min(low_ms, median_ms),
             max(high_ms, median_ms),
             _positive(reading["gflops"]) if reading.get("gflops") else None,
-            _machine(found.get("environment") or {}),
+            _machine(_object(found.get("environment") or {})),
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         hint = "fetch it again: inv fetch --all"
         raise DataError("results", f"{path}: not a readable summary ({error!r:.80})", hint) from error
+
+
+def _content(path: Path) -> bytes:
+    """Read a plain file of bounded size; a device or FIFO could block or never end."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:  # noqa: PTH123  a descriptor
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("not a plain file")
+        data = file.read(MAX_BYTES + 1) if about.st_size <= MAX_BYTES else b""
+    if max(about.st_size, len(data)) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES} bytes")
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MAX_CONTAINERS or containers + data.count(b",") > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    return data
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 100:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r:.40} is no object")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40} is no list")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return printable(value)
 
 
 def read_all(paths: Iterable[Path]) -> tuple[dict[tuple[str, str], Best], list[str]]:
@@ -165,14 +213,15 @@ def duration(milliseconds: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} {unit}"
 
 
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{value!r} is not a measurement")
+def _positive(value: object) -> float:
+    """Return a figure; those out of the tuner's own bounds could overflow when they are divided."""
+    number = 0.0 if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    if not 1 / _LIMIT <= number <= _LIMIT:
+        raise ValueError(f"{value!r:.40} is not a measurement")
     return number
 
 
 def _machine(environment: dict[str, object]) -> str:
     """Return the machine's host, CPU and device."""
     parts = [environment.get(name) for name in ("host", "cpu", "device")]
-    return printable(", ".join(str(part) for part in parts if part))
+    return printable(", ".join(part for part in parts if part and isinstance(part, str)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import statistics
 import time
@@ -141,10 +142,51 @@ def test_a_summary_without_a_success_has_no_best(tmp_path: Path) -> None:
         summary(1.0, trials=[{"status": "ok"}]),
         summary(1.0, trials=5),
         summary(1.0, environment="x"),
+        summary(1.0, environment="[" * 99),
+        json.dumps(summary(1.0)).replace("1.5", "9" * 400),
+        json.dumps(summary(1.0)).replace("1.5", "true"),
+        summary(1e300),
+        summary(1e-300),
+        summary(1.0, kernel=7),
+        summary(1.0, shapes=None),
+        summary(1.0, kernel=["x"] * 99),
+        summary(1.0, trials={}),
+        summary(1.0, trials=[[]]),
+        summary(1.0, trials=[{"status": "ok", "path": "x", "metrics": "x", "confirmed": None}]),
+        summary(1.0, trials=[{"status": "ok", "path": 1, "metrics": {}, "confirmed": True}]),
     ],
 )
 def test_what_is_no_summary_is_said_and_passed_over(tmp_path: Path, content: object) -> None:
     found, faults = summaries.read_all([put(tmp_path, content)])
+
+    assert ({}, 1, True) == (found, len(faults), "not a readable summary" in faults[0])
+
+
+def test_figures_at_the_bounds_are_compared(tmp_path: Path) -> None:
+    found = []
+    for name, median_ms in (("low", 1e-17), ("high", 1e17)):
+        content = summary(median_ms)
+        content["trials"][1]["metrics"] |= {"ci95_low_ms": 1e-18, "ci95_high_ms": 1e18}
+        found.append(Side(name, "", summaries.read_all([put(tmp_path / name, content)])[0]))
+
+    assert ["unclear"] == [each and each.verdict for row in compare(found) for each in row.ratios]
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder", "a link to itself", "a large file"])
+def test_what_is_no_plain_file_is_said_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = put(tmp_path, "")
+    path.unlink()
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a large file":
+        path.touch()
+        os.truncate(path, 1 << 30)
+    else:
+        path.symlink_to("/dev/zero" if kind == "a device" else path)
+
+    found, faults = summaries.read_all([path])
 
     assert ({}, 1, True) == (found, len(faults), "not a readable summary" in faults[0])
 
