@@ -17,8 +17,8 @@ from autotune.model.space import nearest
 from autotune.model.trial import Trial
 from autotune.report.comparison import comparison_page
 from autotune.report.records import log_tail, texts
+from autotune.report.terminal import say
 from autotune.report.units import config_text, duration, interval, throughput
-from autotune.report.visible import encodable, visible
 from autotune.store import cache, catalog
 from autotune.store.clean import clean
 from autotune.store.summary import Summary
@@ -112,6 +112,7 @@ def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
     workloads, faults = report.load_all(root)
     if workloads and table:
         report.print_table(workloads)
+    code = _told(faults)  # before the files, which may not be writable
     if workloads and out:
         _say("")
         _say(f"report: {report.write_page(workloads, root, out)}")
@@ -120,6 +121,11 @@ def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
             _say(f"plots:  {out} ({len(plots)} PNG)")
         except UnavailableError as missing:
             _complain(missing)
+    return code
+
+
+def _told(faults: Sequence[AutotuneError]) -> int:
+    """Print faults, and return the exit code for them."""
     for fault in faults:
         _complain(fault)
     return faults[0].exit_code if faults else 0
@@ -139,10 +145,6 @@ def _summaries(root: Path, name: str | None) -> list[Path]:
     return chosen
 
 
-def _workloads(root: Path, name: str | None) -> list[Summary]:
-    return [report.load(path) for path in _summaries(root, name)]
-
-
 def _export(root: Path, name: str, file: Path) -> int:
     chosen = _summaries(root, name)
     if len(chosen) > 1:
@@ -154,7 +156,8 @@ def _export(root: Path, name: str, file: Path) -> int:
 
 
 def _show(root: Path, name: str, config: str | None) -> int:
-    for workload in _workloads(root, name):
+    workloads, faults = report.load_each(_summaries(root, name))
+    for workload in workloads:
         if config is None:
             _show_workload(workload)
             continue
@@ -163,7 +166,7 @@ def _show(root: Path, name: str, config: str | None) -> int:
             paths = (trial.path for trial in workload.trials)
             raise UsageError(f"{workload.folder}: no config {config!r}{nearest(config, paths)}")
         _show_trial(workload, found[0])
-    return 0
+    return _told(faults)
 
 
 def _show_workload(workload: Summary) -> None:
@@ -206,7 +209,7 @@ def _show_trial(workload: Summary, trial: Trial) -> None:
 
 
 def _best(root: Path, name: str | None) -> int:
-    workloads = _workloads(root, name)
+    workloads, faults = report.load_each(_summaries(root, name))
     for workload in workloads:
         if workload.best and workload.best_reading:
             record = {
@@ -218,7 +221,7 @@ def _best(root: Path, name: str | None) -> int:
                 "ties": [trial.path for trial in workload.ties],
             }
             print(json.dumps(record))
-    return 0 if all(workload.best for workload in workloads) else 1
+    return _told(faults) or (0 if all(workload.best for workload in workloads) else 1)
 
 
 def _verify(root: Path) -> int:
@@ -232,11 +235,11 @@ def _verify(root: Path) -> int:
 
 
 def _say(line: str) -> None:
-    print(encodable(visible(line), sys.stdout.encoding))
+    say(line, sys.stdout)
 
 
 def _complain(fault: AutotuneError) -> None:
-    print(encodable(f"autotune: {visible(str(fault))}", sys.stderr.encoding or "ascii"), file=sys.stderr)
+    say(f"autotune: {fault}", sys.stderr)
 
 
 def program() -> NoReturn:

@@ -14,6 +14,7 @@ from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel
 from autotune.model.space import SearchSpace
+from autotune.report.terminal import say
 from autotune.store.cache import METRICS
 from autotune.tuner import tune
 
@@ -88,8 +89,9 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
         report.print_table([report.load(result.folder / METRICS) for result in results])
         for result in results:
             for note in result.notes:
-                print(f"{result.kernel} {result.shapes}: {note}", file=sys.stderr)
+                say(f"{result.kernel} {result.shapes}: {note}", sys.stderr)
     except AutotuneError as error:
-        print(error, file=sys.stderr)
+        for line in str(error).splitlines():
+            say(line, sys.stderr)
         return error.exit_code
     return 0 if all(result.best for result in results) else 1

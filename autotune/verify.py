@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +72,7 @@ def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Fi
     folder = path.parent
     try:
         known = merge(journals, folder.name)
-        if not path.exists():
+        if not os.path.lexists(path):
             count = len(known.trials)
             message = f"{count} trials are recorded and the run was killed; run the tuner again to continue"
             return count, [Finding("incomplete", folder, message)]
@@ -84,8 +83,9 @@ def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Fi
     if shown.backend == exchange.BACKEND:
         message = "imported: it is shown and exported, and a tuner here would measure everything itself"
         return len(trials), [Finding("stale", folder, message)]
-    recorded = _recorded(journals)
-    findings = [found for trial in trials for found in _trial(folder, trial, recorded[trial.identity])]
+    findings = [
+        found for trial in trials for found in _trial(folder, trial, known.measured.get(trial.identity, ()))
+    ]
     identities = {trial.identity for trial in trials}
     paths = {trial.path for trial in trials}
     missing = [each for each in known.trials.values() if each["trial"]["path"] not in paths]
@@ -95,23 +95,16 @@ def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Fi
     return len(trials), findings + list(_stale(folder, known))
 
 
-def _recorded(journals: Iterable[journal.Journal]) -> defaultdict[str, list[dict[str, Any]]]:
-    """Return identity -> every record of it: tuners that share a cache may each have measured a config."""
-    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in itertools.chain.from_iterable(each.records for each in journals):
-        if record["record"] == "trial":
-            found[record["trial"]["identity"]].append(_plain(record["trial"]))
-    return found
-
-
 def _trial(folder: Path, trial: Trial, recorded: Collection[dict[str, Any]]) -> Iterator[Finding]:
     """Compare a trial of the summary with its records and its folder."""
     if not recorded:
         return  # refused by the generator, or fetched without the index
-    if _plain(trial.to_dict()) not in recorded:
+    known = [_plain(each) for each in recorded]
+    if _plain(trial.to_dict()) not in known:
         yield Finding("damaged", folder / cache.METRICS, f"{trial.path} is not what the journal recorded")
-    path = folder / Path(trial.path).name / cache.RESULT
+    path = folder
     try:
+        path = cache.trial_file(folder, trial.path, cache.RESULT)
         result = cache.read_result(path)
     except DataError as fault:
         yield Finding("damaged", path, str(fault))
@@ -119,7 +112,7 @@ def _trial(folder: Path, trial: Trial, recorded: Collection[dict[str, Any]]) -> 
         yield Finding("incomplete", path, f"{fault}; it is measured again in the next run")
     else:
         same = result["trial"].get("identity") == trial.identity
-        if same and _plain(result["trial"]) not in recorded:
+        if same and _plain(result["trial"]) not in known:
             yield Finding("damaged", path, "is not what the journal recorded")
 
 
@@ -137,10 +130,9 @@ def _stale(folder: Path, known: Known) -> Iterator[Finding]:
             continue
         try:
             changes = differences(context["fingerprint"], here) or _changed_kernel(context, known)
-        except (AutotuneError, KeyError, TypeError, ValueError) as fault:
-            yield Finding(
-                "damaged", folder, f"backend {name}: a context that is not of this program: {fault!r}"
-            )
+        except (AutotuneError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
+            said = f"backend {name}: a context that is not of this program: {fault!r:.200}"
+            yield Finding("damaged", folder, said)
             continue
         if changes:
             yield Finding(
@@ -149,7 +141,11 @@ def _stale(folder: Path, known: Known) -> Iterator[Finding]:
 
 
 def _changed_kernel(context: Context, known: Known) -> list[str]:
-    """Return what changed in a kernel of `autotune.kernels` since it was tuned; others are not known here."""
+    """Return what changed in a kernel of `autotune.kernels` since it was tuned; others are not known here.
+
+    Of its first backend only configs of its own space are compared: C is unrolled as they say, so a config
+    from elsewhere could ask for more of it than fits in memory. NumPy's generators write loops.
+    """
     kernel = own_kernels().get(context["kernel"])
     backend = context["backend"]
     if kernel is None or backend not in kernel.generators:
@@ -161,6 +157,9 @@ def _changed_kernel(context: Context, known: Known) -> list[str]:
     if changes := differences(context, now.context):
         return changes
     tuned = [each["trial"] for each in known.trials.values() if each["context"] == now.digest]
+    if backend == next(iter(kernel.generators)):
+        space = kernel.space(inputs.specs)
+        tuned = [trial for trial in tuned if trial["config"] in space]
     other = sum(trial["identity"] != now.identity(trial["config"], _source(now, trial)) for trial in tuned)
     return [f"the generator writes another source for {other} of {len(tuned)} configs"] if other else []
 

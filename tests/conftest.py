@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and tables would fit it
         yield
+
+
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    """Let what reads an endless file fail by a MemoryError, before the system ends other programs."""
+    about = Path("/proc/self/statm")
+    if not about.exists():
+        pytest.skip("only Linux limits the memory of a process")
+    pages = int(about.read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (2 << 30), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
@@ -18,6 +19,7 @@ from autotune.exchange.recording import Recording, values_of
 from autotune.model.errors import CacheError, DataError, UsageError
 from autotune.model.trial import Status
 from autotune.store import cache, summary
+from autotune.store.incoming import MAX_BYTES, parse_json, read_file
 from autotune.store.results import rank
 from autotune.store.summary import Search, Summary, Work
 
@@ -42,7 +44,10 @@ def import_file(path: Path, cache_root: Path) -> Path:
     if target.exists():
         raise UsageError(f"{path}: {target} exists; import into another cache, or remove it first")
     cache.prepare(target.parent)
-    summary.write(_summary(recording, target.parent, path.name))
+    try:
+        summary.write(_summary(recording, target.parent, path.name))
+    except ValueError as fault:
+        raise DataError(f"{path}: a value that no cache holds: {fault}") from fault
     return target
 
 
@@ -72,8 +77,9 @@ def read(path: Path) -> Recording:
         CacheError: it cannot be read.
     """
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+        path.stat()  # raises OSError if the file that the user named is not there
+        raw = read_file(path)
+        text = (_decompressed(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
         if not text.lstrip().startswith("{"):
             return table.decode(text, _stem(path))
         document = _parse(text)
@@ -84,6 +90,14 @@ def read(path: Path) -> Recording:
         ) from fault
     except OSError as fault:
         raise CacheError(f"{path}: {fault.strerror or fault}") from fault
+
+
+def _decompressed(raw: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is compressed, and larger than {MAX_BYTES} bytes")
+    return data
 
 
 def write(recording: Recording, path: Path) -> None:
@@ -108,9 +122,9 @@ def write(recording: Recording, path: Path) -> None:
 def _parse(text: str) -> dict[str, Any]:
     """Read JSON; if kernel_tuner was killed, the last two braces of its cache are missing."""
     try:
-        return dict(json.loads(text))
+        return dict(parse_json(text.encode()))
     except json.JSONDecodeError:
-        return dict(json.loads(text.rstrip().rstrip(",") + "}}"))
+        return dict(parse_json((text.rstrip().rstrip(",") + "}}").encode()))
 
 
 def _summary(recording: Recording, folder: Path, source: str) -> Summary:

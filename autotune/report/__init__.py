@@ -7,7 +7,7 @@ results of a host.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ from autotune.report.workload_charts import workload_charts
 from autotune.store import cache, catalog
 from autotune.store.summary import Summary
 
-__all__ = ["Live", "Summary", "load", "load_all", "print_table", "write_page", "write_plots"]
+__all__ = ["Live", "Summary", "load", "load_all", "load_each", "print_table", "write_page", "write_plots"]
 
 
 def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
@@ -40,12 +40,17 @@ def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
         )
+    loaded, faults = load_each(paths)
+    return [each for latest in loaded for each in (latest, *latest.others)], faults
+
+
+def load_each(paths: Iterable[Path]) -> tuple[list[Summary], list[AutotuneError]]:
+    """Read summaries; return the faults of unreadable ones beside the others."""
     workloads: list[Summary] = []
     faults: list[AutotuneError] = []
     for path in paths:
         try:
-            loaded = load(path)
-            workloads += [loaded, *loaded.others]
+            workloads.append(load(path))
         except (DataError, CacheError) as fault:
             faults.append(fault)
     return workloads, faults

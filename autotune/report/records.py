@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from autotune.model.errors import AutotuneError
 from autotune.model.trial import Status, Trial
 from autotune.report.visible import visible
 from autotune.store import cache, catalog
+from autotune.store.incoming import open_plain
 from autotune.store.summary import Summary
 
 LOG_TAIL_BYTES = 6000
@@ -70,17 +72,13 @@ def log_tail(workload: Summary, trial: Trial) -> str:
     """
     compiling = trial.status in {Status.COMPILE_ERROR, Status.COMPILE_TIMEOUT}
     names = (cache.COMPILATION, cache.EXECUTION)
-    root = workload.folder.resolve()
     for name in names if compiling else reversed(names):
         try:
-            log = (root / trial.path / name).resolve()
-            if not log.is_relative_to(root) or not log.is_file():
-                continue
-            with log.open("rb") as stream:
+            with open_plain(cache.trial_file(workload.folder, trial.path, name)) as stream:
                 cut = stream.seek(0, 2) > LOG_TAIL_BYTES
                 stream.seek(-LOG_TAIL_BYTES if cut else 0, 2 if cut else 0)
                 text = stream.read(LOG_TAIL_BYTES).decode("utf-8", "backslashreplace").strip("\n")
-        except (OSError, ValueError):
+        except (AutotuneError, OSError):
             continue
         if text:
             return visible("…\n" + text.partition("\n")[2] if cut and "\n" in text else text, keep="\n\t")

@@ -27,6 +27,11 @@ _WIDE = {"backend", "best config"}
 """Columns that are printed there too if the terminal is not wide enough."""
 
 
+def say(line: str, stream: TextIO) -> None:
+    """Print a line: control characters become visible, whoever wrote them, and the stream can encode it."""
+    print(encodable(visible(line), stream.encoding or "ascii"), file=stream)
+
+
 def print_workloads(workloads: Sequence[Summary], stream: TextIO, width: int | None = None) -> None:
     """Print the best config of each workload, and how all its trials ended.
 

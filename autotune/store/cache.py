@@ -28,6 +28,7 @@ from typing import Any
 
 from autotune.model.errors import CacheError, DataError
 from autotune.store import journal, safe_pickle
+from autotune.store.incoming import read_file
 
 SCHEMA = 1
 RESULT = "performance_result.pkl"
@@ -171,6 +172,22 @@ def note_outputs(*paths: Path) -> None:
             os.close(fd)
 
 
+def trial_file(folder: Path, path: str, name: str) -> Path:
+    """Return a file of a trial, whose path another machine may have written.
+
+    Raises:
+        DataError: the path or a link leads out of the workload's folder.
+    """
+    file = folder / path / name
+    try:
+        inside = "/" not in path and file.resolve() == folder.resolve() / path / name
+    except (OSError, RuntimeError, ValueError):  # a link to itself; a name that no file system takes
+        inside = False
+    if not inside:
+        raise DataError(f"{folder}: the trial {path!r:.60} is not in it: it is a link, or no folder's name")
+    return file
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Read a `performance_result.pkl` safely, even from another machine.
 
@@ -178,18 +195,10 @@ def read_result(path: Path) -> dict[str, Any]:
         DataError: it is torn, or contains anything but builtins.
         CacheError: it cannot be read.
     """
-    result = safe_pickle.loads(_read(path, safe_pickle.MAX_BYTES), path)
+    result = safe_pickle.loads(read_file(path, safe_pickle.MAX_BYTES), path)
     if not isinstance(result, dict) or not isinstance(result.get("trial"), dict):
         raise DataError(f"{path}: holds no trial")
     return result
-
-
-def _read(path: Path, limit_bytes: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(limit_bytes + 1)
-    except OSError as fault:
-        raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
 
 
 def unfinished(cache_root: Path) -> list[Path]:

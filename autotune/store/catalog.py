@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from autotune.model.errors import CacheError, DataError
@@ -19,9 +20,13 @@ def workloads(cache_root: Path) -> list[Path]:
     Raises:
         CacheError: there is no such folder.
     """
-    if not cache_root.is_dir():
-        raise CacheError(f"cache {cache_root}: no such folder; name another with --cache-dir")
-    return [path for kernel in sorted(cache_root.iterdir()) if kernel.is_dir() for path in of_kernel(kernel)]
+    try:
+        if not cache_root.is_dir():
+            raise CacheError(f"cache {cache_root}: no such folder; name another with --cache-dir")
+        kernels = [each for each in sorted(cache_root.iterdir()) if each.is_dir()]
+        return [path for kernel in kernels for path in of_kernel(kernel)]
+    except OSError as fault:
+        raise CacheError(f"cache {cache_root}: cannot be read: {fault.strerror}") from fault
 
 
 def of_kernel(folder: Path) -> list[Path]:
@@ -39,7 +44,7 @@ def load(path: Path) -> Summary:
         DataError: it is damaged, or nothing is recorded of the workload.
         CacheError: it cannot be read.
     """
-    if path.exists():
+    if os.path.lexists(path):
         return summary.read(path)
     known = merge(journal.read_all(path.parents[1] / cache.INDEX), path.parent.name)
     recorded = [each["context"] for each in known.trials.values()]

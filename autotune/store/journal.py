@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.model.errors import CacheError, DataError
+from autotune.model.errors import AutotuneError, CacheError, DataError
+from autotune.store.incoming import open_plain, parse_json, read_file
 
 SUFFIX = ".jsonl"
 SCHEMA = 1
 Record = dict[str, Any]
+_LONGEST_HEADER = 1 << 16
+_MALFORMED = (ValueError, TypeError, KeyError, OverflowError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,7 @@ def read(path: Path) -> Journal:
         DataError: a line other than the last is damaged, or a newer version wrote the file.
         CacheError: the file cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as fault:
-        raise CacheError(f"{path}: cannot be read: {fault.strerror}") from fault
-    lines = data.split(b"\n")
+    lines = read_file(path).split(b"\n")
     tail = lines.pop()
     texts: list[bytes] = []
     torn = bool(tail)
@@ -108,18 +107,20 @@ def read(path: Path) -> Journal:
                 f"{path}: line {number} of {len(lines)} is corrupt; move the file away and run again"
             )
     try:
-        records: list[Record] = json.loads(b"[" + b",".join(texts) + b"]")
-        header: Record = records.pop(0) if records else {"schema": SCHEMA, "writer": {}}
-        schema, writer = int(header["schema"]), dict(header["writer"])
-        order = int(header.get("order", 0))
+        records: list[Record] = parse_json(b"[" + b",".join(texts) + b"]")
+        schema, writer, order = _header(records.pop(0)) if records else (SCHEMA, {}, 0)
         finished = bool(records) and records[-1]["record"] == "end"
-    except (ValueError, TypeError, KeyError, RecursionError) as fault:
-        raise DataError(f"{path}: not a journal of this program: {fault!r}") from None
+    except _MALFORMED as fault:
+        raise DataError(f"{path}: not a journal of this program: {fault!r:.200}") from None
     if schema > SCHEMA:
         raise DataError(f"{path}: schema {schema} is newer than {SCHEMA}; update autotune to read it")
     if finished:
         records.pop()
     return Journal(path, records, torn, finished, writer, order)
+
+
+def _header(record: Record) -> tuple[int, Record, int]:
+    return int(record["schema"]), dict(record["writer"]), int(record.get("order", 0))
 
 
 def read_all(folder: Path) -> list[Journal]:
@@ -135,8 +136,8 @@ def read_all(folder: Path) -> list[Journal]:
 def _next_order(folder: Path) -> int:
     orders = [0]
     for path in folder.glob("*" + SUFFIX):
-        with contextlib.suppress(OSError, ValueError, TypeError), path.open("rb") as file:
-            orders.append(int(json.loads(file.readline()[9:]).get("order", 0)))
+        with contextlib.suppress(AutotuneError, OSError, *_MALFORMED), open_plain(path) as file:
+            orders.append(_header(parse_json(file.readline(_LONGEST_HEADER)[9:]))[2])
     return max(orders) + 1
 
 

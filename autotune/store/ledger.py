@@ -17,7 +17,7 @@ from autotune.model.errors import DataError
 from autotune.model.fingerprint import digest
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Context, GeneratorError, Workload, differences, workload_label
-from autotune.store import cache, journal
+from autotune.store import cache, checks, journal
 from autotune.store.recorder import Recorder
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -35,6 +35,8 @@ class Known:
         confirmed: identity -> its latest interleaved reading.
         rounds: the identities that were confirmed together, one set for each round.
         references: context digest -> the reference as it was measured last.
+        measured: identity -> the trial of each record of it: tuners that share a cache may each have
+            measured a config.
         notes: what the user should know: torn records.
         count: how many records were merged.
     """
@@ -45,6 +47,7 @@ class Known:
     confirmed: dict[str, Metrics] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
     references: dict[str, Reference] = field(default_factory=dict)
+    measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     count: int = 0
 
@@ -104,10 +107,48 @@ def merge(journals: list[journal.Journal], label: str) -> Known:
             known.notes.append(f"{each.path}: its last record is torn and was left out")
         try:
             for record in each.records:
+                if _concerns(known, record, label):
+                    _check(record)
                 _merge_record(known, record, label)
-        except (KeyError, TypeError, ValueError, AttributeError) as fault:
-            raise DataError(f"{each.path}: a record that is not of this program: {fault!r}") from None
+        except checks.MALFORMED as fault:
+            said = checks.reason(fault)
+            raise DataError(f"{each.path}: a record that is not of this program: {said}") from None
     return known
+
+
+def _concerns(known: Known, record: Mapping[str, Any], label: str) -> bool:
+    """Return whether a record is of this workload; nothing is read of the others."""
+    if record["record"] == "context":
+        return bool(record["workload"] == label)
+    return record["context"] in known.contexts
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Check a record that a file holds, whoever wrote it."""
+    kind = record["record"]
+    if kind == "context":
+        checks.text(record["digest"])
+        _check_context(checks.mapping(record["context"]))
+    elif kind == "trial":
+        checks.trial(record["trial"])
+        checks.number(record["source_bytes"])
+    elif kind == "confirmation":
+        for reading in checks.mapping(record["readings"]).values():
+            checks.metrics(reading)
+    elif kind == "reference":
+        checks.reference(record)
+
+
+def _check_context(context: Mapping[str, Any]) -> None:
+    for name in ("kernel", "backend"):
+        checks.text(context[name])
+    for name in ("inputs", "outputs"):
+        checks.specs(context[name])
+    for name in ("fingerprint", "timing", "work"):
+        checks.mapping(context[name])
+    for name in ("flops", "bytes"):
+        checks.number(context["work"][name])
+    _encode(context)  # NaN could not be written again
 
 
 def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
@@ -121,6 +162,7 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
         return
     elif kind == "trial":
         identity = record["trial"]["identity"]
+        known.measured.setdefault(identity, []).append(record["trial"])
         known.trials[identity] = dict(record)
         known.confirmed.pop(identity, None)  # it was of an earlier measurement
         known.rounds = [each for each in known.rounds if identity not in each]
@@ -220,7 +262,7 @@ class Ledger:
         """Return the size of each other writer's journal: equal stamps, equal records."""
         sizes = {}
         for path in self._index.glob("*" + journal.SUFFIX) if self._index.is_dir() else ():
-            with contextlib.suppress(FileNotFoundError):  # removed since the folder was listed
+            with contextlib.suppress(OSError):  # removed since the folder was listed; a link to itself
                 if path != self._writer.path:
                     sizes[path.name] = path.stat().st_size
         return sizes

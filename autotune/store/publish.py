@@ -18,7 +18,7 @@ from autotune.model.workload import Context, Workload
 from autotune.store import cache, summary
 from autotune.store.ledger import Known, Ledger
 from autotune.store.results import ranking
-from autotune.store.summary import Search, Summary, Work
+from autotune.store.summary import Search, Summary, work_of
 
 _ATTEMPTS = 10
 _CONTEXTS = 8  # earlier ones of a workload that its summary shows; the journals keep all
@@ -91,7 +91,7 @@ def of_context(folder: Path, known: Known, digest: str, context: Context | None 
         backend=context["backend"],
         inputs=tuple(map(TensorSpec.from_json, context["inputs"])),
         outputs=tuple(map(TensorSpec.from_json, context["outputs"])),
-        work=Work(**context["work"]),
+        work=work_of(context["work"]),
         environment=context["fingerprint"],
         roofline=None,
         timing=context["timing"],

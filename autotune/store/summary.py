@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autotune.machine.cpu import Roofline
-from autotune.model.errors import CacheError, DataError
-from autotune.model.kernel import Specs, TensorSpec
+from autotune.model.errors import AutotuneError, DataError
+from autotune.model.kernel import Specs
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Context, spec_dict
-from autotune.store import cache
+from autotune.store import cache, checks
+from autotune.store.incoming import parse_json, read_file
 from autotune.store.results import speedup
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_LIMIT = 1e18  # a figure above it, or below its inverse, is wrong, and arithmetic on it could overflow
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,13 @@ class Summary:
     @functools.cached_property
     def best(self) -> Trial | None:
         """The trial to use; None if no config ended ok."""
-        return next((trial for trial in self.trials if trial.path == self.best_path), None)
+        chosen = (trial for trial in self.trials if trial.path == self.best_path and trial.metrics)
+        return next(chosen, None)
 
     @functools.cached_property
     def ties(self) -> tuple[Trial, ...]:
         """The trials that are as fast as the best within the error of measurement."""
-        by_path = {trial.path: trial for trial in self.trials}
+        by_path = {trial.path: trial for trial in self.trials if trial.metrics}
         return tuple(by_path[path] for path in self.tie_paths)
 
     @property
@@ -178,8 +178,8 @@ def _head(summary: Summary) -> dict[str, object]:
 def is_current(folder: Path, state: str) -> bool:
     """Return whether a folder's summary is undamaged and of this state."""
     try:
-        text = (folder / cache.METRICS).read_bytes()
-    except OSError:
+        text = read_file(folder / cache.METRICS, MAX_BYTES)
+    except AutotuneError:
         return False
     begin = len(_first_lines(state, b""))
     return text[:begin] == _first_lines(state, text[begin:])
@@ -212,111 +212,69 @@ def read(path: Path) -> Summary:
         CacheError: it cannot be read.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        document = parse_json(read_file(path, MAX_BYTES))
+    except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}; run the tuner again to write it anew") from None
     schema = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(schema, int) or not isinstance(document.get("trials"), list):
+    if type(schema) is not int or not isinstance(document.get("trials"), list):
         raise DataError(f"{path}: not a summary of this program: it has no schema or no trials")
     if schema > cache.SCHEMA:
         raise DataError(f"{path}: schema {schema} is newer than {cache.SCHEMA}; update autotune to read it")
     try:
         return _summary(path.parent, document)
-    except _MALFORMED as error:
-        reason = f"no {error} there" if isinstance(error, KeyError) else str(error)
-        shown = reason if reason.isprintable() else ascii(reason)[1:-1]
-        raise DataError(f"{path}: {shown}; fetch it again, or tune again to replace it") from error
+    except checks.MALFORMED as error:
+        advice = "fetch it again, or tune again to replace it"
+        raise DataError(f"{path}: {checks.reason(error)}; {advice}") from error
 
 
 def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
-    trials = tuple(map(_trial, plain["trials"]))
+    trials = tuple(map(checks.trial, checks.listed(plain["trials"])))
     measured = {trial.path: trial.path for trial in trials if trial.metrics}
     best = measured[plain["best"]] if measured else None
-    reference, roofline = plain["reference"], plain["roofline"]
     return Summary(
         folder=folder,
-        kernel=_string(plain["kernel"]),
-        shapes=_string(plain["shapes"]),
-        backend=_string(plain["backend"]),
-        inputs=tuple(map(TensorSpec.from_json, plain["inputs"])),
-        outputs=tuple(map(TensorSpec.from_json, plain["outputs"])),
-        work=_work(plain["work"]),
-        environment=dict(plain["environment"].items()),
-        roofline=Roofline(_positive(roofline["peak_gflops"]), _positive(roofline["bandwidth_gbytes_per_s"]))
-        if roofline
-        else None,
-        timing=dict(plain["timing"].items()),
-        search=_search(plain["search"]),
-        reference=Reference(_string(reference["name"]), _metrics(Metrics(**reference["metrics"])))
-        if reference
-        else None,
+        kernel=checks.text(plain["kernel"]),
+        shapes=checks.text(plain["shapes"]),
+        backend=checks.text(plain["backend"]),
+        inputs=checks.specs(plain["inputs"]),
+        outputs=checks.specs(plain["outputs"]),
+        work=work_of(checks.mapping(plain["work"])),
+        environment=checks.mapping(plain["environment"]),
+        roofline=checks.optional(plain["roofline"], _roofline),
+        timing=checks.mapping(plain["timing"]),
+        search=_search(checks.mapping(plain["search"])),
+        reference=checks.optional(plain["reference"], checks.reference),
         best_path=best,
-        tie_paths=tuple(measured[path] for path in plain["ties"] if path != best),
+        tie_paths=tuple(measured[path] for path in checks.listed(plain["ties"]) if path != best),
         trials=trials,
-        contexts={_string(name): dict(each) for name, each in (plain.get("contexts") or {}).items()},
-        others=tuple(_summary(folder, other) for other in plain.get("others") or ()),
+        contexts=_contexts(plain.get("contexts")),
+        others=tuple(_summary(folder, each) for each in map(checks.mapping, _others(plain))),
     )
 
 
-def _work(plain: Mapping[str, Any]) -> Work:
-    flops, bytes_moved = (max(0.0, _number(plain[name])) for name in ("flops", "bytes"))
-    return Work(flops, bytes_moved, int(_number(plain.get("reduction_length", 1))))
+def work_of(plain: Mapping[str, Any]) -> Work:
+    """Make the work that a summary or a context describes."""
+    flops, bytes_moved = (max(0.0, checks.number(plain[name])) for name in ("flops", "bytes"))
+    return Work(flops, bytes_moved, int(checks.number(plain.get("reduction_length", 1))))
+
+
+def _roofline(value: object) -> Roofline:
+    plain = checks.mapping(value)
+    return Roofline(checks.positive(plain["peak_gflops"]), checks.positive(plain["bandwidth_gbytes_per_s"]))
 
 
 def _search(plain: Mapping[str, Any]) -> Search:
     limits = {name: plain.get(name) for name in ("space_size", "budget_trials", "budget_s")}
     for limit in limits.values():
-        _number(limit or 0)
-    seed, elapsed_s = int(_number(plain["seed"])), _number(plain["elapsed_s"])
-    return Search(_string(plain["strategy"]), seed, elapsed_s=elapsed_s, **limits)
+        checks.optional(limit, checks.number)
+    seed, elapsed_s = int(checks.number(plain["seed"])), checks.number(plain["elapsed_s"])
+    return Search(checks.text(plain["strategy"]), seed, elapsed_s=elapsed_s, **limits)
 
 
-def _trial(entry: Mapping[str, Any]) -> Trial:
-    trial = Trial.from_dict(entry)
-    for text in (trial.identity, trial.path, trial.message, trial.started_at, *trial.config):
-        _string(text)
-    for value in trial.config.values():
-        if not isinstance(value, bool | int | float | str):
-            raise TypeError(f"expected a parameter's value, found {value!r:.60}")
-    for number in (trial.order, trial.compile_s or 0.0, *trial.samples_ms):
-        _number(number)
-    for reading in (trial.metrics, trial.confirmed):
-        if reading:
-            _metrics(reading)
-    if (trial.status is Status.OK) != (trial.metrics is not None):
-        raise ValueError(
-            f"the trial {trial.path!r:.60} is {trial.status.value}, which its metrics contradict"
-        )
-    return trial
+def _others(plain: Mapping[str, Any]) -> Sequence[Any]:
+    return checks.optional(plain.get("others"), checks.listed) or ()
 
 
-def _metrics(metrics: Metrics) -> Metrics:
-    for name, value in vars(metrics).items():
-        if name.endswith("_ms"):
-            _positive(value)
-        elif (value is not None or name not in {"roofline_fraction", "mfu"}) and _number(value) < 0:
-            raise ValueError(f"{name} is {value!r:.60}, below zero")
-    return metrics
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, found {value!r:.60}")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"expected a finite number, found {value!r:.60}")
-    if abs(value) > _LIMIT:
-        raise ValueError(f"expected a number below {_LIMIT:g}, found {value!r:.60}")
-    return value
-
-
-def _positive(value: object) -> float:
-    number = _number(value)
-    if number < 1 / _LIMIT:
-        raise ValueError(f"expected a number above zero, found {number!r:.60}")
-    return number
+def _contexts(value: object) -> dict[str, Context]:
+    plain = checks.optional(value, checks.mapping) or {}
+    return {name: checks.mapping(each) for name, each in plain.items()}

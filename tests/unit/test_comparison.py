@@ -172,6 +172,7 @@ def test_figures_at_the_bounds_are_compared(tmp_path: Path) -> None:
     assert ["unclear"] == [each and each.verdict for row in compare(found) for each in row.ratios]
 
 
+@pytest.mark.usefixtures("bounded_memory")
 @pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder", "a link to itself", "a large file"])
 def test_what_is_no_plain_file_is_said_and_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = put(tmp_path, "")
