@@ -43,7 +43,7 @@ def import_file(path: Path, cache_root: Path) -> Path:
     target = cache_root / recording.kernel / recording.workload / cache.METRICS
     if target.exists():
         raise UsageError(f"{path}: {target} exists; import into another cache, or remove it first")
-    cache.prepare(target.parent)
+    cache.prepare(target.parent, cache_root)
     try:
         summary.write(_summary(recording, target.parent, path.name))
     except ValueError as fault:

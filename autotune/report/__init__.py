@@ -6,7 +6,9 @@ results of a host.
 
 from __future__ import annotations
 
+import os
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -14,16 +16,19 @@ from pathlib import Path
 from typing import TextIO
 
 from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
+from autotune.model.workload import NAME_BYTES
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
 from autotune.report.raster import png
 from autotune.report.records import load, machine
-from autotune.report.scene import Scene, sheet
+from autotune.report.scene import sheet
 from autotune.report.terminal import print_workloads
 from autotune.report.workload_charts import workload_charts
 from autotune.store import cache, catalog
 from autotune.store.summary import Summary
+
+_PNG = ".png"
 
 __all__ = ["Live", "Summary", "load", "load_all", "load_each", "print_table", "write_page", "write_plots"]
 
@@ -69,7 +74,7 @@ def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Pat
     """
     path = out / "report.html"
     made_at = datetime.now().astimezone().isoformat(" ", "minutes")
-    cache.prepare(out)
+    cache.prepare(out, _named(out, cache_root))
     cache.write_file(path, page(workloads, str(cache_root), made_at).encode())
     return path
 
@@ -84,23 +89,30 @@ def write_plots(workloads: Sequence[Summary], out: Path) -> list[Path]:
     paths = []
     for kernel, group in groupby(workloads, key=lambda workload: workload.folder.parent.name):
         members = list(group)
-        sheets = [(out / f"{kernel}.png", members[0].kernel, members, kernel_charts(members))]
+        sheets = [(out / _image(kernel), members[0].kernel, members, kernel_charts(members))]
         for workload in members:
             title = f"{workload.kernel}  {workload.shapes}"
-            sheets.append(
-                (out / kernel / f"{workload.folder.name}.png", title, [workload], workload_charts(workload))
-            )
+            path = out / kernel / _image(workload.folder.name)
+            sheets.append((path, title, [workload], workload_charts(workload)))
         for path, title, shown, charts in sheets:
             if charts:
-                _write_sheet(path, sheet(title, _hosts(shown), charts))
+                image = png(sheet(title, _hosts(shown), charts))
+                cache.prepare(path.parent, _named(out, members[0].folder.parents[1]))
+                cache.write_file(path, image)
                 paths.append(path)
     return paths
 
 
-def _write_sheet(path: Path, scene: Scene) -> None:
-    image = png(scene)
-    cache.prepare(path.parent)
-    cache.write_file(path, image)
+def _image(folder: str) -> str:
+    """Name the image of a folder, whose own name may be as long as a name can be."""
+    name = os.fsencode(folder)
+    cut = os.fsdecode(name[: NAME_BYTES - len(_PNG) - 9]) + f"#{zlib.crc32(name):08x}"
+    return (folder if len(name) + len(_PNG) <= NAME_BYTES else cut) + _PNG
+
+
+def _named(out: Path, cache_root: Path) -> Path:
+    """Return the folder below which no link is followed: the cache, unless the user named another."""
+    return cache_root if out.is_relative_to(cache_root) else out
 
 
 def _hosts(workloads: Sequence[Summary]) -> str:

@@ -64,19 +64,39 @@ def _advising(path: Path) -> Iterator[None]:
         raise CacheError(f"cache {path}: cannot be written: {fault.strerror}; {advice}") from fault
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, root: Path) -> None:
     """Make a folder of the cache, and check that files can be created and filled there.
 
+    Args:
+        folder: the folder.
+        root: the cache root, or the folder that the user named. A link below it is not followed: the cache
+            may come from elsewhere, and so would the link.
+
     Raises:
-        CacheError: they cannot.
+        CacheError: they cannot, or a link leads to the folder.
     """
+    refuse_link(folder, root)
     probe = folder / f"{_UNFINISHED}{secrets.token_hex(6)}"
     with _advising(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            probe.write_bytes(b"probe")
+            _create(os.fspath(probe), b"probe")
         finally:
             probe.unlink(missing_ok=True)
+
+
+def refuse_link(folder: Path, root: Path) -> None:
+    """Raise CacheError if a link leads from a root to a folder below it."""
+    with _advising(folder):
+        link = link_to(folder, root)
+    if link:
+        raise CacheError(f"cache {folder}: not written: {link} is a link; remove it, or choose another place")
+
+
+def link_to(path: Path, root: Path) -> Path | None:
+    """Return the first link on the way from a folder to a path below it; None if there is none."""
+    parents = [each for each in (*reversed(path.parents), path) if each != root and each.is_relative_to(root)]
+    return next((each for each in parents if each.is_symlink()), None)
 
 
 def journal_writer(index: Path) -> journal.Writer:
@@ -95,7 +115,7 @@ def write_file(path: Path, data: bytes) -> None:
     fresh = path.with_name(f"{_UNFINISHED}{secrets.token_hex(6)}")
     with _advising(path):
         try:
-            with fresh.open("wb") as file:
+            with fresh.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut could leave the new name without content
@@ -129,6 +149,8 @@ def write_trial(folder: Path, result: Mapping[str, Any], compilation: str, execu
             os.mkdir(fresh)  # noqa: PTH102  os is faster than pathlib, and this runs for every config
             for name, data in contents.items():
                 _create(f"{fresh}/{name}", data)
+            if os.path.islink(target):  # noqa: PTH114
+                os.unlink(target)  # noqa: PTH108  as a link in a file's place is replaced
             try:
                 os.rename(fresh, target)  # noqa: PTH104
             except OSError:
@@ -207,7 +229,7 @@ def unfinished(cache_root: Path) -> list[Path]:
     found = []
     for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*", f"*/*/{_UNFINISHED}*"):
         for path in cache_root.glob(pattern):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < hour_ago:
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < hour_ago and not link_to(path.parent, cache_root):
                     found.append(path)
     return sorted(found)

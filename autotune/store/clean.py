@@ -6,13 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
-from autotune.store import cache, journal
+from autotune.store import cache, incoming, journal
+
+_MERGED_BYTES = incoming.MAX_BYTES // 4
+"""Larger journals stay as they are: merged, they could be longer than what is read."""
 
 
 def clean(cache_root: Path) -> list[str]:
     """Remove unfinished files and folders, and merge the journals of tuners that have ended.
 
     A journal is left alone if its writer may still run; on another machine, until the writer has closed it.
+    Nothing is removed through a link.
     The merged journal is on the disk before the others are removed. If `clean` is killed in between, records
     exist twice, which does no harm.
 
@@ -25,10 +29,15 @@ def clean(cache_root: Path) -> list[str]:
     """
     done = []
     for path in cache.unfinished(cache_root):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        whole = path.is_dir() and not path.is_symlink()
+        shutil.rmtree(path, ignore_errors=True) if whole else path.unlink(missing_ok=True)
         done.append(f"removed {path}")
     for index in sorted(cache_root.glob(f"*/{cache.INDEX}")):
+        if cache.link_to(index, cache_root):
+            continue
         ended = [each for each in journal.read_all(index) if each.abandoned]
+        if sum(each.path.stat().st_size for each in ended) > _MERGED_BYTES:
+            continue
         if len(ended) > 1 or any(each.torn for each in ended):
             done.append(_merge(ended))
     return done

@@ -198,6 +198,7 @@ class Ledger:
     """
 
     def __init__(self, root: Path, workload: Workload, limits: Limits) -> None:
+        self._root = root
         self._index = root / workload.kernel.name / cache.INDEX
         self.folder = root / workload.kernel.name / workload_label(workload.inputs.specs)
         self._workload = workload
@@ -220,7 +221,8 @@ class Ledger:
         Raises:
             CacheError: it cannot.
         """
-        cache.prepare(self.folder)
+        cache.refuse_link(self._index, self._root)
+        cache.prepare(self.folder, self._root)
 
     def _read(self) -> None:
         self._seen = self.stamp()

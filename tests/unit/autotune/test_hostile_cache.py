@@ -20,7 +20,7 @@ from tuned import run, space
 from autotune import SearchSpace
 from autotune.__main__ import main
 from autotune.kernels import transpose
-from autotune.model.errors import AutotuneError
+from autotune.model.errors import AutotuneError, CacheError
 from autotune.report import load_all
 from autotune.report.page import page
 from autotune.report.visible import visible
@@ -248,6 +248,68 @@ def test_one_bad_summary_hides_no_other_from_best(root: Path) -> None:
     code, text = said("best", "--cache-dir", str(root))
 
     assert (65, True) == (code, '"kernel": "transpose"' in text)
+
+
+# Links ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", ["plots", "plots/intact", "plots/intact.png", "plots/report.html"])
+def test_the_report_is_not_written_through_a_link(root: Path, tmp_path: Path, link: str) -> None:
+    (root / link).parent.mkdir(exist_ok=True)
+    (root / link).symlink_to(tmp_path / ("secret/file" if "." in link else "secret"))
+
+    code, text = said("report", str(root))
+
+    assert ["file"] == [path.name for path in (tmp_path / "secret").iterdir()]
+    assert "secret" == (tmp_path / "secret/file").read_text()
+    assert (0 if "." in link else 74) == code
+    assert ("." in link) or f"{root / link} is a link; remove it" in text
+
+
+def test_a_folder_that_the_user_names_for_the_report_may_be_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "named").symlink_to("there")
+
+    assert 0 == said("report", str(root), "--out", str(tmp_path / "named"))[0]
+
+    assert (tmp_path / "there/report.html").is_file()
+
+
+@pytest.mark.parametrize("link", ["add", "add/index", FOLDER])
+def test_a_tuner_does_not_write_through_a_link(root: Path, tmp_path: Path, link: str) -> None:
+    shutil.move(root / link, tmp_path / "elsewhere")
+    (root / link).symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+
+    with pytest.raises(CacheError, match="is a link; remove it"):
+        run(root, space("good", variants=3))
+
+    assert before == sorted((tmp_path / "elsewhere").rglob("*"))
+
+
+def test_a_link_in_the_place_of_a_trial_is_replaced(root: Path, tmp_path: Path) -> None:
+    folder = root / FOLDER / "kind=good,variant=1"
+    folder.symlink_to(tmp_path / "secret")
+
+    run(root, space("good", variants=2))
+
+    assert (False, True) == (folder.is_symlink(), (folder / "performance_result.pkl").is_file())
+    assert ["file"] == [path.name for path in (tmp_path / "secret").iterdir()]
+
+
+def test_nothing_is_removed_through_a_link(root: Path, tmp_path: Path) -> None:
+    for folder in (tmp_path / "secret", tmp_path / "secret/8x8"):
+        (folder / ".unfinished-0").mkdir(parents=True)
+        os.utime(folder / ".unfinished-0", (0, 0))
+    (root / "linked").symlink_to(tmp_path / "secret")
+    (root / "add/linked").symlink_to(tmp_path / "secret")
+    (root / ".unfinished-1").symlink_to(tmp_path / "secret")
+    os.utime(root / ".unfinished-1", (0, 0), follow_symlinks=False)
+
+    code, text = said("clean", "--cache-dir", str(root))
+
+    assert (0, f"removed {root / '.unfinished-1'}") == (code, text.splitlines()[0])
+    assert {".unfinished-0", "8x8", "file"} == {path.name for path in (tmp_path / "secret").iterdir()}
 
 
 # Anything, anywhere -----------------------------------------------------------------------------------------
