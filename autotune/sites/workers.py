@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
 from autotune.backends.numpy import array_at
-from autotune.machine.cpu import usable_cores
+from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
@@ -369,9 +369,17 @@ def _disk_full() -> CacheError:
 def _temporary_folder(*, executable: bool) -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix="autotune-"))
+        if not_private(folder):  # others can replace it, such as a volume of a container at /tmp
+            folder.rmdir()
+            program_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="autotune-", dir=program_folder()))
+        why = not_private(folder)
         flags = os.statvfs(folder).f_flag
     except OSError as error:
         raise CacheError(f"cannot make a temporary folder: {error}; set TMPDIR to one with room") from error
+    if why:
+        folder.rmdir()
+        raise UnavailableError(f"{why}; or set TMPDIR to a folder of yours: candidates are loaded from it")
     if executable and flags & os.ST_NOEXEC:
         folder.rmdir()
         raise UnavailableError(

@@ -20,8 +20,9 @@ from vector_add import GOOD, INPUTS, KERNEL, LENGTH, LOOP, body
 
 from autotune import backends
 from autotune.backends.c import CBackend
+from autotune.backends.numpy import NumpyBackend
 from autotune.model.budget import Limits
-from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
+from autotune.model.errors import AutotuneError, CacheError, DataError, UnavailableError, UsageError
 from autotune.model.kernel import Inputs, TensorSpec
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
@@ -397,6 +398,7 @@ TUNER = """
 import sys
 sys.path.insert(0, {tests!r})
 from autotune.backends.c import CBackend
+from autotune.backends.numpy import NumpyBackend
 from autotune.sites.workers import Workers
 from vector_add import *
 
@@ -484,6 +486,25 @@ def test_a_missing_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(CacheError, match=r"cannot make a temporary folder: .*; set TMPDIR to one with room"):
         Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT)
     assert before == processes_below()
+
+
+def test_no_candidate_is_loaded_from_where_others_could_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        artifact = workers.compile(GOOD).result().artifact
+        assert artifact is not None
+        assert Path(artifact.files[0]).is_relative_to(tmp_path / "xdg")
+        assert Status.OK is workers.measure(artifact).status
+    (tmp_path / "xdg").chmod(0o777)
+    with pytest.raises(UnavailableError, match="other users can write to"):
+        Workers(KERNEL, INPUTS, NumpyBackend(), BRIEF, TIGHT)
+    assert [] == list((tmp_path / "shared").iterdir())
+    assert not list((tmp_path / "xdg").rglob("autotune-*/run"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
