@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -71,6 +72,18 @@ def test_the_report_is_written_where_there_is_no_current_folder(results: Path, t
     )  # fmt: skip
 
     assert (0, True) == (done.returncode, (results / "plots/report.html").is_file()), done.stderr
+
+
+@pytest.mark.parametrize("package", ["remote_tools", "autotune"])
+def test_no_python_of_ours_starts_with_the_current_folder_on_its_path(package: str) -> None:
+    commands = [
+        (str(path.relative_to(ROOT)), [ast.unparse(word) for word in node.elts[:2]])
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.List | ast.Tuple) and "sys.executable" in map(ast.unparse, node.elts)
+    ]
+    assert [] != commands
+    assert [] == [each for each in commands if each[1] != ["sys.executable", "'-I'"]]
 
 
 SETTINGS = """\
