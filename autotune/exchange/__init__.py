@@ -104,9 +104,13 @@ def write(recording: Recording, path: Path) -> None:
     """Write a file; its name decides the format.
 
     Raises:
+        DataError: a config lacks a parameter that another has, and only T4 can say so.
         CacheError: it cannot be written.
     """
     name = path.name.removesuffix(".gz")
+    alike = all(trial.config.keys() == recording.parameters.keys() for trial in recording.trials)
+    if not alike and not name.endswith(".t4.json"):
+        raise DataError(f"{path}: not every config has the same parameters; export to *.t4.json")
     if name.endswith(".csv"):
         text = table.encode(recording)
     else:

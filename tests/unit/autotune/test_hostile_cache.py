@@ -250,6 +250,18 @@ def test_one_bad_summary_hides_no_other_from_best(root: Path) -> None:
     assert (65, True) == (code, '"kernel": "transpose"' in text)
 
 
+@pytest.mark.parametrize(("name", "code"), [("add.csv", 65), ("add.json.gz", 65), ("add.t4.json", 0)])
+def test_configs_of_other_parameters_are_exported_where_that_can_be_said(
+    root: Path, tmp_path: Path, name: str, code: int
+) -> None:
+    path = root / FOLDER / "perf_metrics.json"
+    document = json.loads(path.read_text())
+    del document["trials"][1]["config"]["variant"]
+    path.write_text(json.dumps(document))
+
+    assert code == said("export", "add", str(tmp_path / name), "--cache-dir", str(root))[0]
+
+
 # Links ------------------------------------------------------------------------------------------------------
 
 
