@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -83,9 +84,8 @@ def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Fi
     if shown.backend == exchange.BACKEND:
         message = "imported: it is shown and exported, and a tuner here would measure everything itself"
         return len(trials), [Finding("stale", folder, message)]
-    findings = [
-        found for trial in trials for found in _trial(folder, trial, known.measured.get(trial.identity, ()))
-    ]
+    recorded = {identity: set(map(_plain, records)) for identity, records in known.measured.items()}
+    findings = [found for trial in trials for found in _trial(folder, trial, recorded.get(trial.identity))]
     identities = {trial.identity for trial in trials}
     paths = {trial.path for trial in trials}
     missing = [each for each in known.trials.values() if each["trial"]["path"] not in paths]
@@ -95,12 +95,11 @@ def _workload(path: Path, journals: list[journal.Journal]) -> tuple[int, list[Fi
     return len(trials), findings + list(_stale(folder, known))
 
 
-def _trial(folder: Path, trial: Trial, recorded: Collection[dict[str, Any]]) -> Iterator[Finding]:
+def _trial(folder: Path, trial: Trial, recorded: set[str] | None) -> Iterator[Finding]:
     """Compare a trial of the summary with its records and its folder."""
     if not recorded:
         return  # refused by the generator, or fetched without the index
-    known = [_plain(each) for each in recorded]
-    if _plain(trial.to_dict()) not in known:
+    if _plain(trial.to_dict()) not in recorded:
         yield Finding("damaged", folder / cache.METRICS, f"{trial.path} is not what the journal recorded")
     path = folder
     try:
@@ -112,12 +111,20 @@ def _trial(folder: Path, trial: Trial, recorded: Collection[dict[str, Any]]) -> 
         yield Finding("incomplete", path, f"{fault}; it is measured again in the next run")
     else:
         same = result["trial"].get("identity") == trial.identity
-        if same and _plain(result["trial"]) not in known:
+        if same and _plain(result["trial"]) not in recorded:
             yield Finding("damaged", path, "is not what the journal recorded")
 
 
-def _plain(trial: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in trial.items() if name not in {"order", "confirmed"}}
+def _plain(trial: dict[str, Any]) -> str:
+    """Return a trial as text, without what a record does not have: texts of many trials can be in a set.
+
+    It is empty for a pickle with keys that no record has.
+    """
+    plain = {name: value for name, value in trial.items() if name not in {"order", "confirmed"}}
+    try:
+        return json.dumps(plain, sort_keys=True, default=repr)
+    except TypeError:
+        return ""
 
 
 def _stale(folder: Path, known: Known) -> Iterator[Finding]:

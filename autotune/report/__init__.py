@@ -53,9 +53,10 @@ def load_each(paths: Iterable[Path]) -> tuple[list[Summary], list[AutotuneError]
     """Read summaries; return the faults of unreadable ones beside the others."""
     workloads: list[Summary] = []
     faults: list[AutotuneError] = []
+    journals: catalog.Journals = {}
     for path in paths:
         try:
-            workloads.append(load(path))
+            workloads.append(load(path, journals))
         except (DataError, CacheError) as fault:
             faults.append(fault)
     return workloads, faults

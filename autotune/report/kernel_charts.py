@@ -16,6 +16,8 @@ from autotune.store.summary import Summary
 
 ROW = 46.0
 """Pixels from one shape's row to the next."""
+NAMES = 60
+"""Most points that have their names beside them; more would cover the chart, and take long to place."""
 LANE = 12.0
 """Two shapes whose strips are closer than this, in pixels, share one strip in a roofline."""
 
@@ -150,7 +152,7 @@ def _roofline_points(workloads: Sequence[Summary], x: Scale, y: Scale) -> Iterat
     bests: list[Point] = []
     for workload in workloads:
         at = x(_intensity(workload))
-        for rate in sampled(_rates(workload), POINTS // len(workloads)):
+        for rate in sampled(_rates(workload), max(1, POINTS // len(workloads))):
             yield Point(at, y(rate), "trial", 2.5)
         if workload.reference:
             height = y(_gflops(workload, workload.reference.metrics))
@@ -161,7 +163,8 @@ def _roofline_points(workloads: Sequence[Summary], x: Scale, y: Scale) -> Iterat
             )
     yield from bests
     roof = min(y(workload.roofline.peak_gflops) for workload in workloads if workload.roofline)
-    yield from _names(bests, roof + 14)
+    if len(bests) <= NAMES:
+        yield from _names(bests, roof + 14)
 
 
 def _names(points: Sequence[Point], top: float) -> Iterator[Label]:

@@ -17,14 +17,18 @@ LOG_TAIL_BYTES = 6000
 """Bytes of a log's end that are read: enough for a compiler's last errors, and a report stays small."""
 
 
-def load(path: Path) -> Summary:
+def load(path: Path, journals: catalog.Journals | None = None) -> Summary:
     """Read one perf_metrics.json; a config of another backend than the kernel's first names its backend.
+
+    Args:
+        path: of the file; see `catalog.load` if it does not exist.
+        journals: those that were read before.
 
     Raises:
         DataError: it is damaged, or a newer version wrote it.
         CacheError: it cannot be read.
     """
-    found = catalog.load(path)
+    found = catalog.load(path, journals)
     others = tuple(
         _shown(replace(other, shapes=f"{found.shapes}: {_what_differs(found, other)}"))
         for other in found.others

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -49,25 +50,21 @@ class Effect:
 
 def effects(trials: Sequence[Trial]) -> list[Effect]:
     """Return the effect of each parameter with more than one value; the largest effect comes first."""
-    names = dict.fromkeys(name for trial in trials for name in trial.config)
-    found = (_effect(name, trials) for name in names)
-    return sorted(
-        (effect for effect in found if len(effect.groups) > 1), key=lambda effect: -effect.explained
-    )
-
-
-def _effect(name: str, trials: Sequence[Trial]) -> Effect:
-    groups: dict[Value, list[float]] = {}
-    failures: dict[Value, int] = {}
+    groups: dict[str, dict[Value, list[float]]] = {}
+    failures: dict[str, Counter[Value]] = {}
     for trial in trials:
-        if name not in trial.config:
-            continue
-        value = trial.config[name]
-        if trial.metrics:
-            groups.setdefault(value, []).append(trial.metrics.median_ms)
-        else:
-            failures[value] = failures.get(value, 0) + 1
-    groups = dict(sorted(groups.items(), key=lambda item: median(item[1])))
+        for name, value in trial.config.items():
+            times, failed = groups.setdefault(name, {}), failures.setdefault(name, Counter())
+            if trial.metrics:
+                times.setdefault(value, []).append(trial.metrics.median_ms)
+            else:
+                failed[value] += 1
+    found = (_effect(name, times, failures[name]) for name, times in groups.items() if len(times) > 1)
+    return sorted(found, key=lambda effect: -effect.explained)
+
+
+def _effect(name: str, times: Mapping[Value, list[float]], failures: dict[Value, int]) -> Effect:
+    groups = dict(sorted(times.items(), key=lambda item: median(item[1])))
     return Effect(name, _eta_squared(list(groups.values())), groups, failures)
 
 

@@ -37,8 +37,16 @@ def of_kernel(folder: Path) -> list[Path]:
     return [each / cache.METRICS for each in sorted(tuned)]
 
 
-def load(path: Path) -> Summary:
+Journals = dict[Path, list[journal.Journal]]
+"""Folder -> the journals in it; they are read once for all workloads of a kernel."""
+
+
+def load(path: Path, journals: Journals | None = None) -> Summary:
     """Read a workload's summary; if there is none, make it of the journals.
+
+    Args:
+        path: of the summary.
+        journals: those that were read before; those that are read now are added.
 
     Raises:
         DataError: it is damaged, or nothing is recorded of the workload.
@@ -46,7 +54,10 @@ def load(path: Path) -> Summary:
     """
     if os.path.lexists(path):
         return summary.read(path)
-    known = merge(journal.read_all(path.parents[1] / cache.INDEX), path.parent.name)
+    index, read = path.parents[1] / cache.INDEX, {} if journals is None else journals
+    if index not in read:
+        read[index] = journal.read_all(index)
+    known = merge(read[index], path.parent.name)
     recorded = [each["context"] for each in known.trials.values()]
     if not recorded:
         raise DataError(f"{path}: there is no such file, and the journals have nothing of this workload")

@@ -34,6 +34,7 @@ class Known:
         contexts: digest -> context.
         confirmed: identity -> its latest interleaved reading.
         rounds: the identities that were confirmed together, one set for each round.
+        before: identity -> how many rounds there were when it was measured last; those count no more.
         references: context digest -> the reference as it was measured last.
         measured: identity -> the trial of each record of it: tuners that share a cache may each have
             measured a config.
@@ -46,6 +47,7 @@ class Known:
     contexts: dict[str, Context] = field(default_factory=dict)
     confirmed: dict[str, Metrics] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -72,7 +74,8 @@ class Known:
 
     def confirmed_together(self, identities: set[str]) -> bool:
         """Return whether these were measured in one round, which makes their readings comparable."""
-        return any(identities <= each for each in self.rounds)
+        first = max((self.before.get(each, 0) for each in identities), default=0)
+        return any(identities <= each for each in self.rounds[first:])
 
     def source_bytes(self, identity: str) -> int:
         """Return the bytes of a source; 0 if there was none."""
@@ -165,7 +168,7 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
         known.measured.setdefault(identity, []).append(record["trial"])
         known.trials[identity] = dict(record)
         known.confirmed.pop(identity, None)  # it was of an earlier measurement
-        known.rounds = [each for each in known.rounds if identity not in each]
+        known.before[identity] = len(known.rounds)
         if record["trial"]["status"] in _TRANSIENT:
             known.failures[identity] += 1
         else:

@@ -23,6 +23,8 @@ from autotune.kernels import transpose
 from autotune.model.errors import AutotuneError, CacheError
 from autotune.report import load_all
 from autotune.report.page import page
+from autotune.report.raster import png
+from autotune.report.scene import Scene
 from autotune.report.visible import visible
 from autotune.store import journal
 from remote_tools.runs import summaries
@@ -260,6 +262,50 @@ def test_configs_of_other_parameters_are_exported_where_that_can_be_said(
     path.write_text(json.dumps(document))
 
     assert code == said("export", "add", str(tmp_path / name), "--cache-dir", str(root))[0]
+
+
+def test_many_small_workloads_and_parameters_are_drawn_soon(tmp_path: Path) -> None:
+    path = write_workload(tmp_path / "k/0", {"flops": 1024, "bytes": 768}, {"a": [1]}, 2, failing=0)
+    for number in range(1, 900):
+        (tmp_path / f"k/{number}").mkdir()
+        shutil.copy(path, tmp_path / f"k/{number}/perf_metrics.json")
+    document = json.loads(path.read_text())
+    trial = document["trials"][0]
+    document["trials"] = [trial] + [
+        {**trial, "path": f"{number}", "config": {f"p{number}": number}} for number in range(20_000)
+    ]
+    path.write_text(json.dumps(document))
+
+    workloads, faults = load_all(tmp_path)
+    html = page(workloads, "cache", "today")
+
+    assert ([], 900, 900) == (faults, len(workloads), html.count("<h3"))
+
+
+def test_a_chart_of_thousands_of_shapes_becomes_an_image() -> None:
+    assert b"\x89PNG" == png(Scene(420, 100_000, "", ()))[:4]
+
+
+def test_one_identity_in_many_records_is_compared_soon(root: Path) -> None:
+    summary, (index,) = root / "transpose/24x40/perf_metrics.json", (root / "transpose/index").iterdir()
+    document = json.loads(summary.read_text())
+    document["trials"] = [
+        {**document["trials"][0], "message": f"{number}"} for number in range(10_000)
+    ] + document["trials"]
+    summary.write_text(json.dumps(document))
+    lines = index.read_bytes().splitlines(keepends=True)
+    (record,) = [json.loads(line[9:]) for line in lines if b'"record":"trial"' in line]
+    confirmed = {"record": "confirmation", "context": record["context"], "readings": {}}
+    metrics = record["trial"]["metrics"]
+    for number in range(10_000):
+        record["trial"]["message"] = f"other {number}"
+        lines.insert(2, journal.encode(json.dumps(record)))
+        lines.insert(2, journal.encode(json.dumps({**confirmed, "readings": {f"{number}": metrics}})))
+    index.write_bytes(b"".join(lines))
+
+    code, text = said("verify", "--cache-dir", str(root))
+
+    assert (65, 10_000) == (code, text.count("is not what the journal recorded"))
 
 
 # Links ------------------------------------------------------------------------------------------------------
