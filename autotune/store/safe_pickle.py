@@ -63,12 +63,13 @@ def loads(data: bytes, where: object) -> Any:
         require_shallow(value)
     except (
         pickle.UnpicklingError,
-        ValueError,
+        ArithmeticError,
+        AttributeError,
         EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
+        LookupError,
         MemoryError,
+        TypeError,
+        ValueError,
     ) as fault:
         raise DataError(f"{where}: refused as a pickle of plain values: {fault}") from None
     return value

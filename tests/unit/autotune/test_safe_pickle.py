@@ -1,6 +1,8 @@
 import datetime
 import os
 import pickle
+import pickletools
+import random
 import struct
 
 import pytest
@@ -15,6 +17,9 @@ PLAIN = {
     "nested": ({"a": [{"b": (1, 2, 3, 4)}]}, {1, 2}, frozenset({3}), [], (), {}),
     "long": "x" * 300,
 }
+
+
+OPCODES = [each.code.encode("latin-1")[0] for each in pickletools.opcodes]
 
 
 class Touch:
@@ -57,6 +62,8 @@ HOSTILE = {
     "a list that holds itself": b"\x80\x04]\x94h\x00a.",
     "a torn pickle": safe_pickle.dumps(PLAIN)[:-20],
     "an empty file": b"",
+    "a dict that is appended to": b"\x80\x04}Na.",
+    "a list that is added to": b"\x80\x04](N\x90.",
     "text": b"#!/bin/sh\necho hello\n",
     "a stack that is empty": b"\x80\x04.",
     "a memo that is empty": b"\x80\x04h\x07.",
@@ -93,6 +100,28 @@ HOSTILE = {
 def test_refused(name):
     with pytest.raises(DataError, match="refused as a pickle of plain values"):
         safe_pickle.loads(HOSTILE[name], "from-afar")
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_a_damaged_pickle_is_read_or_refused(count):
+    whole, draw = safe_pickle.dumps(PLAIN), random.Random(count)
+    refused = 0
+    for _ in range(count):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 2, 8])):
+            at = draw.randrange(len(data))
+            kind = draw.randrange(3)
+            if kind == 0:
+                data[at] = draw.choice(OPCODES)
+            elif kind == 1:
+                data[at:at] = draw.choices(OPCODES, k=draw.choice([1, 4]))
+            else:
+                del data[at]
+        try:
+            safe_pickle.loads(bytes(data), "from-afar")
+        except DataError:
+            refused += 1
+    assert count / 2 < refused < count
 
 
 def test_a_pickle_that_unfolds_without_end_is_refused():
