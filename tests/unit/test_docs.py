@@ -70,3 +70,17 @@ def test_a_broken_link_fails_the_build(break_it: str, tmp_path: Path) -> None:
     whole = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
 
     assert (1, 0) == (broken.returncode, whole.returncode), broken.stderr + whole.stderr
+
+
+def test_each_promise_of_security_names_tests_that_exist() -> None:
+    rows = [line for line in (ROOT / "docs/security.md").read_text().splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if not row.endswith("held by |")]
+    named = {name for row in promises for name in re.findall(r"`(test_\w+\.py(?:::\w+)?)`", row)}
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = {
+        name
+        for name in named
+        if f"def {name.partition('::')[2] or 'test_'}" not in sources.get(name.partition("::")[0], "")
+    }
+
+    assert ([], set()) == ([row for row in promises if "`test_" not in row], missing)
