@@ -44,6 +44,7 @@ def _compare(
     from remote_tools.errors import TransferError, UnavailableError
     from remote_tools.runs.compare import closing, compare, side
     from remote_tools.runs.compare_page import page
+    from remote_tools.settings.whole_file import FOR_ALL, write_whole
 
     settings = settings_for(context, required=(), local_dir=local_dir)
     sides = [side(given[name], settings) for name in sorted(given)]
@@ -66,7 +67,7 @@ def _compare(
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        write_whole(path, html.encode(errors="surrogateescape"), FOR_ALL)
     except OSError as error:
         raise TransferError(
             "compare", f"cannot write {path}: {error.strerror}", "name another file with --out"
