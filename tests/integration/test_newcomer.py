@@ -58,7 +58,7 @@ def test_a_dry_run_writes_nothing(laptop: Laptop) -> None:
 def test_a_run_is_shown_with_its_diff(laptop: Laptop) -> None:
     script = laptop.write("hello.py", "print('hello')\n")
     git = ["git", "-C", str(laptop.root), "-c", "user.name=t", "-c", "user.email=t@example.invalid"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+    for words in (["init", "-q"], ["add", "hello.py"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
     script.write_text("print('changed')\n")
     assert 0 == laptop.inv("dev", "--", "hello.py").returncode
