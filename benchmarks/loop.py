@@ -73,7 +73,7 @@ class Laptop:
         (root / "tasks.py").write_text("from remote_tools import ns\n")
         for i in range(PACKAGE_FILES):
             (root / "package" / f"module{i}.py").write_text(f"x = {i}\n" * 50)
-        (root / ".gitignore").write_text("cache*/\n.remote/\n__pycache__/\n")
+        (root / ".gitignore").write_text("cache*/\n.remote/\n.remote_config\n__pycache__/\n")
         config = folder / "ssh_config"
         lines = host.ssh_config.read_text().replace(f"Port {host.port}", f"Port {port}")
         config.write_text(f"{lines}    HostKeyAlias [127.0.0.1]:{host.port}\n")
