@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from remote_tools.host.frames import MAGIC
+from remote_tools.host.frames import MAGIC, MOST_BYTES
 from remote_tools.ssh.master import quote
 
 NOT_FOUND = 127
@@ -48,40 +48,45 @@ def refuse(kind, message, hint):
 def state_home():
     own = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "remote-tools")
     temporary = [os.environ.get("TMPDIR") or "/var/tmp", "/tmp"]
-    places = [os.path.expanduser(STATE)] if STATE else [own]
+    places = [os.path.expanduser(STATE) if STATE else own]
     places += [] if STATE else ["%s/remote-tools-%d" % (tmp, os.getuid()) for tmp in temporary]
     failure = None
     for place in places:
         try:
             os.makedirs(place, 0o700, exist_ok=True)
-            info = os.lstat(place)
-            if place == places[0]:
-                keep_out(place)
+            info = os.stat(place) if place == places[0] else os.lstat(place)
+            if place == own and info.st_uid == os.getuid() and info.st_mode & 0o077:
+                os.chmod(place, 0o700)  # an earlier version left it to the umask; state_path is the user's
             if not os.access(place, os.W_OK | os.X_OK):
                 raise PermissionError(13, "it cannot be written", place)
             if place in places[1:] and (info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o40000):
                 raise PermissionError(13, "it is not a private folder", place)
+            above = open_above(place)
+            if above and place == places[0]:
+                refuse("permission", "others can write to " + above + " and could replace our program there",
+                       "chmod go-w " + above + "; or name another folder with state_path")
+            if above:
+                raise PermissionError(13, "others can write to it", above)
             return place
         except OSError as error:
             failure = failure or error
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 break
     no_place(failure)
-def keep_out(place):
-    info, home, folder = os.stat(place), os.path.realpath(os.path.expanduser("~")), os.path.realpath(place)
-    if info.st_uid == os.getuid() and open_to_others(info):
-        os.chmod(place, 0o700)
-    while True:
-        info = os.lstat(folder)
-        if info.st_uid not in (os.getuid(), 0, os.lstat("/").st_uid) or open_to_others(info):
-            refuse("permission", "others can write to " + folder + " and could replace our program there",
-                   "chmod go-w " + folder + "; or name another folder with state_path")
-        if folder in (home, "/"):
-            return
-        folder = os.path.dirname(folder)
+def open_above(place):
+    home, trusted = os.path.expanduser("~"), (os.getuid(), 0, os.lstat("/").st_uid)
+    # Links: both who can change the link and who can change what it leads to.
+    for folder in dict.fromkeys((os.path.realpath(place), os.path.abspath(place))):
+        sticky = 0  # above: in a folder like /tmp nobody else can rename what is ours
+        while True:
+            info = os.stat(folder)
+            if info.st_uid not in trusted or (not info.st_mode & sticky and open_to_others(info)):
+                return folder
+            if folder in (home, os.path.realpath(home), "/"):
+                break
+            folder, sticky = os.path.dirname(folder), stat.S_ISVTX
 def open_to_others(info):
-    others = info.st_mode & 0o022 and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX)
-    return others and not (info.st_mode & 0o022 == 0o020 and is_own_group(info.st_gid))
+    return info.st_mode & 0o022 and not (info.st_mode & 0o022 == 0o020 and is_own_group(info.st_gid))
 def is_own_group(gid):
     import grp, pwd
     try:
@@ -95,10 +100,13 @@ def no_place(error):
 def install(folder):
     os.write(1, struct.pack(">cI", b"N", 0))
     kind, size = struct.unpack(">cI", read(5))
-    while kind != b"S":
+    while kind != b"S" and size <= MOST:
         early.append((kind, read(size)))
         kind, size = struct.unpack(">cI", read(5))
-    sources = json.loads(read(size))
+    packed = read(size) if size == SIZE else b""
+    if zlib.crc32(packed) != CHECKSUM:
+        refuse("protocol", "what arrived is not our program", "")
+    sources = json.loads(packed)
     part = folder + "." + os.urandom(8).hex()  # nodes that share a home have the same pids
     try:
         os.makedirs(os.path.join(part, "host"), 0o700)
@@ -176,7 +184,11 @@ def script_of(packed: bytes, state_path: str | None) -> bytes:
             if that cannot be written.
     """
     text = _SCRIPT.replace("MAGIC", repr(MAGIC)).replace("NOT_FOUND", str(NOT_FOUND))
-    text = text.replace("SIZE", str(len(packed))).replace("CHECKSUM", str(zlib.crc32(packed)))
+    text = (
+        text.replace("MOST", str(MOST_BYTES))
+        .replace("SIZE", str(len(packed)))
+        .replace("CHECKSUM", str(zlib.crc32(packed)))
+    )
     text = text.replace("PROGRAM", repr(program_name(packed))).replace("STATE", repr(state_path))
     return text.encode("utf-8", "surrogateescape")
 

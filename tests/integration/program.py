@@ -19,22 +19,24 @@ class Program:
 
     Args:
         home: the account's home folder.
+        state_path: the folder for our state; None for the default.
+        more: other variables.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, state_path: Path | None = None, **more: str) -> None:
         packed = packed_program()
-        script = script_of(packed, None)
+        script = script_of(packed, state_path and str(state_path))
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", loader(len(script))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"HOME": str(home), "PATH": os.environ["PATH"]},
+            env={"HOME": str(home), "PATH": os.environ["PATH"], **more},
             bufsize=0,
         )
         self.put(script)
         assert MAGIC == self._exactly(len(MAGIC))
-        self._packed = packed
+        self.packed = packed
 
     def put(self, data: bytes) -> None:
         """Send bytes."""
@@ -59,7 +61,7 @@ class Program:
             kind, size = HEADER.unpack(self._exactly(HEADER.size))
             data = self._exactly(size)
             if kind == b"N":
-                self.put(frame(b"S", self._packed))
+                self.put(frame(b"S", self.packed))
             elif kind == REPLY and "started" not in json.loads(data):
                 return json.loads(data)
 

@@ -19,9 +19,9 @@ NOBODY = 65534
 only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 
 
-def hello(home: Path) -> Any:
+def hello(home: Path, state_path: Path | None = None, **more: str) -> Any:
     """Start our program, and return its reply to a request."""
-    program = Program(home)
+    program = Program(home, state_path, **more)
     asked = {"op": "hello", "code_path": "code", "offset": 0, "params": {}}
     reply = program.ask(json.dumps(asked).encode())
     program.end()
@@ -76,6 +76,7 @@ def link_to_itself(path: Path) -> None:
         (leave, False),
         (lambda host: host.chmod(0o777), True),
         (lambda host: host.parent.chmod(0o772), True),
+        (lambda host: host.parent.chmod(0o1777), True),
         (lambda host: (host / "frames.py").chmod(0o666), True),
         (lambda host: link_to_itself(host / "frames.py"), True),
         pytest.param(lambda host: give_away(host), True, marks=only_root),
@@ -114,6 +115,52 @@ def test_a_folder_above_that_others_can_write_to_is_an_error(tmp_path: Path, abo
     )
     (tmp_path / above).chmod(0o755)
     assert "error" not in hello(tmp_path)
+
+
+def test_a_folder_that_all_share_is_not_for_our_state(tmp_path: Path) -> None:
+    """In a sticky one too: others can make there what is not yet there, as the state of a workspace."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+
+    replies = [hello(tmp_path, shared), hello(tmp_path, shared / "mine")]
+
+    assert (["permission", None], 0o1777) == (
+        [reply.get("error") for reply in replies],
+        stat.S_IMODE(shared.stat().st_mode),
+    )
+
+
+def test_a_way_that_others_can_turn_elsewhere_is_an_error(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (tmp_path / "state").mkdir()
+    (shared / "link").symlink_to(tmp_path / "state")
+
+    reply = hello(tmp_path, shared / "link")
+
+    assert ("permission", True) == (reply["error"], f"others can write to {shared}" in reply["message"])
+
+
+def test_a_temporary_folder_that_others_can_replace_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".cache").write_text("no folder")
+    (tmp_path / "tmp").mkdir()
+    found = []
+    for mode in (0o777, 0o1777):
+        (tmp_path / "tmp").chmod(mode)
+        found.append(hello(tmp_path, TMPDIR=str(tmp_path / "tmp"))["program"].startswith(str(tmp_path)))
+
+    assert [False, True] == found
+
+
+def test_a_program_that_was_not_announced_is_not_executed(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    program.packed = program.packed[:-3] + b' "}'
+    reply = program.ask(b"{}")
+
+    assert ("protocol", (0, "")) == (reply["error"], program.end())
+    assert [] == list(tmp_path.rglob("program-*"))
 
 
 def test_a_folder_of_the_accounts_own_group_is_nobody_elses(tmp_path: Path) -> None:
