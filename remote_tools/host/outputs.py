@@ -47,7 +47,7 @@ def files_below(folder: str) -> Iterator[tuple[str, os.stat_result, bool]]:
     while folders:
         below, shared = folders.pop()
         try:
-            shared = shared or bool(os.stat(os.path.join(folder, below)).st_mode & 0o022)
+            shared = shared or is_shared(os.path.join(folder, below))
             entries = list(os.scandir(os.path.join(folder, below)))
         except OSError:
             continue
@@ -61,6 +61,48 @@ def files_below(folder: str) -> Iterator[tuple[str, os.stat_result, bool]]:
                     yield path, info, not shared or info.st_uid == me
             except OSError:
                 continue
+
+
+def is_shared(folder: str) -> bool:
+    """Return whether others can write to a folder: by its mode, or because it is another account's.
+
+    A file server may show our own account under another number: then we can write there.
+    """
+    info = os.stat(folder)
+    foreign = info.st_uid not in (os.getuid(), 0) and not os.access(folder, os.W_OK)
+    return foreign or bool(info.st_mode & 0o022)
+
+
+def still_ours(run: Run, root: str, outputs: list[Entry]) -> list[Entry]:
+    """Return the files that are this account's as they were at the end: others may have replaced some since.
+
+    Only folders that others can write to are looked at. What the run claimed is its own, whoever owns it.
+    """
+    known = {"": False}
+
+    def shared(folder: str) -> bool:
+        if folder not in known:
+            known[folder] = shared(os.path.dirname(folder)) or is_shared(os.path.join(root, folder))
+        return known[folder]
+
+    try:
+        known[""] = bool(outputs) and is_shared(root)
+        doubtful = {entry[0] for entry in outputs if shared(os.path.dirname(entry[0]))}
+    except OSError:  # removed since: whoever reads the files is told
+        return outputs
+    own = _below(root, claimed(run)) if doubtful else set()
+    return [
+        entry for entry in outputs if entry[0] not in doubtful or entry[0] in own or _is_own(root, entry[0])
+    ]
+
+
+def _is_own(root: str, name: str) -> bool:
+    """Return whether a file is this account's, with no link on the way to it."""
+    path = os.path.join(root, name)
+    try:
+        return os.lstat(path).st_uid == os.getuid() and os.path.realpath(path) == path
+    except OSError:
+        return False
 
 
 def claimed(run: Run) -> set:  # type: ignore[type-arg]  # Python 3.8 has no set[str]

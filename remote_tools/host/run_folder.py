@@ -30,14 +30,28 @@ if TYPE_CHECKING:
 
 JSON_BYTES = 64 * 1024 * 1024
 """Most of a file of ours that is read."""
+RECORD_MOST_BYTES = 8 * 1024 * 1024
+"""Most of a run's record that is read; Linux passes a command line of 6 MiB at most."""
+_NONE = type(None)
 BEGUN: dict[str, Any] = {
-    **dict.fromkeys(("id", "state", "host", "user", "cwd", "cache_dir", "python"), str),
-    "argv": list,
-    "env": dict,
-    "pty": bool,
+    **dict.fromkeys(("id", "state", "host", "user", "cwd", "cache_dir", "python"), (str,)),
+    "argv": (list,),
+    "env": (dict,),
+    "pty": (bool,),
     "started": (int, float),
 }
-"""What every record of a run holds."""
+"""What every record of a run holds, and of which types."""
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("pid", "output_bytes", "files", "files_bytes", "unsure_files"), (int,)),
+    **dict.fromkeys(("exit", "signal", "since_ns"), (int, _NONE)),
+    **dict.fromkeys(("left_running", "lease_ended"), (bool,)),
+    **dict.fromkeys(("left", "beside"), (list,)),
+    **dict.fromkeys(("owner", "process"), (list, _NONE)),
+    **dict.fromkeys(("tty", "fault"), (str,)),
+    "shell": (str, _NONE),
+    "ended": (int, float),
+}
+"""What a record may hold too."""
 RECORD_BYTES = 16 * 1024
 """Disk space reserved for a run's record before it starts."""
 
@@ -96,30 +110,41 @@ def remove_tree(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_json(path: str) -> Any:
+def read_json(path: str, most_bytes: int = JSON_BYTES) -> Any:
     """Read a JSON file.
 
     Raises:
         ValueError: it is damaged, too large, or no file: a pipe would never end.
         FileNotFoundError: it is missing.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
         info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > JSON_BYTES:
+        if not stat.S_ISREG(info.st_mode) or info.st_size > most_bytes:
             raise ValueError(path)
         try:
-            return json.loads(file.read(JSON_BYTES))
+            return json.loads(file.read(most_bytes), parse_constant=float_of)
         except RecursionError as error:
             raise ValueError(path) from error
 
 
+def float_of(word: str) -> float:
+    """Reject NaN and infinity: json would write them again as what is no JSON."""
+    raise ValueError(word)
+
+
 def is_record(found: Any) -> bool:
-    """Return whether a run's record has what every one has."""
+    """Return whether a run's record has what every one has, and all of the right types."""
     try:
-        return all(isinstance(found[name], kind) for name, kind in BEGUN.items()) and all(
-            found.get(name) is None or [True, int] == [len(found[name]) == 2, type(found[name][0])]
-            for name in ("owner", "process")
+        known = {**BEGUN, **{name: kinds for name, kinds in LATER.items() if name in found}}
+        return (
+            all(type(found[name]) in kinds for name, kinds in known.items())
+            and all(
+                found.get(name) is None or [True, int] == [len(found[name]) == 2, type(found[name][0])]
+                for name in ("owner", "process")
+            )
+            and all([int, str, str] == [type(part) for part in each] for each in found.get("left", ()))
+            and all(0 <= found.get(name, 0) < 1e12 for name in ("started", "ended"))
         )
     except (KeyError, TypeError, AttributeError):
         return False
@@ -146,7 +171,19 @@ def place_of(code_path: str) -> Place:
     """
     real = os.path.realpath(os.path.expanduser(code_path))
     name = "{}-{:08x}".format(os.path.basename(real) or "root", name_sum(real + "\0" + os.uname().nodename))
-    return Place(code_path, real, os.path.join(state_home(), name))
+    state = os.path.join(state_home(), name)
+    close_to_others(state)
+    return Place(code_path, real, state)
+
+
+def close_to_others(folder: str) -> None:
+    """Close a folder of ours to others: an earlier version left its mode to the umask."""
+    try:
+        info = os.lstat(folder)
+    except OSError:
+        return
+    if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o077 and info.st_uid == os.getuid():
+        os.chmod(folder, 0o700)
 
 
 def name_sum(path: str) -> int:
@@ -196,8 +233,10 @@ class Run:
     def _read(self) -> RunRecord:
         """Read the record; one that was truncated is that of a lost run of which nothing is known."""
         try:
-            found: RunRecord = read_json(self.record_path)
-        except (ValueError, IsADirectoryError):
+            found: RunRecord = read_json(self.record_path, RECORD_MOST_BYTES)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError):  # a folder, a link, a file that this account cannot read
             found = {}  # type: ignore[typeddict-item]
         if is_record(found) and found["id"] == self.id:
             return found
@@ -213,7 +252,7 @@ class Run:
             "shell": None,
             "pty": False,
             "python": "",
-            "started": os.stat(self.record_path).st_mtime,
+            "started": os.lstat(self.record_path).st_mtime,
         }
 
     def outputs(self) -> list[Entry]:
@@ -221,7 +260,7 @@ class Run:
         try:
             found: list[Entry] = read_json(self.outputs_path)
             return found
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return []
 
 

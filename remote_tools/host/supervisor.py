@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NoReturn, Sequence
 from . import frames
 from .command import Refusal, check_spec, command_of, environment
 from .frames import CHUNK_BYTES, FILE, HEADER, PIPE_BYTES, Inbox, send, send_json, write_all
-from .outputs import files_below, find_outputs
+from .outputs import files_below, find_outputs, still_ours
 from .owner import FULL, become_owner, resize
 from .processes import alive, members, signal_process
 from .run_folder import RECORD_BYTES, Place, Run, all_records, all_runs, is_run_id, place_of, remove_tree
@@ -179,7 +179,7 @@ def send_frames(
 
 def stream(run: Run, offset: int, inbox: Inbox, follow: bool = True) -> RunRecord:
     """Send a run's output from `offset` on and pass the client's frames to it; return its last record."""
-    while not os.path.exists(run.output_path) and alive(run.record()["owner"]):
+    while not os.path.exists(run.output_path) and alive(run.record().get("owner")):
         inbox.wait(IDLE_S)
     fd = os.open(run.output_path, os.O_RDONLY | os.O_CREAT, 0o600)
     seen: Any = None
@@ -282,7 +282,7 @@ def read_small(path: str, size: int) -> tuple[bytes, int]:
 
     It makes bare system calls because there may be many files. `size` is the size when the file was listed.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a link, a pipe by now
     try:
         data = os.read(fd, size + 1)
         if len(data) > size:  # it has grown
@@ -337,6 +337,7 @@ def end_reply(run: Run, state: str, record: RunRecord, wanted: ResultsWanted) ->
     outputs = run.outputs()
     if record["state"] != "ended" and "since_ns" in record and not outputs:
         outputs = find_outputs(run, state, record)  # of a running run: what it has written so far
+    outputs = still_ours(run, record["cache_dir"], outputs)
     inline_bytes = wanted["inline_bytes"]
     outputs, rsync = send_results(record["cache_dir"], outputs, inline_bytes, wanted["rsync"], state)
     return {"run": record, "outputs": outputs, "rsync": rsync}

@@ -31,13 +31,22 @@ def frames(path: Path) -> list[tuple[bytes, bytes]]:
     return found
 
 
+WHOLE = {
+    **dict.fromkeys(("host", "user", "cwd", "cache_dir", "python"), ""),
+    "id": "it",
+    "state": "ended",
+    "argv": [],
+    "env": {},
+    "pty": False,
+    "started": 0.0,
+}
+
+
 def make_run(folder: Path, run_id: str, **record: Any) -> Run:
     """Make a run's folder with a record."""
     run = Run(str(folder), run_id)
     Path(run.folder).mkdir(parents=True)
-    names = dict.fromkeys(("host", "user", "cwd", "cache_dir", "python"), "")
-    begun = {**names, "argv": [], "env": {}, "pty": False, "started": 0.0}
-    run_folder.write_json(run.record_path, {**begun, "id": run_id, "state": "ended", **record})
+    run_folder.write_json(run.record_path, {**WHOLE, "id": run_id, **record})
     return run
 
 
@@ -46,6 +55,10 @@ def make_run(folder: Path, run_id: str, **record: Any) -> Run:
     [
         "", "[]", "{}", '{"id": "it"}', "[" * 5000, "9" * 5000, '{"id": 1, "state": []}',
         '{"id": "it", "state": "running", "owner": "x"}',
+        *(json.dumps({**WHOLE, **odd}) for odd in (
+            {"left": [1]}, {"left": [["1", "2", "3"]]}, {"ended": "x"}, {"pid": "1"}, {"started": 1e300},
+            {"started": float("nan")}, {"output_bytes": None}, {"pty": 1}, {"exit": "0"},
+        )),
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_that_of_a_lost_run(tmp_path: Path, text: str) -> None:
@@ -55,7 +68,7 @@ def test_a_damaged_record_is_that_of_a_lost_run(tmp_path: Path, text: str) -> No
     assert ("it", "lost") == (run.record()["id"], run.record()["state"])
 
 
-@pytest.mark.parametrize("what", ["a pipe", "a folder", "a huge file", "another's"])
+@pytest.mark.parametrize("what", ["a pipe", "a folder", "a link", "a huge file", "another's"])
 def test_what_is_no_record_is_not_read(tmp_path: Path, what: str) -> None:
     run = make_run(tmp_path, "it", id="other" if what == "another's" else "it")
     path = Path(run.record_path)
@@ -65,11 +78,48 @@ def test_what_is_no_record_is_not_read(tmp_path: Path, what: str) -> None:
         os.mkfifo(path)
     elif what == "a folder":
         path.mkdir()
+    elif what == "a link":
+        path.symlink_to("/dev/zero")
     elif what == "a huge file":
         with path.open("wb") as file:
             file.truncate(1 << 40)
 
     assert ("it", "lost") == (run.record()["id"], run.record()["state"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_what_another_account_put_in_the_place_of_a_result_is_none(tmp_path: Path) -> None:
+    """After the end of the run, where the list of its files is kept."""
+    root, closed = tmp_path / "root", tmp_path / "root/closed"
+    closed.mkdir(parents=True)
+    (root / "linked").symlink_to(closed)
+    names = ["mine", "theirs", "claimed", "closed/theirs", "linked/mine", "gone"]
+    for name in ("mine", "theirs", "claimed", "closed/theirs", "closed/mine"):
+        (root / name).write_text("x")
+    for name in ("theirs", "claimed", "closed/theirs"):
+        os.chown(root / name, 65534, 65534)
+    run = make_run(tmp_path, "it")
+    Path(run.claims_path).write_bytes(os.fsencode(root / "claimed"))
+    listed = [(name, 1, 1) for name in names]
+    found = []
+    for mode in (0o755, 0o1777):
+        root.chmod(mode)
+        found.append([name for name, _, _ in outputs.still_ours(run, str(root), listed)])
+
+    assert [names, ["mine", "claimed"]] == found
+
+
+def test_the_state_that_an_earlier_version_left_open_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "_home", str(tmp_path))
+    state = Path(run_folder.place_of(str(tmp_path / "code")).state)
+    state.mkdir()
+    state.chmod(0o775)
+
+    run_folder.place_of(str(tmp_path / "code"))
+
+    assert 0o700 == state.stat().st_mode & 0o7777
 
 
 def test_a_run_that_is_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
@@ -220,6 +270,18 @@ def test_small_files_are_sent_as_they_are_now(
     payload = FILE.pack(7, 5) + b"grown" + b"longer"
     assert ([("grown", 6, 7), ["large", 1 << 20, 1]], False) == found
     assert HEADER.pack(b"F", len(payload)) + payload == capfdbinary.readouterr().out
+
+
+def test_a_pipe_or_a_link_in_the_place_of_a_result_is_not_read(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+
+    found = supervisor.send_files(str(tmp_path), [("link", 1, 1), ("pipe", 1, 1)], 100)
+
+    assert [("link", 1, 1)] == [entry for entry in found[0] if entry[0] == "link"]
+    assert b"root" not in capfdbinary.readouterr().out
 
 
 def test_a_file_that_has_grown_too_large_is_left_to_rsync(
