@@ -57,8 +57,13 @@ def check_spec(spec: Spec) -> None:
         if type(spec[name]) not in kinds:  # type: ignore[literal-required]
             raise ValueError(name)
     argv, size = spec["argv"], spec["size"] or [0, 0]
-    words = [*(argv or []), spec["shell"] or "", *spec["env"], *spec["env"].values()]
-    if (argv is None) == (spec["shell"] is None) or argv == [] or any("\0" in word for word in words):
+    words = [*(argv or []), *spec["env"], *spec["env"].values()]
+    words += [spec[name] or "" for name in ("shell", "term", "venv_path", "python", "cache_dir")]
+    if (
+        (argv is None) == (spec["shell"] is None)
+        or argv == []
+        or any(b"\0" in os.fsencode(word) for word in words)
+    ):
         raise ValueError("argv")
     if len(size) != 2 or not all(type(each) is int and 0 <= each < 1 << 16 for each in size):
         raise ValueError("size")

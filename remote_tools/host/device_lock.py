@@ -51,7 +51,8 @@ def lock_path() -> str:
 def is_shared(path: str) -> bool:
     """Return whether users of the host may put another file in the place of the lock."""
     try:
-        return bool(os.stat(os.path.dirname(path) or ".").st_mode & 0o022)
+        info = os.stat(os.path.dirname(path) or ".")
+        return bool(info.st_mode & 0o022) or info.st_uid not in (os.getuid(), 0)
     except OSError:
         return False
 
@@ -115,9 +116,12 @@ def take(path: str, order: DeviceOrder) -> int:
     began = time.monotonic()
     while True:
         fd = open_shared(path)
-        waited = not locked_at_once(fd)
-        if waited:
-            wait(fd)
+        try:
+            waited = not locked_at_once(fd)
+            if waited:
+                wait(fd)
+        except OSError as error:  # not each file system has locks
+            raise Unusable(f"{path} cannot be locked: {error.strerror}") from error
         if still_there(fd, path):
             break
         os.close(fd)

@@ -262,8 +262,14 @@ def finish(params: PushEnding, place: Place) -> PushEnded:
 
 
 def deliver(tree: Tree, record: bytes, data: bytes, aside: bytes) -> None:
-    """Write one file of the request, as rsync would: atomically, with the old file put aside for `sweep`."""
+    """Write one file of the request, as rsync would: atomically, with the old file put aside for `sweep`.
+
+    Raises:
+        ValueError: a link stands in place of a folder; `clear` moves such a one aside.
+    """
     path = path_of(record)
+    if tree.folder(path.rpartition(b"/")[0]):
+        raise ValueError("a path that leads out of its folder")
     there, old = tree.prefix + path, tree.prefix + os.path.join(aside, path)
     name = hashlib.sha256(path).hexdigest().encode("ascii")
     part = os.path.join(os.path.dirname(there), PARTIAL_DIR, name)
@@ -300,6 +306,8 @@ def forget_bytecode(tree: Tree, paths: Iterable[bytes]) -> None:
         if name.endswith(b".py"):
             modules.setdefault(os.path.join(folder, b"__pycache__"), set()).add(name[:-3])
     for folder, names in modules.items():
+        if tree.folder(folder) != b"":
+            continue
         try:
             compiled = os.listdir(tree.prefix + folder)
         except OSError:
@@ -364,6 +372,8 @@ def close_to_others(path: bytes, have: bytes) -> bool:
 def sweep(tree: Tree, known: tuple[Account, ...], store: Store, date: str) -> list[tuple[bytes, bytes]]:
     """Keep overwritten files beside their successors; delete those that a client pushed or that are equal."""
     top, beside = tree.prefix + DISPLACED, []
+    if os.path.islink(top):  # what it leads to was not put aside by us
+        os.unlink(top)
     for place in sorted(paths_below(top)):
         folder, _, path = place.partition(b"/")
         old, there = Tree(os.path.join(top, folder)).record(path), os.path.join(top, place)

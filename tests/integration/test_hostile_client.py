@@ -145,6 +145,38 @@ def test_a_mutated_request_is_answered_with_an_error(home: Path, op: str, count:
     assert (0, "") == program.end()
 
 
+@pytest.mark.parametrize("link", ["code/k", "code/.remote-displaced"])
+def test_a_push_follows_no_link_in_the_code_path(home: Path, link: str) -> None:
+    """A run may have put it there since the trees were compared."""
+    asked, program, elsewhere = requests(home), Program(home), home / "elsewhere"
+    program.ask(json.dumps(asked["sync.begin"]).encode())
+    (elsewhere / "__pycache__").mkdir(parents=True)
+    for name in ("kept", "__pycache__/a.cpython-311.pyc"):
+        (elsewhere / name).write_text("theirs")
+    (home / link).symlink_to(elsewhere)
+
+    program.ask(json.dumps(asked["sync.finish"]).encode())
+
+    assert (0, "") == program.end()
+    assert ["__pycache__", "__pycache__/a.cpython-311.pyc", "kept"] == sorted(
+        str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*")
+    )
+
+
+@pytest.mark.parametrize("field", ["term", "python", "venv_path", "cache_dir", "shell", "argv"])
+@pytest.mark.parametrize("word", ["\ud800", "a\0b"])
+def test_words_that_no_program_can_be_given_start_no_run(home: Path, field: str, word: str) -> None:
+    asked, program = requests(home)["run"], Program(home)
+    value = [word] if field == "argv" else word
+    asked["params"]["spec"] |= {field: value, **({"argv": None} if field == "shell" else {})}
+
+    reply = program.ask(json.dumps(asked).encode())
+    listed = program.ask(json.dumps(requests(home)["list"]).encode())
+
+    assert ("protocol", []) == (reply["error"], listed["runs"])
+    program.end()
+
+
 @pytest.mark.parametrize(
     "payload",
     [
