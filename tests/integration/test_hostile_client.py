@@ -145,6 +145,30 @@ def test_a_mutated_request_is_answered_with_an_error(home: Path, op: str, count:
     assert (0, "") == program.end()
 
 
+def torn(session: bytes, chance: random.Random) -> bytes:
+    """Replace, delete or insert bytes of a session at some places; frames lose their borders too."""
+    data = bytearray(session)
+    for _ in range(chance.randrange(1, 5)):
+        at, most = chance.randrange(len(data)), chance.choice((1, 1, 5, 300))
+        new = bytes(chance.choice((0, 34, 91, 92, 255, chance.randrange(256))) for _ in range(most))
+        data[at : at + chance.randrange(most + 1)] = chance.choice((new, new[:1], b""))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_a_torn_session_ends(home: Path, count: int) -> None:
+    chance = random.Random(SEED)
+    session = b"".join(json_frame(REQUEST, each) for each in requests(home).values())
+    ends = set()
+    for _ in range(count):
+        program = Program(home)
+        program.ask(b"{}")
+        program.put(torn(session, chance))
+        ends.add(program.end())
+
+    assert {(0, ""), (76, "")} >= ends
+
+
 @pytest.mark.parametrize("link", ["code/k", "code/.remote-displaced"])
 def test_a_push_follows_no_link_in_the_code_path(home: Path, link: str) -> None:
     """A run may have put it there since the trees were compared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,12 @@ def test_the_command_runs_under_the_lock_and_leaves_its_holders_name(tmp_path: P
     assert 0o666 == path.stat().st_mode & 0o777
 
 
+def listen(path: Path) -> None:
+    """Make a socket."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -42,6 +49,8 @@ def test_the_command_runs_under_the_lock_and_leaves_its_holders_name(tmp_path: P
         (lambda path, victim: path.hardlink_to(victim), "is not a regular file with one link"),
         (lambda path, _victim: os.mkfifo(path), "is not a regular file with one link"),
         (lambda path, _victim: path.mkdir(), "Is a directory"),
+        (lambda path, _victim: listen(path), "No such device or address"),
+        (lambda path, _victim: path.symlink_to("/dev/null"), "Too many levels of symbolic links"),
     ],
 )
 def test_nothing_but_a_plain_file_is_written_to(
