@@ -8,6 +8,7 @@ import fcntl
 import os
 import pwd
 import signal
+import stat
 import sys
 import termios
 from typing import TYPE_CHECKING
@@ -127,10 +128,24 @@ def python_folder(interpreter: str) -> str:
     temporary = (os.environ.get("TMPDIR") or "/var/tmp", "/tmp")
     for place in (state_home(), *(f"{tmp}/remote-tools-{os.getuid()}" for tmp in temporary)):
         with contextlib.suppress(OSError):
+            if place != state_home() and not is_private(place):
+                continue
             folder = folder_with_python(os.path.join(place, name), interpreter)
-            if os.access(os.path.join(folder, "python"), os.X_OK) and os.stat(place).st_uid == os.getuid():
+            if os.access(os.path.join(folder, "python"), os.X_OK):
                 break
     return folder or os.path.dirname(interpreter)
+
+
+def is_private(place: str) -> bool:
+    """Return whether a folder is this account's alone and stays where it is; make it if it is missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    info, above = os.lstat(place), os.stat(os.path.dirname(place))
+    moved_by_others = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+    return info.st_uid == os.getuid() and info.st_mode & 0o170077 == stat.S_IFDIR and not moved_by_others
 
 
 def folder_with_python(folder: str, interpreter: str) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,27 @@ def test_python_means_the_interpreter_of_the_settings(
     program = "import sys; print(sys.executable, sys.argv[1:])"
     done = subprocess.run([f"{folder}/python", "-c", program, "a b"], capture_output=True, text=True)
     assert f"{sys.executable} ['a b']\n" == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("above", "spoil", "private"),
+    [
+        (0o755, lambda _place: None, True),
+        (0o1777, lambda _place: None, True),
+        (0o777, lambda _place: None, False),
+        (0o1777, lambda place: place.mkdir(0o700), True),
+        (0o1777, lambda place: place.mkdir(0o755), False),
+        (0o1777, lambda place: place.symlink_to(place.parent.parent), False),
+    ],
+)
+def test_python_is_not_put_where_others_can_replace_it(
+    tmp_path: Path, above: int, spoil: Callable[[Path], None], private: bool
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(above)
+    spoil(tmp_path / "tmp/ours")
+
+    assert private == command.is_private(str(tmp_path / "tmp/ours"))
 
 
 def test_small_files_are_sent_as_they_are_now(
