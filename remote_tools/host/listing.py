@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import stat
 import zlib
 from typing import Dict, Iterable
 
@@ -134,10 +135,13 @@ def by_path(records: Iterable[bytes]) -> Listing:
 
 
 def digest_of(path: bytes) -> str:
-    """Return the SHA-256 of a file's content; "" if it cannot be read."""
+    """Return the SHA-256 of a file's content; "" if it cannot be read, or is a link or no plain file."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        # What a link leads to is none of the other side's business, and /dev/zero or a pipe never ends.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ""
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     except OSError:

@@ -153,7 +153,8 @@ class Plan:
 
     def _pointers(self, workspace: Workspace) -> list[bytes]:
         """Return the paths to send that hold git-lfs's pointer in place of the content."""
-        if not any(_uses_lfs(workspace.root, path) for path in workspace.files):
+        plain = (path for path, record in workspace.files.items() if record[:1] == b"f")
+        if not any(_uses_lfs(workspace.root, path) for path in plain):
             return []
         small = (path for path in self.send if len(POINTER) < self.sizes_bytes[path] < POINTER_BYTES)
         return [path for path in small if _head(workspace.root, path).startswith(POINTER)]

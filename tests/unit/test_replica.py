@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -182,3 +183,17 @@ def test_a_file_of_another_account_gives_way_as_it_does_for_rsync(tmp_path: Path
 
     assert (0, "") == (done.returncode, done.stderr)
     assert ("new", "old") == (theirs.read_text(), (tree / ".remote-displaced/x/a.py").read_text())
+
+
+def test_only_a_plain_file_has_a_digest(tmp_path: Path) -> None:
+    """What a link leads to is not for the other side; a pipe and a device never end."""
+    (tmp_path / "file").write_text("it")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+
+    found = [
+        listing.digest_of(os.fsencode(path)) for path in (tmp_path / "link", tmp_path / "pipe", "/dev/zero")
+    ]
+
+    assert ["", "", ""] == found
+    assert hashlib.sha256(b"it").hexdigest() == listing.digest_of(bytes(tmp_path / "file"))
