@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from autotune.backends import Artifact, Binding, get
+from autotune.backends import Artifact, Binding
+from autotune.backends.travel import unpack
+from autotune.model.errors import UnavailableError
 from autotune.model.trial import Status
 from autotune.sites.compilers import Compilers
 from autotune.sites.messages import (
@@ -40,6 +42,7 @@ from autotune.sites.messages import (
     Settings,
     Unload,
     Unloaded,
+    Unusable,
 )
 from autotune.sites.processes import (
     Family,
@@ -322,12 +325,23 @@ class Keeper:
                 left.unlink(missing_ok=True)
 
 
+def _not_here(path: str, _entry: str) -> Binding:
+    raise UnavailableError(f"{path}: the backend's own program loads candidates")
+
+
 def main() -> None:
     """Serve the tuner; its sockets are the descriptors in the arguments."""
     control = socket.socket(fileno=int(sys.argv[1]))
     stage = socket.socket(fileno=int(sys.argv[2]))
     settings = receive(control, Settings)
-    backend = get(settings.backend)
+    if settings.runner:
+        Keeper(control, stage, settings, _not_here).serve()
+        return
+    try:
+        backend = unpack(settings.backend)
+    except UnavailableError as fault:
+        send(control, Unusable(str(fault)))
+        return
 
     def load(path: str, entry: str) -> Binding:
         return backend.load(Artifact(backend.name, entry, (path,), settings.inputs, settings.outputs))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from autotune.backends.travel import Sent
 from autotune.model.budget import Limits
 from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.trial import Status
@@ -38,8 +39,8 @@ class Settings(Message):
     """What a keeper needs to know; its first message.
 
     Args:
-        backend: name of the backend.
-        runner: command of the program that forks candidates; empty for `runner.py`.
+        backend: loads candidates.
+        runner: command of the program that loads and forks them instead; empty for `runner.py`.
         inputs: specs of the inputs.
         outputs: specs of the outputs.
         limits: what one candidate may use.
@@ -53,7 +54,7 @@ class Settings(Message):
         folder: for objects and temporary files; the keeper removes it at its end.
     """
 
-    backend: str
+    backend: Sent
     runner: tuple[str, ...]
     inputs: Specs
     outputs: Specs
@@ -70,6 +71,7 @@ class Settings(Message):
     def from_json(cls, plain: Mapping[str, Any]) -> Settings:
         """See `Message`."""
         nested = {
+            "backend": Sent(**plain["backend"]),
             "inputs": [*map(TensorSpec.from_json, plain["inputs"])],
             "outputs": [*map(TensorSpec.from_json, plain["outputs"])],
             "limits": Limits(**plain["limits"]),
@@ -98,6 +100,17 @@ class Ending:
 
 
 OK = Ending(Status.OK)
+
+
+@dataclass(frozen=True)
+class Unusable(Message):
+    """The keeper cannot go on; its only message.
+
+    Args:
+        reason: why not.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,14 @@ class Peer:
         self._wait()
 
     def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
-        # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
-        code = (
-            f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
-            "package = types.ModuleType('autotune'); "
-            f"package.__path__ = [{str(Path(__file__).parents[1])!r}]; sys.modules['autotune'] = package; "
-            "import autotune.sites.keeper; autotune.sites.keeper.main()"
-        )
+        code = f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
+        if settings.runner or settings.backend.is_ours:
+            # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
+            code += (
+                "package = sys.modules['autotune'] = types.ModuleType('autotune'); "
+                f"package.__path__ = [{str(Path(__file__).parents[1])!r}]; "
+            )
+        code += "import autotune.sites.keeper; autotune.sites.keeper.main()"
         descriptors = (control.fileno(), stage.fileno())
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code, *map(str, descriptors)],

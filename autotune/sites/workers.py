@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
 from autotune.backends.numpy import array_at
+from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
@@ -44,6 +45,7 @@ from autotune.sites.messages import (
     Settings,
     Unload,
     Unloaded,
+    Unusable,
 )
 from autotune.sites.peer import Peer
 from autotune.sites.runner import Loader
@@ -144,7 +146,7 @@ class Workers:
             self._private = _temporary_folder(executable=bool(backend.runner()))
             self._stack.callback(shutil.rmtree, self._private, ignore_errors=True)
             self._settings = Settings(
-                backend=backend.name,
+                backend=pack(backend),
                 runner=backend.runner(),
                 inputs=inputs.specs,
                 outputs=self._outputs,
@@ -167,7 +169,7 @@ class Workers:
             self._lock = threading.RLock()
             self._closing = False
             self._readers: list[threading.Thread] = []
-            self._deaths = 0
+            self._deaths, self._unusable = 0, ""
             self._start_keeper()
             undo.pop_all()
 
@@ -202,6 +204,8 @@ class Workers:
                 return future
         future.set_running_or_notify_cancel()
         with self._lock:
+            if self._unusable:
+                raise UnavailableError(self._unusable)
             self._users[build.artifact] += 1
             number = next(self._numbers)
             part = f"{build.produces}.{number}"  # two configs may have one source
@@ -292,6 +296,8 @@ class Workers:
         with self._lock:
             if self._keeper is not dead or self._closing:
                 return
+            if self._unusable:
+                raise UnavailableError(self._unusable)
             self._deaths += 1
             if self._deaths > _MOST_DEATHS:
                 raise _keeper_gone()
@@ -320,7 +326,10 @@ class Workers:
     def _read_compiles(self, keeper: Peer) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                reply = receive(keeper.control, CompileReply)
+                reply = receive(keeper.control, CompileReply, Unusable)
+                if not isinstance(reply, CompileReply):
+                    self._unusable = getattr(reply, "reason", "")
+                    break
                 with self._lock:
                     pending = self._pending.pop(reply.number)
                 if reply.disk_full:

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from autotune.backends.travel import Sent
 from autotune.model.budget import Limits
 from autotune.model.kernel import TensorSpec
 from autotune.model.trial import Status
@@ -15,7 +16,7 @@ from autotune.sites.messages import OK, Ending, Message
 
 SPECS = (TensorSpec("lhs", (2, 3), "int8", (3, 1)), TensorSpec("scale", ()))
 SETTINGS = messages.Settings(
-    backend="c",
+    backend=Sent("autotune.backends.c", "CBackend", "c.py", {"compiler": "cc", "flags": ["-O2"]}),
     runner=("/bin/runner", "--fast"),
     inputs=SPECS,
     outputs=SPECS[1:],
@@ -30,6 +31,7 @@ SETTINGS = messages.Settings(
 )
 MESSAGES = [
     SETTINGS,
+    messages.Unusable("no module"),
     messages.CompileRequest(4, ("cc", "-o", "x y"), "int main() { return '\u00e9'; }", "part", "whole"),
     messages.CompileReply(4, Ending(Status.COMPILE_ERROR, "exit code 1"), "log\n", 0.25, disk_full=True),
     messages.CompileReply(5, OK),
