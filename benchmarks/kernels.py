@@ -139,11 +139,12 @@ def candidate_call(case: Case, config: Config, tensors: Sequence[Array], folder:
     inputs, outputs = case.inputs.specs, case.kernel.outputs(case.inputs.specs)
     source = case.kernel.generators["c"](config, inputs, outputs)
     build = backends.get("c").build(source, case.kernel.entry, inputs, outputs, folder)
+    Path(build.part).mkdir()
     subprocess.run(
         build.command, input=build.source.encode(), check=True, timeout=120, stderr=subprocess.DEVNULL
     )
-    Path(build.produces).replace(build.artifact.files[0])
-    entry = getattr(ctypes.CDLL(build.artifact.files[0]), case.kernel.entry)
+    Path(build.part).rename(build.artifact.folder)
+    entry = getattr(ctypes.CDLL(build.artifact.path), case.kernel.entry)
     addresses = [ctypes.c_void_p(tensor.ctypes.data) for tensor in tensors]
     return lambda: entry(*addresses)
 

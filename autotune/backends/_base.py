@@ -1,6 +1,6 @@
-"""What a backend is: it says how a candidate's source becomes files, and how a worker calls them.
+"""What a backend is: it says how a candidate's source becomes a folder, and how a worker calls it.
 
-An artifact is files and their description, never a live object. A build is a command line and the text for
+An artifact is a folder and its description, never a live object. A build is a command line and the text for
 its standard input. So another interpreter, process or host can compile and run a candidate. A `neuron`
 backend, for example, only has to name its own interpreter in `Build.command`.
 """
@@ -28,16 +28,23 @@ class Artifact:
     Args:
         backend: name of the backend that made it.
         entry: the symbol or function to call.
-        files: absolute paths: first the object, then the files that it needs.
+        folder: absolute; holds what the backend's command put there.
+        main: the file to load, in that folder.
         inputs: specs of the inputs, in the order of the arguments.
         outputs: specs of the outputs, whose arguments follow those of the inputs.
     """
 
     backend: str
     entry: str
-    files: tuple[str, ...]
+    folder: str
+    main: str
     inputs: Specs
     outputs: Specs
+
+    @property
+    def path(self) -> str:
+        """Path of the file to load."""
+        return f"{self.folder}/{self.main}"
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,15 @@ class Build:
     Args:
         artifact: the result, once the command has succeeded.
         source: the command's standard input; no file is written.
-        command: the compiler's command line.
-        produces: the file that the command writes. It is renamed to `artifact.files[0]` on success, so an
-            object is never incomplete.
+        command: the compiler's command line; it writes `artifact.main`, and what else it likes, in `part`.
+        part: an empty folder, made for the command. It is renamed to `artifact.folder` on success, so an
+            artifact is never incomplete.
     """
 
     artifact: Artifact
     source: str
     command: tuple[str, ...]
-    produces: str
+    part: str
 
 
 class Backend(Protocol):
@@ -85,7 +92,7 @@ class Backend(Protocol):
             entry: the symbol or function to call.
             inputs: specs of the inputs.
             outputs: specs of the outputs.
-            folder: for the objects; it exists.
+            folder: for the artifacts; it exists.
 
         Raises:
             UnavailableError: this machine does not have the compiler.

@@ -84,13 +84,14 @@ class CBackend:
         if len(inputs) + len(outputs) > MAX_TENSORS:
             raise UsageError(f"backend c: at most {MAX_TENSORS} tensors, got {len(inputs) + len(outputs)}")
         key = object_name(source, entry, *self.fingerprint().values())
-        target = str(folder / f"{key}.so")
-        produces = f"{target}.{os.getpid()}.part"
+        artifact = Artifact(self.name, entry, str(folder / key), "kernel.so", inputs, outputs)
+        part = f"{artifact.folder}.{os.getpid()}.part"
         compiler = self._command()
         without = accepts(compiler, _NO_LIBC) and not any(name in source for name in _VERSIONED)
         shared = ("-shared", "-fPIC", *([_NO_LIBC] if without else []))
-        command = (*compiler, *self.flags, *shared, "-o", produces, "-x", "c", "-", "-lm", "-lpthread")
-        return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
+        target = f"{part}/{artifact.main}"
+        command = (*compiler, *self.flags, *shared, "-o", target, "-x", "c", "-", "-lm", "-lpthread")
+        return Build(artifact, source, command, part)
 
     def runner(self) -> tuple[str, ...]:
         """Return the path of the program built from runner.c."""
@@ -102,7 +103,7 @@ class CBackend:
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"{artifact.files[0]}: runner.c loads C candidates, Python cannot")
+        raise UsageError(f"{artifact.path}: runner.c loads C candidates, Python cannot")
 
     def _command(self) -> tuple[str, ...]:
         return find_compiler(self.compiler or os.environ.get("CC", ""))

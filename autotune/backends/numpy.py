@@ -50,10 +50,10 @@ class NumpyBackend:
     def build(self, source: str, entry: str, inputs: Specs, outputs: Specs, folder: Path) -> Build:
         """Return how another interpreter checks a source's syntax and writes it to a file."""
         key = object_name(source, entry, *self.fingerprint().values())
-        target = str(folder / f"{key}.py")
-        produces = f"{target}.{os.getpid()}.part"
-        command = (sys.executable, "-I", "-S", "-c", _CHECK, produces)
-        return Build(Artifact(self.name, entry, (target,), inputs, outputs), source, command, produces)
+        artifact = Artifact(self.name, entry, str(folder / key), "kernel.py", inputs, outputs)
+        part = f"{artifact.folder}.{os.getpid()}.part"
+        command = (sys.executable, "-I", "-S", "-c", _CHECK, f"{part}/{artifact.main}")
+        return Build(artifact, source, command, part)
 
     def runner(self) -> tuple[str, ...]:
         """Return nothing, since autotune/sites/runner.py loads Python."""
@@ -65,7 +65,7 @@ class NumpyBackend:
         Raises:
             KeyError: the source does not define the entry.
         """
-        path = artifact.files[0]
+        path = artifact.path
         scope: dict[str, Any] = {"__name__": artifact.entry}
         exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), scope)
         function, specs = scope[artifact.entry], artifact.inputs + artifact.outputs

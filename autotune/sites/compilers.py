@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 from collections import deque
@@ -94,8 +95,8 @@ class Compilers:
                 signal_group(pid, signal.SIGCONT)
 
     def abandon(self) -> list[Path]:
-        """Forget all; return the half-written objects, to be removed once the compilers are dead."""
-        parts = [Path(job.request.produces) for job in self._running.values()]
+        """Forget all; return the half-written artifacts, to be removed once the compilers are dead."""
+        parts = [Path(job.request.part) for job in self._running.values()]
         self._running.clear()
         self._waiting.clear()
         return parts
@@ -103,6 +104,7 @@ class Compilers:
     def _start(self, request: CompileRequest, *, again: bool = False) -> CompileReply | None:
         log = os.memfd_create("log")
         try:
+            Path(request.part).mkdir(exist_ok=True)
             with open(os.memfd_create("source"), "wb+", buffering=0) as source:  # noqa: PTH123
                 source.write(request.source.encode())
                 source.seek(0)
@@ -134,13 +136,14 @@ class Compilers:
         if not ended:
             return None
         del self._running[pid]
-        ending, produced = self._ending(status, usage, overdue), Path(job.request.produces)
-        if ending is OK and produced.exists():
-            produced.replace(job.request.object)
-        elif ending is OK:
+        ending = self._ending(status, usage, overdue)
+        part, folder = Path(job.request.part), Path(job.request.folder)
+        if ending is OK and not any(part.iterdir()):
             ending = _error("ended without an error and without an object")
-        else:
-            produced.unlink(missing_ok=True)
+        if ending is OK and not folder.exists():
+            part.rename(folder)
+        else:  # it failed, or the same source was compiled for another config
+            shutil.rmtree(part, ignore_errors=True)
         log = os.pread(job.log, self._limits.output_bytes, 0).decode(errors="replace")
         os.close(job.log)
         failed = ending.status is Status.COMPILE_ERROR

@@ -129,7 +129,7 @@ class Keeper:
             parts = self._compilers.abandon()
             self._family.kill_all_but(())
             for part in parts:
-                part.unlink(missing_ok=True)
+                shutil.rmtree(part, ignore_errors=True)
             folder = Path(self._settings.folder)
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # not empty: the tuner's other keeper still uses it
@@ -344,6 +344,7 @@ def main() -> None:
         return
 
     def load(path: str, entry: str) -> Binding:
-        return backend.load(Artifact(backend.name, entry, (path,), settings.inputs, settings.outputs))
+        folder, _, main = path.rpartition("/")
+        return backend.load(Artifact(backend.name, entry, folder, main, settings.inputs, settings.outputs))
 
     Keeper(control, stage, settings, load).serve()

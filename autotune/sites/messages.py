@@ -121,15 +121,15 @@ class CompileRequest(Message):
         number: repeated in the reply.
         command: the compiler's command line.
         source: its standard input.
-        produces: the file that the command writes.
-        object: the name that this file gets after success.
+        part: the folder that the command fills; made before it starts.
+        folder: the name that this folder gets after success.
     """
 
     number: int
     command: tuple[str, ...]
     source: str
-    produces: str
-    object: str
+    part: str
+    folder: str
 
 
 @dataclass(frozen=True)

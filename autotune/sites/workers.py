@@ -195,7 +195,7 @@ class Workers:
         future: Future[CompileOutcome] = Future()
         folder = self._private / "run"
         build = self._backend.build(source, self._kernel.entry, self._inputs.specs, self._outputs, folder)
-        command = " ".join(build.command).replace(build.produces, build.artifact.files[0])
+        command = " ".join(build.command).replace(build.part, build.artifact.folder)
         head = f"$ {command}\n{self._backend.fingerprint()['version']}\n"
         with self._lock:
             if build.artifact in self._built:
@@ -208,9 +208,9 @@ class Workers:
                 raise UnavailableError(self._unusable)
             self._users[build.artifact] += 1
             number = next(self._numbers)
-            part = f"{build.produces}.{number}"  # two configs may have one source
-            words = tuple(word.replace(build.produces, part) for word in build.command)
-            request = CompileRequest(number, words, build.source, part, build.artifact.files[0])
+            part = f"{build.part}.{number}"  # two configs may have one source
+            words = tuple(word.replace(build.part, part) for word in build.command)
+            request = CompileRequest(number, words, build.source, part, build.artifact.folder)
             self._pending[number] = _Pending(future, build.artifact, head, request)
             with contextlib.suppress(OSError):  # it is dead: its reader sends to the next
                 send(self._keeper.control, request)
@@ -223,8 +223,7 @@ class Workers:
             if self._users[artifact]:
                 return
             self._built.discard(artifact)
-            for path in artifact.files[:1]:
-                Path(path).unlink(missing_ok=True)
+            shutil.rmtree(artifact.folder, ignore_errors=True)
 
     def measure(self, artifact: Artifact, timing: Timing | None = None, *, again: bool = False) -> RunOutcome:
         """Check a candidate against the golden, then time it; no compiler runs meanwhile.
@@ -234,7 +233,7 @@ class Workers:
             timing: replaces the default for this measurement.
             again: it was measured before: leave out the calls with spare copies of the outputs.
         """
-        request = Load(artifact.files[0], artifact.entry)
+        request = Load(artifact.path, artifact.entry)
         for _attempt in range(2):  # the system may have killed the keeper: only twice is it the candidate
             keeper = self._keeper
             try:

@@ -44,7 +44,7 @@ def run(kernel: Kernel, config: Config, arrays: list[Array], folder: Path, out: 
         out = np.empty(expected.shape, expected.dtype)
     out[...] = np.nan
     artifact = compiled(kernel, config, arrays, folder, out)
-    call = getattr(ctypes.CDLL(artifact.files[0]), artifact.entry)
+    call = getattr(ctypes.CDLL(artifact.path), artifact.entry)
     call(*(ctypes.c_void_p(array.ctypes.data) for array in (*arrays, out)))
     return out
 
@@ -57,10 +57,11 @@ def compiled(
     outputs = kernel.outputs(inputs) if out is None else (spec_of("out", out),)
     source = kernel.generators["c"](config, inputs, outputs)
     build = backends.get("c").build(source, kernel.entry, inputs, outputs, folder)
-    if not Path(build.artifact.files[0]).exists():
+    if not Path(build.artifact.path).exists():
+        Path(build.part).mkdir()
         command = [*build.command, "-Wall", "-Werror"]
         subprocess.run(command, input=build.source, text=True, check=True, timeout=60)
-        Path(build.produces).replace(build.artifact.files[0])
+        Path(build.part).rename(build.artifact.folder)
     return build.artifact
 
 

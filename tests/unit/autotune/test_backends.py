@@ -23,8 +23,9 @@ OUTPUTS = KERNEL.outputs(INPUTS.specs)
 def artifact(backend: Backend, source: str, folder: Path) -> Artifact:
     """Build for real, as a worker would."""
     build = backend.build(source, "add", INPUTS.specs, OUTPUTS, folder)
+    Path(build.part).mkdir()
     subprocess.run(build.command, input=build.source, text=True, check=True)
-    Path(build.produces).replace(build.artifact.files[0])
+    Path(build.part).rename(build.artifact.folder)
     return build.artifact
 
 
@@ -55,7 +56,7 @@ def test_cc_names_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_flags_are_part_of_the_fingerprint_and_of_the_object(tmp_path: Path) -> None:
     plain, unrolled = CBackend(flags=("-O2",)), CBackend(flags=("-O2", "-funroll-loops"))
     paths = {
-        backend.build(GOOD, "add", INPUTS.specs, OUTPUTS, tmp_path).artifact.files
+        backend.build(GOOD, "add", INPUTS.specs, OUTPUTS, tmp_path).artifact.path
         for backend in (plain, unrolled, plain)
     }
     assert ("-O2", "-O2 -funroll-loops", 2) == (
@@ -72,10 +73,10 @@ def test_more_tensors_than_the_runner_passes_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("backend", [CBackend(), NumpyBackend()], ids=lambda backend: str(backend.name))
-def test_an_artifact_is_files_and_a_description(backend: Backend, tmp_path: Path) -> None:
+def test_an_artifact_is_a_folder_and_a_description(backend: Backend, tmp_path: Path) -> None:
     source = GOOD if backend.name == "c" else "def add(a, b, out):\n    out[...] = a + b\n"
     made = artifact(backend, source, tmp_path)
-    assert all(Path(path).is_file() for path in made.files)
+    assert [made.main] == [path.name for path in Path(made.folder).iterdir()]
     assert made == pickle.loads(pickle.dumps(made))
 
 

@@ -41,7 +41,7 @@ class Candidate:
 def candidate(tmp_path: Path) -> Iterator[Candidate]:
     (x,) = draw(softmax.inputs(64, 100).specs)
     config = {"variant": "online", "vector_bytes": 16, "unroll": 2, "threads": THREADS}
-    yield Candidate(ctypes.CDLL(compiled(softmax.kernel, config, [x], tmp_path).files[0]), x)
+    yield Candidate(ctypes.CDLL(compiled(softmax.kernel, config, [x], tmp_path).path), x)
 
 
 def thread_count() -> int:

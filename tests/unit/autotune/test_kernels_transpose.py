@@ -52,7 +52,7 @@ def test_a_square_is_transposed_in_place(side: int, dtype: str, folder: Path) ->
     each = config(method="in_place", block_columns=32)
     np.testing.assert_array_equal(x.T, run(transpose.kernel, each, [x], folder))
     square = x.copy()
-    library = ctypes.CDLL(compiled(transpose.kernel, each, [x], folder).files[0])
+    library = ctypes.CDLL(compiled(transpose.kernel, each, [x], folder).path)
     library.transpose_in_place(ctypes.c_void_p(square.ctypes.data))
     np.testing.assert_array_equal(x.T, square)
 

@@ -31,7 +31,7 @@ class Scaled(NumpyBackend):
 
     def load(self, artifact: Artifact) -> Binding:
         scope = {}
-        exec(open(artifact.files[0]).read(), scope)
+        exec(open(artifact.path).read(), scope)
 
         def bind(addresses):
             arrays = [array_at(a, s) for a, s in zip(addresses, artifact.inputs + artifact.outputs)]

@@ -136,7 +136,7 @@ def test_the_log_of_a_compilation_holds_command_version_and_messages(workers: Wo
     outcome = workers.compile("#warning look here\n" + GOOD).result()
     command, version, *rest = outcome.log.splitlines()
     assert outcome.artifact is not None
-    assert command.startswith("$ /") and f"-o {outcome.artifact.files[0]} " in command
+    assert command.startswith("$ /") and f"-o {outcome.artifact.path} " in command
     assert CBackend().fingerprint()["version"] == version
     assert "look here" in "\n".join(rest)
 
@@ -498,7 +498,7 @@ def test_no_candidate_is_loaded_from_where_others_could_replace_it(
     with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
         artifact = workers.compile(GOOD).result().artifact
         assert artifact is not None
-        assert Path(artifact.files[0]).is_relative_to(tmp_path / "xdg")
+        assert Path(artifact.path).is_relative_to(tmp_path / "xdg")
         assert Status.OK is workers.measure(artifact).status
     (tmp_path / "xdg").chmod(0o777)
     with pytest.raises(UnavailableError, match="other users can write to"):
