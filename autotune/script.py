@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotune import report
@@ -13,7 +13,6 @@ from autotune.backends import NAMES
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel
-from autotune.model.space import SearchSpace
 from autotune.report.terminal import say
 from autotune.store.cache import METRICS
 from autotune.tuner import tune
@@ -26,12 +25,10 @@ class Case:
     Args:
         kernel: what to tune.
         inputs: its tensors.
-        spaces: backend -> search space, for the backends whose space is not the kernel's default.
     """
 
     kernel: Kernel
     inputs: Inputs
-    spaces: Mapping[str, SearchSpace] = field(default_factory=dict)
 
 
 def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
@@ -78,7 +75,6 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
             tune(
                 case.kernel,
                 case.inputs,
-                space=case.spaces.get(flags.backend),
                 backend=flags.backend,
                 budget=budget,
                 cache_dir=flags.cache_dir,

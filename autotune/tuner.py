@@ -63,7 +63,7 @@ def tune(
     Args:
         kernel: what is tuned.
         inputs: its tensors.
-        space: the configs to try; the kernel's own space by default.
+        space: the configs to try; the kernel's own space for the backend by default.
         backend: its name, or one with settings: `CBackend(flags=...)`.
         strategy: proposes configs. By default every config in turn, or the strategy that finds good ones
             soonest if the budget does not allow all of them.
@@ -84,7 +84,7 @@ def tune(
     started = time.monotonic()
     maker = backends.get(backend) if isinstance(backend, str) else backend
     timing, budget = timing or Timing(), budget or Budget()
-    space = _checked(kernel, inputs.specs, space)
+    space = _checked(kernel, maker.name, inputs.specs, space)
     work = workload(kernel, inputs, maker.name, decides(maker, timing), maker.includes)
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
@@ -180,13 +180,13 @@ def _summarized(run: SearchRun, strategy: Strategy, budget: Budget, started: flo
     write()
 
 
-def _checked(kernel: Kernel, specs: Specs, space: SearchSpace | None) -> SearchSpace:
+def _checked(kernel: Kernel, backend: str, specs: Specs, space: SearchSpace | None) -> SearchSpace:
     """Return the space to search: the one given, or the kernel's own.
 
     Raises:
         UsageError: it has a parameter that the kernel does not know, or no config at all.
     """
-    own = kernel.space(specs)
+    own = kernel.space_of(backend, specs)
     if space is None:
         space = own
     for name in space.parameters:

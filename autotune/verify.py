@@ -164,9 +164,8 @@ def _changed_kernel(context: Context, known: Known) -> list[str]:
     if changes := differences(context, now.context):
         return changes
     tuned = [each["trial"] for each in known.trials.values() if each["context"] == now.digest]
-    if backend == next(iter(kernel.generators)):
-        space = kernel.space(inputs.specs)
-        tuned = [trial for trial in tuned if trial["config"] in space]
+    space = kernel.space_of(backend, inputs.specs)
+    tuned = [trial for trial in tuned if trial["config"] in space]
     other = sum(trial["identity"] != now.identity(trial["config"], _source(now, trial)) for trial in tuned)
     return [f"the generator writes another source for {other} of {len(tuned)} configs"] if other else []
 

@@ -17,8 +17,7 @@ def case(mode: str, shape: tuple[int, int, int], dtype: str) -> script.Case:
     """Return one product to tune."""
     transposed = mode == "lhsT_rhs"
     inputs = gemm.inputs(*shape, lhs_transposed=transposed, dtype=dtype)
-    spaces = {"numpy": gemm.numpy_space(inputs.specs, lhs_transposed=transposed)}
-    return script.Case(gemm.lhsT_rhs if transposed else gemm.lhs_rhs, inputs, spaces)
+    return script.Case(gemm.lhsT_rhs if transposed else gemm.lhs_rhs, inputs)
 
 
 def main() -> int:

@@ -15,11 +15,7 @@ def main() -> int:
     """Read the flags and tune."""
     flags = script.parser("Tune rmsnorm and linear.", budget=24).parse_args()
     inputs = [rmsnorm_linear.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
-    spaces = [{"numpy": rmsnorm_linear.numpy_space(each.specs)} for each in inputs]
-    workloads = [
-        script.Case(rmsnorm_linear.kernel, each, space) for each, space in zip(inputs, spaces, strict=True)
-    ]
-    return script.main(flags, workloads)
+    return script.main(flags, [script.Case(rmsnorm_linear.kernel, each) for each in inputs])
 
 
 if __name__ == "__main__":

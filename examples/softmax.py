@@ -15,10 +15,7 @@ def main() -> int:
     """Read the flags and tune."""
     flags = script.parser("Tune softmax.", budget=24).parse_args()
     inputs = [softmax.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
-    return script.main(
-        flags,
-        [script.Case(softmax.kernel, each, {"numpy": softmax.numpy_space(each.specs)}) for each in inputs],
-    )
+    return script.main(flags, [script.Case(softmax.kernel, each) for each in inputs])
 
 
 if __name__ == "__main__":

@@ -15,13 +15,7 @@ def main() -> int:
     """Read the flags and tune."""
     flags = script.parser("Tune transpose.", budget=24).parse_args()
     inputs = [transpose.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
-    return script.main(
-        flags,
-        [
-            script.Case(transpose.kernel, each, {"numpy": transpose.numpy_space(each.specs)})
-            for each in inputs
-        ],
-    )
+    return script.main(flags, [script.Case(transpose.kernel, each) for each in inputs])
 
 
 if __name__ == "__main__":

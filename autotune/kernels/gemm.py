@@ -175,6 +175,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,
         space=partial(space, lhs_transposed=lhs_transposed),
+        spaces={"numpy": partial(numpy_space, lhs_transposed=lhs_transposed)},
     )
 
 

@@ -256,4 +256,5 @@ kernel = Kernel(
     bytes_moved=_bytes_moved,
     reduction_length=lambda specs: specs[0].shape[1],
     space=space,
+    spaces={"numpy": numpy_space},
 )

@@ -218,4 +218,5 @@ kernel = Kernel(
     bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * _elements(specs),
     reduction_length=lambda specs: specs[0].shape[1],
     space=space,
+    spaces={"numpy": numpy_space},
 )

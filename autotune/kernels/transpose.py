@@ -312,4 +312,5 @@ kernel = Kernel(
     flops=lambda _specs: 0,
     bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * specs[0].shape[0] * specs[0].shape[1],
     space=space,
+    spaces={"numpy": numpy_space},
 )

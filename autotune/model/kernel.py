@@ -161,6 +161,7 @@ class Kernel:
         compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
             replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
+        spaces: backend name -> space, of the generators whose parameters are not those of `space`.
     """
 
     name: str
@@ -175,3 +176,8 @@ class Kernel:
     reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
     reference_name: str = "reference"
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
+    spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
+
+    def space_of(self, backend: str, specs: Specs) -> SearchSpace:
+        """Return the default search space of a backend's generator for these inputs."""
+        return self.spaces.get(backend, self.space)(specs)

@@ -90,7 +90,7 @@ def best_config(
     first = next(iter(kernel.generators))
     name = first if backend is None else backend if isinstance(backend, str) else backend.name
     maker = _maker(name) if isinstance(backend, str | None) else backend
-    space, at = kernel.space(inputs.specs), _doublings(inputs.specs)
+    space, at = kernel.space_of(name, inputs.specs), _doublings(inputs.specs)
     found = list(_tuned(cache.root(cache_dir) / kernel.name, inputs.specs, name, first))
     same = [(_differs(each, kernel, inputs, maker), each) for each in found if each.inputs == inputs.specs]
     if same:
