@@ -35,6 +35,7 @@ from autotune.model.space import Config
 from autotune.model.workload import workload
 from autotune.sites.workers import Workers
 from autotune.store.ledger import Ledger
+from autotune.tuning import search_run
 
 LENGTH, REPEATS, COMPILER, FLAGS = 65536, 7, "gcc", ("-O3", "-march=native", "-fno-math-errno")
 TIMING = Timing(warmup_s=0.0, min_repeats=REPEATS, max_repeats=REPEATS)
@@ -168,8 +169,8 @@ def own(configs: int) -> tuple[float, float, float]:
     """
     waits, handing = Waits(), Waits()
     timed = {
-        (tuner, "wait"): waits,
-        (tuner, "confirm"): waits,
+        (search_run, "wait"): waits,
+        (search_run, "confirm"): waits,
         (Workers, "measure"): waits,
         (Workers, "__init__"): waits,
         (Workers, "close"): waits,
