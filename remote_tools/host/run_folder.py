@@ -193,7 +193,7 @@ def name_sum(path: str) -> int:
 
 def is_run_id(text: object) -> bool:
     """Return whether a text can name a run: it becomes the name of a folder."""
-    if not isinstance(text, str) or not 0 < len(text) <= 200 or text[0] == ".":
+    if not isinstance(text, str) or not 0 < len(text) <= 128 or text[0] == ".":
         return False
     return text.isascii() and all(letter.isalnum() or letter in "._-" for letter in text)
 

@@ -16,6 +16,7 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints, is_type
 
 from remote_tools.errors import DataError, UsageError
 from remote_tools.host.messages import RunRecord
+from remote_tools.host.run_folder import is_run_id
 from remote_tools.settings.state_folder import check_state, make_private, read_state, state_folder
 from remote_tools.settings.whole_file import write_whole
 
@@ -47,7 +48,6 @@ DIFF_BYTES = 200_000
 """Most of a diff that is shown."""
 RECORD_BYTES = 64 << 20
 """No record is larger: it names the fetched files, some 100 bytes each."""
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 def new_id(words: Sequence[str]) -> str:
@@ -79,7 +79,7 @@ class Records:
         Raises:
             DataError: the id is none of ours; it may lead elsewhere.
         """
-        if not _ID.fullmatch(run_id):
+        if not is_run_id(run_id):
             raise DataError("runs", f"{run_id[:80]!r} is not the id of a run")
         return self.root / ".remote" / "runs" / run_id
 
@@ -139,9 +139,7 @@ class Records:
             check_state(folder, self.root)
         except OSError:
             return []
-        return sorted(
-            path.parent.name for path in folder.glob("*/run.json") if _ID.fullmatch(path.parent.name)
-        )
+        return sorted(path.parent.name for path in folder.glob("*/run.json") if is_run_id(path.parent.name))
 
     def last(self, host: str) -> str:
         """Return the newest run on a host.
