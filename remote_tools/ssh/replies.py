@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
@@ -29,6 +27,7 @@ from remote_tools.host.frames import (
 )
 from remote_tools.host.listing import unpack
 from remote_tools.host.messages import Op, Refused, Request, RunRecord, Started
+from remote_tools.host.run_folder import is_run_id
 from remote_tools.host.supervisor import INLINE_FILE_BYTES
 
 PATH_BYTES = 4096
@@ -45,7 +44,6 @@ LIMITS: Mapping[bytes, int] = {
 CONTAINERS = 2_000_000
 """Most lists and objects in a reply: a small text can hold many of them, and each takes memory."""
 STREAMS = ("run", "attach")
-RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 PACKED = ("new", "changed", "blocked", "delete", "removed")
 """The keys of type `Packed` in all replies; a test compares them with the types."""
 STATES = ("starting", "running", "ended", "lost")
@@ -178,15 +176,11 @@ def _check_texts(reply: Mapping[str, Any]) -> None:
     """Check that every name stands for bytes, as os.fsdecode makes it; JSON has more surrogates than that."""
     try:
         json.dumps(reply, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        for key in _packed(reply):
-            unpack(reply[key])
-    except (ValueError, zlib.error) as error:  # base64's and Unicode's errors are ValueErrors
+        for key in PACKED:
+            if isinstance(reply.get(key), str):
+                unpack(reply[key])
+    except ValueError as error:  # base64's and Unicode's errors are ValueErrors
         raise Malformed("a name that no file can have") from error
-
-
-def _packed(reply: Mapping[str, Any]) -> list[str]:
-    """Return the keys of a reply that hold packed records; only these replies have them."""
-    return [key for key in PACKED if isinstance(reply.get(key), str)]
 
 
 def _started(asked: Request, found: Mapping[str, object]) -> Mapping[str, Any]:
@@ -226,7 +220,7 @@ def _fault_of(record: RunRecord) -> str:
     """Return what is wrong with the values of a run's record; empty if nothing is."""
     run_id, state = record["id"], record["state"]
     code, ended = record.get("exit"), record.get("ended", 0)
-    if not RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         return f"a run with the id {run_id:.100}"
     if state not in STATES:
         return f"a run in the state {state:.100}"

@@ -12,7 +12,7 @@ import select
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from remote_tools import errors
 from remote_tools.escape import one_line
@@ -37,9 +37,6 @@ from remote_tools.host.messages import Refused, Request, Started
 from remote_tools.ssh import login_shell
 from remote_tools.ssh.bootstrap import NOT_FOUND, packed_program, script_of, start_command
 from remote_tools.ssh.master import SSH_FAILED, Master, diagnose
-
-if TYPE_CHECKING:
-    pass
 
 READ_BYTES = 256 * 1024
 PING_S = 5.0

@@ -264,8 +264,10 @@ def _read_plan(
     link, settings = host.link, host.settings
     last, replaced = before
     pair = rsync.pair_with(link.alias, reply["rsync"], "sync")
-    new, changed = unpack(reply["new"]), unpack(reply["changed"])
-    _check_paths(link.alias, workspace, reply, (*new, *changed))
+    new, changed, blocked, candidates = (
+        unpack(each) for each in (reply["new"], reply["changed"], reply["blocked"], reply["delete"])
+    )
+    _check_paths(link.alias, workspace, reply, (*new, *changed), (*blocked, *candidates))
     conflicts: list[bytes] = []
     top = os.fsencode(workspace.root) + b"/"
     for name, digest in reply["conflict"]:
@@ -286,14 +288,13 @@ def _read_plan(
     new, changed, conflicts = (
         [path for path in paths if path not in left_out] for paths in (new, changed, conflicts)
     )
-    candidates = unpack(reply["delete"])
     known = last.paths() if candidates else set()
     gone, staying = _sort_deletes(workspace, candidates, known, settings.delete)
     return Plan(
         new=tuple(new),
         changed=tuple(changed),
         conflicts=tuple(conflicts),
-        blocked=tuple(unpack(reply["blocked"])),
+        blocked=tuple(blocked),
         delete=tuple(gone),
         staying=tuple(staying),
         kept=tuple((os.fsencode(path), why) for path, why in reply["kept"]),
@@ -308,15 +309,23 @@ def _read_plan(
     )
 
 
-def _check_paths(alias: str, workspace: Workspace, reply: PlanReply, wanted: Iterable[bytes]) -> None:
+def _check_paths(
+    alias: str, workspace: Workspace, reply: PlanReply, wanted: Iterable[bytes], below: Iterable[bytes]
+) -> None:
     """Check the paths of a plan before anything here is looked at.
+
+    Args:
+        alias: the host.
+        workspace: what was listed.
+        reply: the plan.
+        wanted: paths that the host has not, or has otherwise.
+        below: other paths; they need not exist here.
 
     Raises:
         ProtocolError: the host wants a file that was not listed, or names one outside of the workspace.
     """
     listed = [*wanted, *(os.fsencode(name) for name, _digest in reply["conflict"])]
     foreign = [path for path in listed if path not in workspace.files]
-    below = [*unpack(reply["blocked"]), *unpack(reply["delete"])]
     foreign += [path for path in below if not {b"", b".", b".."}.isdisjoint(path.split(b"/"))]
     if not reply["root"].startswith("/"):
         foreign.append(os.fsencode(reply["root"]))

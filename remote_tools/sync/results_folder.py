@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 
 from remote_tools.errors import TransferError
-from remote_tools.escape import one_line
 from remote_tools.host.tree import PARTIAL_DIR
 from remote_tools.sync.workspace import shown
 
@@ -377,5 +376,5 @@ def _copy(source: int, target: int) -> None:
 
 def told(paths: Iterable[bytes]) -> str:
     """Return some of the paths for a message."""
-    names = [one_line(os.fsdecode(path)) for path in paths]
+    names = [shown(path) for path in paths]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
