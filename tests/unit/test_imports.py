@@ -19,7 +19,7 @@ ORDER = {
         "escape", "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
-        "model", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
+        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
         "exchange", "verify", "report", "script", "testing",
     ],
 }  # fmt: skip
