@@ -1,0 +1,196 @@
+"""Who waits for whom in a trace: by the bytes that instructions share, and by the room they need.
+
+Both follow from program order alone: they are found once and priced under every profile. An engine works in
+order: of all the instructions of one engine that another waits for, only the last one matters.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autotune.nki.trace import HBM, PSUM, SBUF, Region, Trace, share
+
+Waits = tuple[int, ...]
+"""Numbers of instructions, at most one for each engine."""
+
+
+@dataclass
+class Room:
+    """Say what the tensors of a trace need of SBUF and PSUM, in bytes of one partition.
+
+    Args:
+        peak: most bytes alive at once: from a tensor's first use to its last.
+        fits: whether that is at most what the core has.
+        reused: for an instruction that is the first to use a tensor, the tensors whose place it takes.
+    """
+
+    peak: dict[str, int] = field(default_factory=dict)
+    fits: bool = True
+    reused: dict[int, list[int]] = field(default_factory=dict)
+
+
+def waits(trace: Trace, engines: Sequence[int], room: Room) -> list[Waits]:
+    """Return, for each instruction, the earlier instructions that must be done before it starts.
+
+    A read waits for whoever wrote the bytes (read after write). A write waits for the other engines' earlier
+    reads and writes of them (write after read, write after write); the own engine works in order anyway. The
+    first use of a tensor waits for the last uses of those whose place it takes.
+
+    Args:
+        engines: for each piece of work of the trace, the engine that does it.
+    """
+    others = overlaps(trace)
+    parts = _parts(trace) if room.reused else []
+    writer = [-1] * len(trace.regions)
+    readers: list[dict[int, int]] = [{} for _ in trace.regions]
+    engine_of: list[int] = []
+    found: list[Waits] = []
+    for number, (work, reads, writes, _) in enumerate(trace.instructions):
+        engine = engines[work]
+        last: dict[int, int] = {}
+        for region in reads:
+            for other in others[region]:
+                before = writer[other]
+                if before >= 0 and before > last.get(engine_of[before], -1):
+                    last[engine_of[before]] = before
+            readers[region][engine] = number
+        for region in writes:
+            for other in others[region]:
+                before = writer[other]
+                if before >= 0:
+                    its = engine_of[before]
+                    if its != engine and before > last.get(its, -1):
+                        last[its] = before
+                for its, before in readers[other].items():
+                    if its != engine and before > last.get(its, -1):
+                        last[its] = before
+        for tensor in room.reused.get(number, ()):
+            for region in parts[tensor]:
+                for its, before in (*readers[region].items(), (engine_of[writer[region]], writer[region])):
+                    if its != engine and before > last.get(its, -1):
+                        last[its] = before
+        for region in writes:
+            writer[region] = number
+            readers[region].clear()
+        engine_of.append(engine)
+        found.append(tuple(last.values()))
+    return found
+
+
+def _parts(trace: Trace) -> list[list[int]]:
+    """Return the regions of each tensor."""
+    parts: list[list[int]] = [[] for _ in trace.tensors]
+    for number, region in enumerate(trace.regions):
+        parts[region.tensor].append(number)
+    return parts
+
+
+def overlaps(trace: Trace) -> list[tuple[int, ...]]:
+    """Return, for each region, the regions that share a byte with it, itself among them.
+
+    A region of a tensor in HBM that is only read, or only written, makes nobody wait: it gets none.
+    """
+    read = {trace.regions[region].tensor for _, reads, _, _ in trace.instructions for region in reads}
+    written = {trace.regions[region].tensor for _, _, writes, _ in trace.instructions for region in writes}
+    found: list[tuple[int, ...]] = [()] * len(trace.regions)
+    for tensor, numbers in enumerate(_parts(trace)):
+        if trace.tensors[tensor].memory == HBM and not (tensor in read and tensor in written):
+            continue
+        if len(numbers) == 1:
+            found[numbers[0]] = (numbers[0],)
+        else:
+            _sweep(trace.regions, numbers, found)
+    return found
+
+
+def _sweep(regions: Sequence[Region], numbers: list[int], found: list[tuple[int, ...]]) -> None:
+    """Find the overlaps among the regions of one tensor, along the axis that tells most of them apart."""
+    if len({regions[each].pitch for each in numbers}) > 1:
+        for each in numbers:
+            found[each] = tuple(other for other in numbers if share(regions[each], regions[other]))
+        return
+    rows = len({regions[each].begin for each in numbers}) >= len({regions[each].low for each in numbers})
+    start, stop = (1, 2) if rows else (3, 4)
+    together: dict[int, list[int]] = {each: [each] for each in numbers}
+    active: list[int] = []
+    for each in sorted(numbers, key=lambda number: regions[number][start]):
+        region = regions[each]
+        active = [other for other in active if regions[other][stop] > region[start]]
+        for other in active:
+            if share(region, regions[other]):
+                together[each].append(other)
+                together[other].append(each)
+        active.append(each)
+    for each, all_of_them in together.items():
+        found[each] = tuple(all_of_them)
+
+
+def place(trace: Trace, capacity: dict[str, int]) -> Room:
+    """Give every tensor room in SBUF and PSUM as the compiler may: the place that has been dead for longest.
+
+    The addresses are the compiler's business and are not known; this is how they would be used in turn.
+    """
+    first, last = _lives(trace)
+    room = Room()
+    for memory in (SBUF, PSUM):
+        tensors = [
+            number
+            for number, each in enumerate(trace.tensors)
+            if each.memory == memory and first[number] >= 0
+        ]
+        tensors.sort(key=first.__getitem__)
+        _peak(trace, tensors, first, last, room, memory, capacity[memory])
+        if sum(trace.tensors[each].partition_bytes for each in tensors) > capacity[memory]:
+            _reuse(trace, tensors, first, last, room, capacity[memory])
+    return room
+
+
+def _lives(trace: Trace) -> tuple[list[int], list[int]]:
+    """Return the first and the last instruction that uses each tensor, -1 for none."""
+    first = [-1] * len(trace.regions)
+    last = [-1] * len(trace.regions)
+    for number, (_, reads, writes, _) in enumerate(trace.instructions):
+        for region in reads + writes:
+            last[region] = number
+            if first[region] < 0:
+                first[region] = number
+    begins, ends = [-1] * len(trace.tensors), [-1] * len(trace.tensors)
+    for number, (tensor, *_) in enumerate(trace.regions):
+        if first[number] >= 0:
+            begins[tensor] = first[number] if begins[tensor] < 0 else min(begins[tensor], first[number])
+            ends[tensor] = max(ends[tensor], last[number])
+    return begins, ends
+
+
+def _peak(
+    trace: Trace, tensors: list[int], first: list[int], last: list[int], room: Room, memory: str, limit: int
+) -> None:
+    """Find the most bytes of a partition that are alive at once."""
+    alive, peak = 0, 0
+    ending: list[tuple[int, int]] = []
+    for number in tensors:
+        size = trace.tensors[number].partition_bytes
+        while ending and ending[0][0] < first[number]:
+            alive -= heapq.heappop(ending)[1]
+        alive += size
+        peak = max(peak, alive)
+        heapq.heappush(ending, (last[number], size))
+    room.peak[memory] = peak
+    room.fits = room.fits and peak <= limit
+
+
+def _reuse(
+    trace: Trace, tensors: list[int], first: list[int], last: list[int], room: Room, limit: int
+) -> None:
+    """Say whose place each tensor takes, once the memory was full for the first time."""
+    free = limit
+    placed: list[tuple[int, int]] = []
+    for number in tensors:
+        free -= trace.tensors[number].partition_bytes
+        while free < 0 and placed and placed[0][0] < first[number]:
+            _, dead = heapq.heappop(placed)
+            free += trace.tensors[dead].partition_bytes
+            room.reused.setdefault(first[number], []).append(dead)
+        heapq.heappush(placed, (last[number], number))

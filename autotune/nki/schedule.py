@@ -1,0 +1,117 @@
+"""When each instruction of a trace runs: engines in order and side by side, two DMA queues over one pool.
+
+One pass in program order is exact for engines that work in order: whatever an instruction waits for stands
+before it in the program. There are two DMA queues, into SBUF and out of it, each in order, which share the
+bandwidth of 16 DMA engines: a DMA takes what is left of the pool from its start on, so that one that stands
+earlier in the program is served first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autotune.nki.costs import ENGINES, LOAD, Price
+from autotune.nki.dependencies import Waits
+from autotune.nki.trace import Trace
+
+QUEUES = ENGINES.index(LOAD)
+"""The lanes from this one on are DMA queues."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Hold the time of every instruction, in ns from the kernel's start.
+
+    Args:
+        ns: when the last result is there.
+        start: when each instruction starts.
+        end: when its engine is free for the next one.
+        cause: the instruction that each one waited for last, -1 for none; the engine's previous instruction
+            is a cause, too.
+        busy: for each lane of `ENGINES`, how long it worked.
+    """
+
+    ns: float
+    start: list[float]
+    end: list[float]
+    cause: list[int]
+    busy: list[float]
+
+
+def schedule(trace: Trace, prices: Sequence[Price], waits: Sequence[Waits]) -> Schedule:
+    """Return when each instruction of a trace runs.
+
+    Args:
+        prices: price of each piece of work of the trace.
+        waits: for each instruction those it waits for; see `dependencies.waits`.
+    """
+    engines = [each.engine for each in prices]
+    busy_ns = [each.busy_ns for each in prices]
+    done_ns = [each.done_ns for each in prices]
+    signal_ns = [each.done_ns + each.signal_ns for each in prices]
+    free = [0.0] * len(ENGINES)
+    before = [-1] * len(ENGINES)
+    start, end, cause = [], [], []
+    done: list[float] = []
+    signalled: list[float] = []
+    engine_of: list[int] = []
+    pool = _Pool()
+    for number, (work, _, _, _) in enumerate(trace.instructions):
+        engine = engines[work]
+        begin = free[engine]
+        why = before[engine]
+        for other in waits[number]:
+            ready = done[other] if engine_of[other] == engine else signalled[other]
+            if ready > begin:
+                begin, why = ready, other
+        takes = busy_ns[work]
+        stop = begin + takes if engine < QUEUES else pool.serve(engine - QUEUES, begin, takes)
+        free[engine] = stop
+        before[engine] = number
+        start.append(begin)
+        end.append(stop)
+        cause.append(why)
+        done.append(stop + done_ns[work])
+        signalled.append(stop + signal_ns[work])
+        engine_of.append(engine)
+    busy = [0.0] * len(ENGINES)
+    for work, _, _, _ in trace.instructions:
+        busy[engines[work]] += busy_ns[work]
+    return Schedule(max(done, default=0.0), start, end, cause, busy)
+
+
+class _Pool:
+    """Share the DMA engines between two queues: each is served in the time that the other left."""
+
+    def __init__(self) -> None:
+        """Start with an idle pool."""
+        self.taken: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
+        self.seen = [0, 0]
+
+    def serve(self, queue: int, begin: float, takes: float) -> float:
+        """Return when a DMA is through that needs the whole pool for a time.
+
+        Args:
+            begin: never less than in the queue's call before.
+        """
+        others = self.taken[1 - queue]
+        place = self.seen[queue]
+        now, left = begin, takes
+        while place < len(others):
+            low, high = others[place]
+            if high > now:
+                if low - now >= left:
+                    break
+                if low > now:
+                    left -= low - now
+                now = high
+            place += 1
+        self.seen[queue] = max(0, min(place, len(others) - 1))  # the last one may still grow
+        stop = now + left
+        mine = self.taken[queue]
+        if mine and mine[-1][1] >= begin:
+            mine[-1] = (mine[-1][0], stop)
+        else:
+            mine.append((begin, stop))
+        return stop
