@@ -43,6 +43,7 @@ class Core:
     Args:
         clocks: GHz of each engine.
         dma_engine_gb_s: bandwidth of one of the 16 DMA engines.
+        dma_latency_ns: from a DMA's trigger to the semaphore that says it is done, beside its bytes.
         hbm_gb_s: this core's share of the chip's HBM bandwidth.
         peaks_tflops: dense peak of the tensor engine by dtype, "other" for what is not named.
         fast_half: VectorE's performance mode for 16-bit elements.
@@ -51,6 +52,7 @@ class Core:
 
     clocks: dict[str, float]
     dma_engine_gb_s: float
+    dma_latency_ns: float
     hbm_gb_s: float
     peaks_tflops: dict[str, float]
     fast_half: bool = False
@@ -67,12 +69,14 @@ CORES = {
     "trn1": Core(
         clocks={TENSOR: 2.8, VECTOR: 1.12, SCALAR: 1.4, GPSIMD: 1.4},  # arch1
         dma_engine_gb_s=17,  # dma
+        dma_latency_ns=1300,  # dma: semaphore to start across engines
         hbm_gb_s=820 / 2,  # arch1: 0.82 TB/s for two cores
         peaks_tflops=_peaks(2.8),  # 92 and 23 TFLOP/s
     ),
     "trn2": Core(
         clocks={TENSOR: 2.4, VECTOR: 0.96, SCALAR: 1.2, GPSIMD: 1.2},  # arch2
         dma_engine_gb_s=23,  # dma
+        dma_latency_ns=600,  # dge: descriptors made by hardware, new in trn2
         hbm_gb_s=2900 / 8,  # about-neuron/arch/neuron-hardware/trainium2.rst: 2.9 TB/s for eight cores
         peaks_tflops=_peaks(2.4, **dict.fromkeys(FP8, 158.0)),  # arch2: 79, 20 and 158
         fast_half=True,  # arch2, "Vector Engine Performance Mode"
@@ -80,6 +84,7 @@ CORES = {
     "trn3": Core(
         clocks={TENSOR: 2.4, VECTOR: 1.2, SCALAR: 1.2, GPSIMD: 1.2},  # arch3
         dma_engine_gb_s=33,  # dma
+        dma_latency_ns=600,  # dge
         hbm_gb_s=4700 / 8,  # about-neuron/arch/neuron-hardware/trainium3.rst
         peaks_tflops=_peaks(2.4, **dict.fromkeys(FP8, 158.0), mx=315.0),  # arch3
         fast_half=True,
@@ -99,7 +104,7 @@ class Profile:
         semaphore_cycles: from an engine's signal to the start of the engine that waits for it, in cycles of
             1.4 GHz: about 64 cycles.
         access_cycles: from the last element written by an engine until another instruction can read it.
-        dma_latency_ns: from a DMA's trigger to the semaphore that says it is done, beside its bytes.
+        dma_latency: times the core's latency of a DMA.
         dma_row_ns: for each run of bytes that lies together, on the DMA engine that moves it.
         dma_rate: part of the DMA engines' bandwidth that a copy reaches.
     """
@@ -111,15 +116,15 @@ class Profile:
     access_cycles: float = (
         60  # isa226: cost of a dependent small instruction, about 100 cycles with its issue
     )
-    dma_latency_ns: float = 1300  # dma: semaphore to start, across engines
+    dma_latency: float = 1.0
     dma_row_ns: float = 10  # fit
     dma_rate: float = 1.0
 
 
 PROFILES = (
     Profile(),
-    Profile("quick descriptors", dma_latency_ns=600, dma_row_ns=5),  # dge: a hardware descriptor takes 600 ns
-    Profile("slow descriptors", dma_latency_ns=2000, dma_row_ns=18),
+    Profile("quick DMA", dma_row_ns=5, matmul_cycles=20),
+    Profile("slow DMA", dma_row_ns=18, dma_latency=2.2),  # 1,300 ns on trn2: descriptors made by software
     Profile("slow signals", semaphore_cycles=128, access_cycles=100),
     Profile("slow matmuls", matmul_cycles=40),
 )
@@ -175,12 +180,11 @@ def price(work: Work, core: Core, profile: Profile) -> Price:
 def placed(work: Work) -> str:
     """Return the engine that runs a piece of work: the kernel's choice, else the function's usual one.
 
-    Zeros in PSUM are the tensor engine's: the compiler drops zeros that a matmul then adds to, and lets the
-    matmul's first write replace instead. With these zeros on VectorE the model was twice as slow as what was
-    measured (docs/nki-model.md).
+    Zeros in PSUM are GpSimd's: a published profile has them there (docs/nki-model.md), and with them on
+    VectorE the model was twice as slow as what was measured.
     """
-    if work.name == "memset" and work.op == "zero" and work.dst is not None and work.dst.memory == PSUM:
-        return TENSOR
+    if work.name == "memset" and work.dst is not None and work.dst.memory == PSUM:
+        return GPSIMD
     return work.engine if work.engine in (TENSOR, VECTOR, SCALAR, GPSIMD) else USUAL.get(work.name, VECTOR)
 
 
@@ -307,10 +311,8 @@ def _reduce(case: Case) -> float:
 
 
 def _memset(case: Case) -> float:
-    """Price memset: N, or N/2 for zeros of 16 bit (isa226); zeros in PSUM cost nothing (see `placed`)."""
+    """Price memset: N, or N/2 for zeros of 16 bit (isa226)."""
     assert case.work.dst is not None
-    if case.engine == TENSOR:
-        return 0.0
     zero = case.work.op == "zero"
     half = zero and case.work.dst.dtype in HALF
     start = GPSIMD_START if case.engine == GPSIMD else 0
@@ -397,7 +399,7 @@ def _dma(work: Work, core: Core, profile: Profile) -> Price:
     return Price(
         engine=ENGINES.index(STORE if store else LOAD),
         busy_ns=whole_ns,
-        done_ns=profile.dma_latency_ns + engine_ns - whole_ns,
+        done_ns=profile.dma_latency * core.dma_latency_ns + engine_ns - whole_ns,
         signal_ns=0.0,
         hbm_bytes=sum(
             side.itemsize * side.partitions * side.elements for side in sides if side.memory == HBM

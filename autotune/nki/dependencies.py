@@ -144,6 +144,7 @@ def place(trace: Trace, capacity: dict[str, int]) -> Room:
         _peak(trace, tensors, first, last, room, memory, capacity[memory])
         if sum(trace.tensors[each].partition_bytes for each in tensors) > capacity[memory]:
             _reuse(trace, tensors, first, last, room, capacity[memory])
+        _share_addresses(trace, tensors, first, last, room)
     return room
 
 
@@ -188,9 +189,29 @@ def _reuse(
     free = limit
     placed: list[tuple[int, int]] = []
     for number in tensors:
+        if trace.tensors[number].start >= 0:
+            continue
         free -= trace.tensors[number].partition_bytes
         while free < 0 and placed and placed[0][0] < first[number]:
             _, dead = heapq.heappop(placed)
             free += trace.tensors[dead].partition_bytes
             room.reused.setdefault(first[number], []).append(dead)
         heapq.heappush(placed, (last[number], number))
+
+
+def _share_addresses(trace: Trace, tensors: list[int], first: list[int], last: list[int], room: Room) -> None:
+    """Say whose place each tensor takes that the kernel itself put somewhere."""
+    placed: list[int] = []
+    for number in tensors:
+        tensor = trace.tensors[number]
+        if tensor.start < 0:
+            continue
+        for other in placed:
+            before = trace.tensors[other]
+            if (
+                before.start < tensor.start + tensor.partition_bytes
+                and tensor.start < before.start + before.partition_bytes
+                and last[other] < first[number]
+            ):
+                room.reused.setdefault(first[number], []).append(other)
+        placed.append(number)

@@ -30,6 +30,8 @@ class Schedule:
         cause: the instruction that each one waited for last, -1 for none; the engine's previous instruction
             is a cause, too.
         busy: for each lane of `ENGINES`, how long it worked.
+        last: the instruction whose result comes last, -1 if there is none.
+        engines: for each piece of work, the place of its lane in `ENGINES`.
     """
 
     ns: float
@@ -37,6 +39,8 @@ class Schedule:
     end: list[float]
     cause: list[int]
     busy: list[float]
+    last: int
+    engines: list[int]
 
 
 def schedule(trace: Trace, prices: Sequence[Price], waits: Sequence[Waits]) -> Schedule:
@@ -78,7 +82,8 @@ def schedule(trace: Trace, prices: Sequence[Price], waits: Sequence[Waits]) -> S
     busy = [0.0] * len(ENGINES)
     for work, _, _, _ in trace.instructions:
         busy[engines[work]] += busy_ns[work]
-    return Schedule(max(done, default=0.0), start, end, cause, busy)
+    ns = max(done, default=0.0)
+    return Schedule(ns, start, end, cause, busy, done.index(ns) if done else -1, engines)
 
 
 class _Pool:
