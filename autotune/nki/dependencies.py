@@ -10,10 +10,12 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from autotune.nki.trace import HBM, PSUM, SBUF, Region, Trace, share
+from autotune.nki.trace import HBM, PSUM, SBUF, Region, Trace
 
 Waits = tuple[int, ...]
-"""Numbers of instructions, at most one for each engine."""
+"""Numbers of instructions."""
+Box = tuple[int, int, int, int, int]
+"""A region without its tensor: begin, end, low, high, pitch."""
 
 
 @dataclass
@@ -36,7 +38,8 @@ def waits(trace: Trace, engines: Sequence[int], room: Room) -> list[Waits]:
 
     A read waits for whoever wrote the bytes (read after write). A write waits for the other engines' earlier
     reads and writes of them (write after read, write after write); the own engine works in order anyway. The
-    first use of a tensor waits for the last uses of those whose place it takes.
+    first use of a tensor waits for the last uses of those whose place it takes. What an engine has waited for
+    once is not named again.
 
     Args:
         engines: for each piece of work of the trace, the engine that does it.
@@ -44,38 +47,47 @@ def waits(trace: Trace, engines: Sequence[int], room: Room) -> list[Waits]:
     others = overlaps(trace)
     parts = _parts(trace) if room.reused else []
     writer = [-1] * len(trace.regions)
+    writing = [0] * len(trace.regions)
     readers: list[dict[int, int]] = [{} for _ in trace.regions]
-    engine_of: list[int] = []
+    known = [[-1] * (max(engines, default=0) + 1) for _ in range(max(engines, default=0) + 1)]
     found: list[Waits] = []
     for number, (work, reads, writes, _) in enumerate(trace.instructions):
         engine = engines[work]
-        last: dict[int, int] = {}
+        mine = known[engine]
+        waiting: Waits = ()
         for region in reads:
-            for other in others[region]:
+            group = others[region]
+            for other in group:
                 before = writer[other]
-                if before >= 0 and before > last.get(engine_of[before], -1):
-                    last[engine_of[before]] = before
-            readers[region][engine] = number
+                if before > mine[writing[other]]:
+                    mine[writing[other]] = before
+                    waiting += (before,)
+            if group:
+                readers[region][engine] = number
         for region in writes:
             for other in others[region]:
                 before = writer[other]
-                if before >= 0:
-                    its = engine_of[before]
-                    if its != engine and before > last.get(its, -1):
-                        last[its] = before
+                if writing[other] != engine and before > mine[writing[other]]:
+                    mine[writing[other]] = before
+                    waiting += (before,)
                 for its, before in readers[other].items():
-                    if its != engine and before > last.get(its, -1):
-                        last[its] = before
-        for tensor in room.reused.get(number, ()):
-            for region in parts[tensor]:
-                for its, before in (*readers[region].items(), (engine_of[writer[region]], writer[region])):
-                    if its != engine and before > last.get(its, -1):
-                        last[its] = before
+                    if its != engine and before > mine[its]:
+                        mine[its] = before
+                        waiting += (before,)
+        if number in room.reused:
+            for tensor in room.reused[number]:
+                for region in parts[tensor]:
+                    for its, before in (*readers[region].items(), (writing[region], writer[region])):
+                        if its != engine and before > mine[its]:
+                            mine[its] = before
+                            waiting += (before,)
         for region in writes:
-            writer[region] = number
-            readers[region].clear()
-        engine_of.append(engine)
-        found.append(tuple(last.values()))
+            if others[region]:
+                writer[region] = number
+                writing[region] = engine
+                if readers[region]:
+                    readers[region].clear()
+        found.append(waiting)
     return found
 
 
@@ -95,36 +107,51 @@ def overlaps(trace: Trace) -> list[tuple[int, ...]]:
     read = {trace.regions[region].tensor for _, reads, _, _ in trace.instructions for region in reads}
     written = {trace.regions[region].tensor for _, _, writes, _ in trace.instructions for region in writes}
     found: list[tuple[int, ...]] = [()] * len(trace.regions)
+    patterns: dict[tuple[Box, ...], list[tuple[int, ...]]] = {}
     for tensor, numbers in enumerate(_parts(trace)):
         if trace.tensors[tensor].memory == HBM and not (tensor in read and tensor in written):
             continue
         if len(numbers) == 1:
             found[numbers[0]] = (numbers[0],)
-        else:
-            _sweep(trace.regions, numbers, found)
+            continue
+        alike = tuple([_box(trace.regions[each]) for each in numbers])
+        if alike not in patterns:
+            patterns[alike] = _sweep(alike)
+        for number, pattern in zip(numbers, patterns[alike], strict=True):
+            found[number] = tuple([numbers[each] for each in pattern])
     return found
 
 
-def _sweep(regions: Sequence[Region], numbers: list[int], found: list[tuple[int, ...]]) -> None:
-    """Find the overlaps among the regions of one tensor, along the axis that tells most of them apart."""
-    if len({regions[each].pitch for each in numbers}) > 1:
-        for each in numbers:
-            found[each] = tuple(other for other in numbers if share(regions[each], regions[other]))
-        return
-    rows = len({regions[each].begin for each in numbers}) >= len({regions[each].low for each in numbers})
-    start, stop = (1, 2) if rows else (3, 4)
-    together: dict[int, list[int]] = {each: [each] for each in numbers}
+def _box(region: Region) -> Box:
+    return region.begin, region.end, region.low, region.high, region.pitch
+
+
+def _sweep(boxes: Sequence[Box]) -> list[tuple[int, ...]]:
+    """Return, for each region of one tensor, the places of those that share a byte with it."""
+    places = range(len(boxes))
+    if len({pitch for _, _, _, _, pitch in boxes}) > 1:
+        return [tuple(each for each in places if share(box, boxes[each])) for box in boxes]
+    rows = len({begin for begin, *_ in boxes}) >= len({low for _, _, low, _, _ in boxes})
+    start, stop = (0, 1) if rows else (2, 3)  # along the axis that tells most of them apart
+    together = [[each] for each in places]
     active: list[int] = []
-    for each in sorted(numbers, key=lambda number: regions[number][start]):
-        region = regions[each]
-        active = [other for other in active if regions[other][stop] > region[start]]
+    for each in sorted(places, key=lambda place: boxes[place][start]):
+        active = [other for other in active if boxes[other][stop] > boxes[each][start]]
         for other in active:
-            if share(region, regions[other]):
+            if share(boxes[each], boxes[other]):
                 together[each].append(other)
                 together[other].append(each)
         active.append(each)
-    for each, all_of_them in together.items():
-        found[each] = tuple(all_of_them)
+    return [tuple(each) for each in together]
+
+
+def share(one: Box, other: Box) -> bool:
+    """Tell whether two regions of one tensor share a byte; of two pitches, by the whole rows they span."""
+    begin, end, low, high, pitch = one
+    its_begin, its_end, its_low, its_high, its_pitch = other
+    if pitch != its_pitch:
+        return begin * pitch < its_end * its_pitch and its_begin * its_pitch < end * pitch
+    return begin < its_end and its_begin < end and low < its_high and its_low < high
 
 
 def place(trace: Trace, capacity: dict[str, int]) -> Room:

@@ -167,11 +167,3 @@ class Recorder:
             place = self._lines[key] = len(self._lines)
             self.trace.lines.append(key)
         return place
-
-
-def share(one: Region, other: Region) -> bool:
-    """Tell whether two regions of one tensor share a byte; of two pitches, by the whole rows they span."""
-    if one.pitch != other.pitch:
-        one_low, other_low = one.begin * one.pitch, other.begin * other.pitch
-        return one_low < other.end * other.pitch and other_low < one.end * one.pitch
-    return one.begin < other.end and other.begin < one.end and one.low < other.high and other.low < one.high
