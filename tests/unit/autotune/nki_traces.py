@@ -131,7 +131,7 @@ class Kernel:
         pairs = [self._pair(each) for each in srcs]
         operand, written = self._pair(dst)
         work = self.recorder.work(Work(name, engine, operand, tuple(each for each, _ in pairs), op))
-        line = self.recorder.line("kernel.py", self.recorder.work(Work(name, engine, None)) + 1)
+        line = self.recorder.line("kernel.py", work + 1)
         self.recorder.record((work, tuple(each for _, each in pairs), (written,), line))
 
     def _pair(self, part: Part) -> tuple[Operand, int]:
