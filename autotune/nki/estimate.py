@@ -42,9 +42,10 @@ class DmaUse:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Hold what the lanes are drawn from: a trace, its schedule under the first profile, the path."""
+    """Hold what the lanes are drawn from: a trace, its prices and schedule under the first profile."""
 
     trace: Trace
+    prices: list[Price]
     schedule: Schedule
     path: list[int]
 
@@ -145,7 +146,7 @@ def estimate_trace(
         peak_psum_bytes=taken.peak.get(PSUM, 0) * PARTITIONS,
         fits=taken.fits,
         confidence="fair" if bound == TENSOR and mfu / ns > 0.5 and taken.fits else "low",
-        timeline=Timeline(trace, first, path),
+        timeline=Timeline(trace, priced[0], first, path),
     )
 
 
