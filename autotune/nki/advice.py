@@ -15,7 +15,7 @@ from autotune.nki.trace import GPSIMD, HBM, PSUM, SCALAR, TENSOR, VECTOR, Trace
 LEAST = 0.03
 """Points that are about less than this part of the time are left out."""
 LONG_ROW = 2048
-"""Bytes that lie together from which on a DMA is near its bandwidth: nki-dma-bandwidth-guide.rst, SDK 2.32."""
+"""Bytes that lie together from which on a DMA is near its bandwidth (nki-dma-bandwidth-guide.rst)."""
 LIMIT = 0.85
 """An engine that works for this part of the time is what bounds the kernel."""
 
@@ -215,7 +215,7 @@ def _engines(estimate: Estimate, timeline: Timeline) -> Iterator[Advice]:
         if vector > LIMIT and min(movable, idle) > 0:
             yield Advice(
                 min(movable, idle),
-                f"VectorE works for {vector:.0%} of the time, {other} for {estimate.engines[other]:.0%}: {how}",
+                f"VectorE works for {vector:.0%} of the time: {how}",
             )
     if slow > LIMIT * estimate.us * 1e3:
         yield Advice(slow * 0.75 / 1e3, "Matmuls of float32 take four passes: bfloat16 would take a quarter.")

@@ -48,25 +48,20 @@ def chain(schedule: Schedule) -> list[int]:
 
 def steps(trace: Trace, schedule: Schedule, path: list[int]) -> tuple[Step, ...]:
     """Sum up the critical path by line, the longest first."""
-    work: dict[tuple[int, int], float] = defaultdict(float)
-    wait: dict[tuple[int, int], float] = defaultdict(float)
-    times: dict[tuple[int, int], int] = defaultdict(int)
+    work: dict[tuple[int, str, int], float] = defaultdict(float)
+    wait: dict[tuple[int, str, int], float] = defaultdict(float)
+    times: dict[tuple[int, str, int], int] = defaultdict(int)
     for place, number in enumerate(path):
         kind, _, _, line = trace.instructions[number]
         after = schedule.start[path[place + 1]] if place + 1 < len(path) else schedule.ns
-        work[line, kind] += min(after, schedule.end[number]) - schedule.start[number]
-        wait[line, kind] += max(0.0, after - schedule.end[number])
-        times[line, kind] += 1
+        key = line, trace.works[kind].name, schedule.engines[kind]
+        work[key] += min(after, schedule.end[number]) - schedule.start[number]
+        wait[key] += max(0.0, after - schedule.end[number])
+        times[key] += 1
     found = [
-        Step(
-            trace.lines[line] if trace.lines else ("", 0),
-            trace.works[kind].name,
-            ENGINES[schedule.engines[kind]],
-            times[line, kind],
-            work[line, kind] / 1e3,
-            wait[line, kind] / 1e3,
-        )
-        for line, kind in times
+        Step(trace.lines[line], name, ENGINES[lane], count, work[key] / 1e3, wait[key] / 1e3)
+        for key, count in times.items()
+        for line, name, lane in (key,)
     ]
     return tuple(sorted(found, key=lambda step: -(step.work_us + step.wait_us)))
 

@@ -69,6 +69,8 @@ class Estimate:
         mbu: fraction of the core's share of HBM bandwidth.
         peak_sbuf_bytes: most bytes of SBUF alive at once, over all partitions.
         peak_psum_bytes: the same of PSUM.
+        sbuf_bytes: all of SBUF.
+        psum_bytes: all of PSUM.
         fits: whether both are within the core's memory; if not, the compiler spills or refuses, and the
             time says nothing.
         confidence: "fair": products like it came out within 20 %; "low": within a factor of two.
@@ -88,6 +90,8 @@ class Estimate:
     mbu: float
     peak_sbuf_bytes: int
     peak_psum_bytes: int
+    sbuf_bytes: int
+    psum_bytes: int
     fits: bool
     confidence: str
     model: str = MODEL_VERSION
@@ -144,6 +148,8 @@ def estimate_trace(
         mbu=(moved[0] + moved[1]) / ns / core.hbm_gb_s,
         peak_sbuf_bytes=taken.peak.get(SBUF, 0) * PARTITIONS,
         peak_psum_bytes=taken.peak.get(PSUM, 0) * PARTITIONS,
+        sbuf_bytes=room[SBUF] * PARTITIONS,
+        psum_bytes=room[PSUM] * PARTITIONS,
         fits=taken.fits,
         confidence="fair" if bound == TENSOR and mfu / ns > 0.5 and taken.fits else "low",
         timeline=Timeline(trace, priced[0], first, path),
