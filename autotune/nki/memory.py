@@ -1,0 +1,230 @@
+"""The memory of a core: the storage behind each tensor, what of it was written, and how long it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autotune.nki.dtypes import Array, DType
+from autotune.nki.errors import NkiError
+from autotune.nki.layout import Layout
+from autotune.nki.machine import Machine
+from autotune.nki.trace import Region
+
+_WORDS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4")}
+_ALL_ONES = {1: 2**8 - 1, 2: 2**16 - 1, 4: 2**32 - 1}
+NEVER = -1
+
+
+@dataclass
+class Life:
+    """Say how much of a partition a tensor takes, and from which instruction to which it is needed.
+
+    Args:
+        name: name of the tensor.
+        memory: "sbuf" or "psum".
+        bytes: bytes in each partition.
+        start: byte within a partition at which the kernel placed it, None if it left that to the compiler.
+        at: the kernel's line that made it.
+        first, last: numbers of the first and the last instruction that touch it.
+    """
+
+    name: str
+    memory: str
+    bytes: int
+    start: int | None
+    at: tuple[str, int]
+    first: int = NEVER
+    last: int = NEVER
+
+
+class Storage:
+    """Hold the bytes of one tensor, and which of them were written.
+
+    Attributes:
+        data: the bytes, row-major over the whole tensor; None while a kernel is only recorded.
+        complete: everything was written; the rest of the bookkeeping is then left alone.
+    """
+
+    __slots__ = (
+        "arrays",
+        "complete",
+        "data",
+        "life",
+        "number",
+        "regions",
+        "root",
+        "shadow",
+        "shared",
+        "written",
+    )
+
+    def __init__(self, root: Layout, life: Life, data: Array | None, complete: bool, shared: bool) -> None:
+        """Wrap bytes that may have been written already, as an input's have."""
+        self.root = root
+        self.life = life
+        self.data = data
+        self.complete = complete
+        self.shared = shared
+        self.number = NEVER  # of the tensor, in the trace
+        self.shadow: Array | None = None
+        self.written: set[Layout] = set()
+        self.arrays: dict[Layout, Array] = {}
+        self.regions: dict[Layout, int] = {}
+
+    def array(self, layout: Layout) -> Array:
+        """Return a view as a NumPy array over the same bytes."""
+        found = self.arrays.get(layout)
+        if found is None:
+            found = self.arrays[layout] = self._mapped(layout, layout.dtype.numpy, self.data)
+        return found
+
+    def _mapped(self, layout: Layout, dtype: np.dtype[Any], data: Array | None) -> Array:
+        if data is None:
+            raise NkiError(f"{self.life.name} has no data here: the kernel is only being recorded")
+        size = layout.dtype.itemsize
+        strides = tuple(stride * size for stride in layout.strides)
+        try:
+            made: Array = np.ndarray(layout.shape, dtype, data, layout.offset * size, strides)
+            return made
+        except (ValueError, TypeError):
+            reach = layout.offset + sum(
+                (n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True)
+            )
+            raise NkiError(
+                f"the view {list(zip(layout.strides, layout.shape, strict=True))} at {layout.offset} of "
+                f"{self.life.name} reaches element {reach}; it has {self.root.bytes // size}",
+                tensor=self.life.name,
+                memory=self.root.memory,
+                number=reach,
+                limit=self.root.bytes // size,
+            ) from None
+
+    def flags(self, layout: Layout) -> Array:
+        """Return, for each element of a view, whether all of its bytes were written."""
+        return np.asarray(self._marks(layout) == _ALL_ONES[layout.dtype.itemsize])
+
+    def _marks(self, layout: Layout) -> Array:
+        if self.shadow is None:
+            self.shadow = np.zeros(self.root.bytes, np.uint8)
+        return self._mapped(layout, _WORDS[layout.dtype.itemsize], self.shadow)
+
+    def holds(self, layout: Layout) -> bool:
+        """Tell whether every element of a view was written."""
+        if self.complete or layout in self.written:
+            return True
+        if self.shadow is None or not bool(self.flags(layout).all()):
+            return False
+        self._note(layout)
+        return True
+
+    def untouched(self, layout: Layout) -> bool:
+        """Tell whether no element of a view was written."""
+        if self.complete or layout in self.written:
+            return False
+        return self.shadow is None or not bool(self.flags(layout).any())
+
+    def mark(self, layout: Layout, where: Array | None = None) -> None:
+        """Note that a view was written; with a mask, only there."""
+        if self.complete or layout in self.written:
+            return
+        if where is not None:
+            marks = self._marks(layout)
+            marks[where] = _ALL_ONES[layout.dtype.itemsize]
+        elif layout.dense:
+            self._note(layout)
+        else:
+            self._marks(layout)[...] = _ALL_ONES[layout.dtype.itemsize]
+            self._note(layout)
+
+    def _note(self, layout: Layout) -> None:
+        if layout.dense:
+            self.complete, self.shadow = True, None
+            self.written.clear()
+        else:
+            self.written.add(layout)
+
+    def region(self, layout: Layout) -> Region:
+        """Return the part of the tensor that a view touches, for the trace."""
+        begin, end, low, high = layout.place()
+        return Region(self.number, begin, end, low, high, 0 if layout.on_chip else layout.pitch)
+
+
+def fill(data: Array, dtype: DType) -> None:
+    """Fill new memory as the official simulator does: floats with NaN, integers with 4."""
+    if dtype.kind == "float":
+        data.view(dtype.numpy)[...] = np.nan
+    else:
+        data.view(dtype.numpy)[...] = 4 if dtype.kind == "int" else 0
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Say what a memory holds at the moment at which it holds most.
+
+    Args:
+        memory: "sbuf" or "psum".
+        bytes: bytes in a partition.
+        limit: bytes that a partition has.
+        holders: the tensors that are needed then, the largest first.
+        crossing: the tensor with whose first use the peak began; None if there is no tensor at all.
+    """
+
+    memory: str
+    bytes: int
+    limit: int
+    holders: tuple[Life, ...]
+    crossing: Life | None
+
+    def table(self) -> str:
+        """Return who holds what at the peak, a tensor a line."""
+        title = f"{self.memory.upper()} at its peak: {self.bytes:,} of {self.limit:,} bytes a partition"
+        rows = [f"  {life.bytes:>9,}  {life.name}  ({life.at[0]}:{life.at[1]})" for life in self.holders[:20]]
+        rest = len(self.holders) - len(rows)
+        return "\n".join([title, *rows, *([f"  and {rest} more"] if rest > 0 else [])])
+
+
+def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
+    """Work out how full a memory gets.
+
+    A tensor is needed from the first to the last instruction that touches it: no compiler can do with less.
+    Tensors without an address are counted by their bytes, as if they could be packed without gaps; those that
+    the kernel placed, by the highest byte that one of them reaches.
+    """
+    limit = machine.bytes_of(memory)
+    used = [life for life in lives if life.memory == memory and life.first != NEVER]
+    free = sorted((life for life in used if life.start is None), key=lambda life: life.first)
+    placed = [life for life in used if life.start is not None]
+    floor = max((life.bytes + (life.start or 0) for life in placed), default=0)
+    events = [(life.first, 1, life.bytes) for life in free]
+    events += [(life.last + 1, 0, -life.bytes) for life in free]
+    total, most, moment = floor, floor, NEVER
+    for when, _, change in sorted(events):
+        total += change
+        if total > most:
+            most, moment = total, when
+    alive = [life for life in free if life.first <= moment <= life.last]
+    alive += placed if moment == NEVER else [life for life in placed if life.first <= moment <= life.last]
+    crossing = max(alive, key=lambda life: life.first, default=None)
+    holders = tuple(sorted(alive, key=lambda life: -life.bytes))
+    return Peak(memory, most, limit, holders, crossing)
+
+
+def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]:
+    """Return the peaks of SBUF and PSUM, or raise if one is more than a partition has."""
+    peaks = (peak(lives, "sbuf", machine), peak(lives, "psum", machine))
+    for found in peaks:
+        if found.bytes > found.limit and found.crossing:
+            raise NkiError(
+                f"{found.crossing.name} does not fit: with it {found.memory.upper()} holds {found.bytes:,} "
+                f"bytes a partition at once, and {machine.target} has {found.limit:,}\n{found.table()}",
+                tensor=found.crossing.name,
+                memory=found.memory,
+                number=found.bytes,
+                limit=found.limit,
+                at=found.crossing.at,
+            )
+    return peaks
