@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autotune.nki.costs import CORES, DMA_ENGINES, ENGINES
 from autotune.nki.critical import DMA
-from autotune.nki.estimate import Estimate, Timeline
+from autotune.nki.estimates import Estimate, Timeline
 from autotune.nki.schedule import QUEUES
 from autotune.nki.trace import GPSIMD, HBM, PSUM, SCALAR, TENSOR, VECTOR, Trace
 

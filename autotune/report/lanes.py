@@ -10,7 +10,7 @@ from importlib.resources import files
 from autotune.nki.advice import Advice, advice
 from autotune.nki.costs import ENGINES
 from autotune.nki.critical import Step
-from autotune.nki.estimate import Estimate, Timeline
+from autotune.nki.estimates import Estimate, Timeline
 from autotune.nki.schedule import QUEUES
 from autotune.nki.trace import Trace
 from autotune.report.document import document

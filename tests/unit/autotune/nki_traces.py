@@ -11,11 +11,7 @@ from autotune.nki.schedule import Schedule, schedule
 from autotune.nki.trace import DMA, HBM, PSUM, SBUF, Operand, Recorder, Region, Trace, Work
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4}
-ROOM = {
-    "trn1": {SBUF: 192 * 1024, PSUM: 16 * 1024},
-    "trn2": {SBUF: 224 * 1024, PSUM: 16 * 1024},
-    "trn3": {SBUF: 256 * 1024, PSUM: 16 * 1024},
-}
+ROOM = {SBUF: 224 * 1024, PSUM: 16 * 1024}
 
 
 @dataclass
@@ -58,10 +54,10 @@ class Timed:
         low, high = map(int, part.split("-")) if part else (0, 8)
         return self.recorder.region(Region(self.tensors[name], 0, 128, low, high))
 
-    def run(self, room: dict[str, int] | None = None) -> Schedule:
+    def run(self) -> Schedule:
         """Schedule what was collected."""
         trace = self.recorder.trace
-        taken = place(trace, room or ROOM["trn2"])
+        taken = place(trace, ROOM)
         return schedule(trace, self.prices, waits(trace, [each.engine for each in self.prices], taken))
 
 

@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 
-from autotune.nki.estimate import Estimate, estimate_trace
+from autotune.nki.estimates import Estimate, estimate_trace
 from tests.unit.autotune.nki_published import PUBLISHED, Published
-from tests.unit.autotune.nki_traces import ROOM
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +16,7 @@ def estimates() -> dict[str, Estimate]:
     found = {}
     for each in PUBLISHED:
         trace = each.build()
-        found[each.name] = estimate_trace(trace, ROOM[trace.target], renames=each.renames)
+        found[each.name] = estimate_trace(trace, renames=each.renames)
     return found
 
 

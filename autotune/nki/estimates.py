@@ -8,17 +8,19 @@ what this says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from autotune.nki.costs import CORES, ENGINES, MODEL_VERSION, PROFILES, Price, Profile, peak_tflops, price
 from autotune.nki.critical import Step, bound_by, chain, steps
 from autotune.nki.dependencies import place, waits
+from autotune.nki.launch import record
+from autotune.nki.machine import MACHINES, PARTITIONS
 from autotune.nki.renaming import renamed
 from autotune.nki.schedule import QUEUES, Schedule, schedule
 from autotune.nki.trace import PSUM, SBUF, TENSOR, Trace
 
 DISCLAIMER = "estimated by a model; nothing was run on a NeuronCore"
-PARTITIONS = 128
 TIE = 0.2
 """Estimates of one task that differ by less than this share of the smaller are a tie: docs/nki-model.md."""
 
@@ -106,23 +108,49 @@ class Estimate:
         )
 
 
-def estimate_trace(
-    trace: Trace,
-    room: dict[str, int],
+def estimate(
+    kernel: Any,
+    *operands: Any,
+    target: str | None = None,
     profiles: Sequence[Profile] = PROFILES,
-    *,
     renames: bool = False,
+    **keywords: Any,
 ) -> Estimate:
-    """Return how long a traced kernel takes.
+    """Return how long a kernel takes on a NeuronCore, and why, without running or computing anything.
 
     Args:
-        room: bytes in a partition of SBUF ("sbuf") and of PSUM ("psum").
+        kernel: a function, or what `nki.jit` made of one; of `kernel[2]`, the core that takes longer is told,
+            as if the two never waited for each other.
+        operands: arrays, of which only shape and dtype matter, or pairs such as ((2048, 2048), "bfloat16").
+        target: "trn1", "trn2" or "trn3"; without it NEURON_PLATFORM_TARGET_OVERRIDE, else "trn2".
+        profiles: what the trace is priced under; the first one gives the estimate.
+        renames: the kernel is compiled with `enable-linear-scan-allocation=false`; see `renaming`.
+        keywords: what goes to the kernel by name.
+
+    Raises:
+        NkiError: the kernel asks for something that the target does not do, or for more memory than it has.
+    """
+    found = []
+    for core in record(kernel, operands, keywords, target):
+        its = estimate_trace(core.trace, profiles, renames=renames)
+        sbuf, psum = core.sbuf.bytes * PARTITIONS, core.psum.bytes * PARTITIONS
+        found.append(replace(its, peak_sbuf_bytes=sbuf, peak_psum_bytes=psum))
+    return max(found, key=lambda each: each.us)
+
+
+def estimate_trace(
+    trace: Trace, profiles: Sequence[Profile] = PROFILES, *, renames: bool = False
+) -> Estimate:
+    """Return how long a traced kernel takes on one core.
+
+    Args:
         profiles: what the trace is priced under; the first one gives the estimate.
         renames: the kernel is compiled with `enable-linear-scan-allocation=false`; see `renaming`.
     """
     if renames:
         trace = renamed(trace)
-    core = CORES[trace.target]
+    core, machine = CORES[trace.target], MACHINES[trace.target]
+    room = {SBUF: machine.sbuf_bytes, PSUM: machine.psum_bytes}
     priced = [[price(work, core, profile) for work in trace.works] for profile in profiles]
     taken = place(trace, room)
     waiting = waits(trace, [each.engine for each in priced[0]], taken)
