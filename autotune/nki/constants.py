@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 
 
 class engine(Enum):
@@ -50,8 +50,8 @@ class matmul_perf_mode(Enum):
     double_row = "double_row"
 
 
-class nc_version(Enum):
-    """Name the generations of the NeuronCore: trn1, trn2, trn3."""
+class nc_version(IntEnum):
+    """Name the generations of the NeuronCore, which compare by age: trn1, trn2, trn3."""
 
     gen2 = 2
     gen3 = 3
