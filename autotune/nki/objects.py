@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, str, tuple)
@@ -17,7 +18,7 @@ class NKIObject:
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Annotate the attributes that have only a value, so that `@dataclass` sees them, too."""
         super().__init_subclass__(**keywords)
-        found = dict(cls.__dict__.get("__annotations__", {}))
+        found = dict(inspect.get_annotations(cls))
         for name, value in cls.__dict__.items():
             if not name.startswith("_") and name not in found and isinstance(value, _PLAIN):
                 found[name] = Any
@@ -25,9 +26,7 @@ class NKIObject:
 
     def __init__(self, *values: Any, **keywords: Any) -> None:
         """Take every attribute of the class by place or by name; others by name."""
-        names = [
-            name for base in reversed(type(self).__mro__) for name in base.__dict__.get("__annotations__", {})
-        ]
+        names = [name for base in reversed(type(self).__mro__) for name in inspect.get_annotations(base)]
         if len(values) > len(names):
             raise TypeError(f"{type(self).__name__} takes {len(names)} values, not {len(values)}")
         given = {**dict(zip(names, values, strict=False)), **keywords}
