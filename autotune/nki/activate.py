@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from autotune.nki import constants, isa, language
+from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiUnavailableError
 from autotune.nki.launch import jit, simulate
 from autotune.nki.objects import NKIObject
@@ -81,6 +82,7 @@ def _modules() -> dict[str, ModuleType]:
         "collectives": collectives,
         "NKIObject": NKIObject,
         "VirtualRegister": VirtualRegister,
+        "dtype": DType,
         "__version__": "0.6.0+autotune",
         "__path__": [],
         _MARK: True,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 
 
 class engine(Enum):
     """Name the engines of a core."""
+
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
 
     tensor = 1
     vector = 5
@@ -20,6 +22,8 @@ class engine(Enum):
 class reduce_cmd(Enum):
     """Say what an instruction does with an engine's reduction registers."""
 
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
+
     idle = 0
     reset = 1
     reduce = 2
@@ -30,6 +34,8 @@ class reduce_cmd(Enum):
 class dge_mode(Enum):
     """Say who makes the descriptors of a DMA."""
 
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
+
     unknown = 0
     swdge = 1
     hwdge = 2
@@ -39,6 +45,8 @@ class dge_mode(Enum):
 class oob_mode(Enum):
     """Say what an index out of bounds does: raise, or skip the access."""
 
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
+
     error = 0
     skip = 1
 
@@ -46,12 +54,14 @@ class oob_mode(Enum):
 class matmul_perf_mode(Enum):
     """Name the performance modes of a matmul."""
 
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
+
     none = "none"
     double_row = "double_row"
 
 
-class nc_version(Enum):
-    """Name the generations of the NeuronCore: trn1, trn2, trn3."""
+class nc_version(IntEnum):
+    """Name the generations of the NeuronCore, which compare by age: trn1, trn2, trn3."""
 
     gen2 = 2
     gen3 = 3
@@ -60,6 +70,8 @@ class nc_version(Enum):
 
 class dma_engine(Enum):
     """Name what moves the data of `sendrecv`."""
+
+    __hash__ = object.__hash__  # members are single; the default hashes the name each time
 
     dma = 1
     gpsimd_dma = 2

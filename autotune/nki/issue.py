@@ -1,7 +1,7 @@
 """How every instruction goes: resolve its operands, check them, record it, compute it.
 
-What checks find out depends on the layouts of the operands alone, not on their values. It is kept as a plan
-for each distinct combination, so that an instruction in a loop is checked once.
+What checks find out depends on the forms of the operands alone, not on their places or values. It is kept as
+a plan for each distinct combination, so that an instruction in a loop is checked once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from autotune.nki.constants import engine as Engine
 from autotune.nki.dtypes import DType
-from autotune.nki.errors import NkiError, inside
+from autotune.nki.errors import NkiError
 from autotune.nki.layout import Layout
 from autotune.nki.machine import PARTITIONS
 from autotune.nki.memory import NEVER
@@ -49,7 +49,7 @@ class NkiInstruction(NKIObject):
 _DONE = NkiInstruction()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """Describe an instruction.
 
@@ -252,35 +252,41 @@ class Call:
         return False
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Hold what was found out about an instruction with operands of certain forms.
+
+    Args:
+        work: its number in the trace, -1 if nobody records.
+        indirect: an operand is placed by an index that another tensor holds.
+    """
+
+    work: int
+    indirect: bool
+
+
 def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) -> NkiInstruction:
     """Run one instruction, or record it, after its operands have been checked."""
     program = current()
-    key = (
-        kind.name,
-        options,
-        *[each.layout if type(each) is NkiTensor else type(each) for each in writes],
-        *[each.layout if type(each) is NkiTensor else type(each) for each in reads],
-    )
+    count = program.count
+    program.count = count + 1
+    parts: list[Any] = [kind, options]
+    for each in (*writes, *reads):
+        if type(each) is NkiTensor:
+            parts.append(each.layout.form)
+            life = each.storage.life
+            if life.first < 0:
+                life.first = count
+            life.last = count
+        else:
+            parts.append(type(each))
+    key = tuple(parts)
     try:
         plan = program.plans.get(key)
     except TypeError as error:
         raise NkiError(f"{kind.name}: {error}") from None
     if plan is None:
         plan = program.plans[key] = _planned(program, kind, writes, reads, options)
-    count = program.count
-    program.count = count + 1
-    for each in writes:
-        if type(each) is NkiTensor:
-            life = each.storage.life
-            if life.first == NEVER:
-                life.first = count
-            life.last = count
-    for each in reads:
-        if type(each) is NkiTensor:
-            life = each.storage.life
-            if life.first == NEVER:
-                life.first = count
-            life.last = count
     if program.recorder is not None:
         _record(program, plan, writes, reads)
     if program.computes:
@@ -288,34 +294,42 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
     return _DONE
 
 
-def _planned(program: Program, kind: Kind, writes: Operands, reads: Operands, options: Any) -> int:
-    """Check an instruction and return the number of its work, -1 if nobody records."""
+def _planned(program: Program, kind: Kind, writes: Operands, reads: Operands, options: Any) -> Plan:
+    """Check an instruction, and enter its work into the trace if there is one."""
     call = Call(program, kind, writes, reads, options)
     kind.check(call)
+    indirect = any(isinstance(each, NkiTensor) and each.layout.indirect for each in (*writes, *reads))
     if program.recorder is None:
-        return NEVER
+        return Plan(NEVER, indirect)
     outs = [each.layout.operand() for each in writes if isinstance(each, NkiTensor)]
     ins = [each.layout.operand() for each in reads if isinstance(each, NkiTensor)]
     dst: Operand | None = outs[0] if outs else None
-    indirect = any(isinstance(each, NkiTensor) and each.layout.indirect for each in (*writes, *reads))
-    flags = (*call.flags, *(("indirect",) if indirect else ()))
-    return program.recorder.work(Work(kind.name, call.engine, dst, tuple(ins), call.op, flags))
+    flags = (*call.flags, "indirect") if indirect else call.flags
+    work = program.recorder.work(Work(kind.name, call.engine, dst, tuple(ins), call.op, flags))
+    return Plan(work, indirect)
 
 
-def _record(program: Program, work: int, writes: Operands, reads: Operands) -> None:
+def _record(program: Program, plan: Plan, writes: Operands, reads: Operands) -> None:
     recorder = program.recorder
     assert recorder is not None
     frame = sys._getframe(3)
-    key = (frame.f_code, frame.f_lineno)
-    line = program.lines.get(key)
-    if line is None or inside(frame):
+    line = program.lines.get((frame.f_code, frame.f_lineno))
+    if line is None:
         line = program.line(frame)
-    sources = [_region(program, each) for each in reads if type(each) is NkiTensor]
-    for each in (*writes, *reads):
-        if type(each) is NkiTensor and type(each.index) is NkiTensor:
-            sources.append(_region(program, each.index))
-    targets = [_region(program, each) for each in writes if type(each) is NkiTensor]
-    recorder.record((work, tuple(sources), tuple(targets), line))
+    sources = []
+    for each in reads:
+        if type(each) is NkiTensor:
+            found = each.storage.regions.get(each.layout)
+            sources.append(_region(program, each) if found is None else found)
+    targets = []
+    for each in writes:
+        if type(each) is NkiTensor:
+            found = each.storage.regions.get(each.layout)
+            targets.append(_region(program, each) if found is None else found)
+    if plan.indirect:
+        indices = [each.index for each in (*writes, *reads) if type(each) is NkiTensor]
+        sources += [_region(program, index) for index in indices if type(index) is NkiTensor]
+    recorder.record((plan.work, tuple(sources), tuple(targets), line))
 
 
 def _region(program: Program, tensor: NkiTensor) -> int:

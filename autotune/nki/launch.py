@@ -281,7 +281,8 @@ class Launch:
         code = self.kernel.function.__code__
         data = None if array is None else array.reshape(-1).view(np.uint8)
         life = Life(name, "hbm", 0, None, (code.co_filename, code.co_firstlineno))
-        storage = Storage(root, life, data, True, True)
+        storage = Storage(root, life, data, True, self.cores > 1)
+        storage.given = True
         program.number(storage, 0)
         if source is not None and array is not None:
             self.inputs[id(source)] = (None, array, storage)
@@ -305,7 +306,7 @@ class Launch:
 
     def _result(self, tensor: NkiTensor) -> Any:
         layout = tensor.layout
-        if layout.memory != "hbm" or not tensor.storage.shared:
+        if layout.memory != "hbm" or not (tensor.storage.shared or tensor.storage.given):
             raise NkiError(
                 f"{self.kernel.__name__} returns {tensor.name}, which is in {tensor.buffer.value}; what a "
                 "kernel returns is made with buffer=nl.shared_hbm",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError
-from autotune.nki.machine import QUADRANT
+from autotune.nki.machine import PSUM_BANK_BYTES, QUADRANT
 from autotune.nki.trace import Operand
 
 Shape = tuple[int, ...]
@@ -38,6 +38,7 @@ class Layout:
             size of the dimension), kind being "scalar" or "vector".
         size: elements in all; `partitions` and `elements` in each of them (of HBM: rows and elements a row).
         children: views of this layout by the key that asked for them.
+        form: number of all that checks look at; layouts of one form differ only in where they lie.
     """
 
     __slots__ = (
@@ -45,12 +46,15 @@ class Layout:
         "children",
         "dtype",
         "elements",
+        "form",
+        "forms",
         "indirect",
         "known",
         "memory",
         "offset",
         "operand_",
         "partitions",
+        "place_",
         "root",
         "shape",
         "size",
@@ -67,6 +71,7 @@ class Layout:
         offset: int,
         indirect: tuple[str, int, int] | None = None,
         base: int = 0,
+        forms: dict[object, int] | None = None,
     ) -> None:
         """Make a layout; only `Program.root` and `derive` do, so that equal ones stay one object."""
         self.root = root or self
@@ -83,6 +88,10 @@ class Layout:
         self.children: dict[object, Layout] = {}
         self.known: dict[object, Layout] = {} if root is None else self.root.known
         self.operand_: Operand | None = None
+        self.place_: tuple[int, int, int, int] | None = None
+        self.forms: dict[object, int] = forms if forms is not None else self.root.forms
+        key = (memory, dtype, shape, strides, indirect, self.aligned(), self.in_one_bank())
+        self.form = self.forms.setdefault(key, len(self.forms))
 
     def derive(
         self,
@@ -135,6 +144,11 @@ class Layout:
 
     def place(self) -> tuple[int, int, int, int]:
         """Return (begin, end, low, high): partitions and bytes within each, or rows and bytes of HBM."""
+        if self.place_ is None:
+            self.place_ = self._placed()
+        return self.place_
+
+    def _placed(self) -> tuple[int, int, int, int]:
         pitch, itemsize = self.pitch, self.dtype.itemsize
         begin, low = divmod(self.offset * itemsize, pitch)
         if self.on_chip:
@@ -168,9 +182,16 @@ class Layout:
         """Return the partition, counted from the tensor's first, at which the view starts."""
         return self.offset * self.dtype.itemsize // self.pitch
 
+    def in_one_bank(self) -> bool:
+        """Tell whether the view lies within one bank of PSUM; True of other memories."""
+        if self.memory != "psum":
+            return True
+        _, _, low, high = self.place()
+        return (self.base + low) // PSUM_BANK_BYTES == (self.base + high - 1) // PSUM_BANK_BYTES
+
     def aligned(self) -> bool:
         """Tell whether an engine can reach the partitions: start 0; 0 or 64 for 64; any quadrant for 32."""
-        start = self.start_partition()
+        start = self.offset * self.dtype.itemsize // self.pitch if self.offset and self.on_chip else 0
         if start == 0:
             return True
         span = QUADRANT if self.partitions <= QUADRANT else 2 * QUADRANT

@@ -47,12 +47,14 @@ class Storage:
     Attributes:
         data: the bytes, row-major over the whole tensor; None while a kernel is only recorded.
         complete: everything was written; the rest of the bookkeeping is then left alone.
+        given: the caller gave it, and gets it back if the kernel returns it.
     """
 
     __slots__ = (
         "arrays",
         "complete",
         "data",
+        "given",
         "life",
         "number",
         "regions",
@@ -69,6 +71,7 @@ class Storage:
         self.data = data
         self.complete = complete
         self.shared = shared
+        self.given = False
         self.number = NEVER  # of the tensor, in the trace
         self.shadow: Array | None = None
         self.written: set[Layout] = set()

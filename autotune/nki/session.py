@@ -42,12 +42,13 @@ class Shared:
     Args:
         tensors: shared HBM tensors by their name, or by their number on each core if they have none.
         turns: who runs; None if there is one core.
-        roots: layouts of whole tensors.
+        roots, forms: layouts of whole tensors, and the forms of all layouts.
     """
 
     tensors: dict[object, Storage] = field(default_factory=dict)
     turns: Turns | None = None
     roots: dict[tuple[str, Shape, DType, int], Layout] = field(default_factory=dict)
+    forms: dict[object, int] = field(default_factory=dict)
 
 
 class Program:
@@ -59,7 +60,7 @@ class Program:
         recorder: takes each instruction for the model of time, None if nobody asks.
         computes: there is data; otherwise instructions are checked and recorded only.
         strict: reading what nobody wrote is an error; otherwise it reads NaN, or 4 of integers.
-        plans: what was found out about an instruction with operands of these layouts; see `issue`.
+        plans: what was found out about an instruction with operands of these forms; see `issue`.
         lives: the tensors of SBUF and PSUM.
         count: instructions so far.
         accumulators: the reduction registers of the vector and the scalar engine.
@@ -97,7 +98,8 @@ class Program:
         key = (memory, shape, dtype, base)
         found = self.roots.get(key)
         if found is None:
-            made = Layout(None, memory, dtype, shape, row_major(shape), 0, base=base)
+            steps = row_major(shape)
+            made = Layout(None, memory, dtype, shape, steps, 0, base=base, forms=self.shared.forms)
             found = self.roots[key] = made
         return found
 

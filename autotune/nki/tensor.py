@@ -45,16 +45,9 @@ def view(storage: Storage, layout: Layout, index: Any = None) -> NkiTensor:
     made.layout = layout
     made.shape = layout.shape
     made.dtype = layout.dtype
-    made.index = index
-    made.truth = False
+    if index is not None:
+        made.index = index
     return made
-
-
-def _hashable(key: Any) -> Any:
-    """Return an index expression as a value that a dict takes: slices are not hashable before Python 3.12."""
-    if type(key) is tuple:
-        return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
-    return (key.start, key.stop, key.step, None) if type(key) is slice else key
 
 
 class NkiTensor(NKIObject):
@@ -66,14 +59,12 @@ class NkiTensor(NKIObject):
         buffer: where it is: nl.sbuf, nl.psum, nl.private_hbm or nl.shared_hbm.
     """
 
-    __slots__ = ("dtype", "index", "layout", "shape", "storage", "truth")
-
     storage: Storage
     layout: Layout
     shape: Shape
     dtype: DType
-    index: Any  # the tensor or register that an indirect view takes its offset from
-    truth: bool  # made by a comparison: bool() tells whether all elements are true
+    index: Any = None  # the tensor or register that an indirect view takes its offset from
+    truth: bool = False  # made by a comparison: bool() tells whether all elements are true
 
     def __init__(
         self,
@@ -89,7 +80,7 @@ class NkiTensor(NKIObject):
         if buffer.memory != storage.root.memory:
             raise NkiError(f"the storage is in {storage.root.memory.upper()}, not in {buffer.value}")
         whole = view(storage, reshaped(storage.root, shape)).view(dtype_of(dtype))
-        self.storage, self.layout, self.index, self.truth = storage, whole.layout, None, False
+        self.storage, self.layout = storage, whole.layout
         self.shape, self.dtype = whole.shape, whole.dtype
 
     @property
@@ -159,17 +150,19 @@ class NkiTensor(NKIObject):
         Raises:
             NkiError: the view reaches beyond the tensor, or is empty.
         """
-        children = self.layout.children
-        short = _hashable(key)
+        if type(key) is tuple:
+            short: Any = tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
+        else:  # slices are not hashable before Python 3.12
+            short = (key.start, key.stop, key.step, None) if type(key) is slice else key
         try:
-            found = children.get(short)
+            found = self.layout.children.get(short)
         except TypeError:
             short, found = None, None
         if found is None:
             made = self._indexed(key if type(key) is tuple else (key,))
             if made.index is not self.index or short is None or not _fixed(key):
                 return made
-            found = children[short] = made.layout
+            found = self.layout.children[short] = made.layout
         return view(self.storage, found, self.index)
 
     def _indexed(self, key: tuple[Any, ...]) -> NkiTensor:

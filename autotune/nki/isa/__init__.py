@@ -1,5 +1,6 @@
 """The instructions of a NeuronCore, as `nki.isa` of NKI 0.6 names them."""
 
+from autotune.nki import constants
 from autotune.nki.constants import (
     dge_mode,
     dma_engine,
@@ -71,6 +72,7 @@ __all__ = [
     "affine_select",
     "bn_aggr",
     "bn_stats",
+    "constants",
     "core_barrier",
     "dge_mode",
     "dma_compute",

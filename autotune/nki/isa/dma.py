@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,11 @@ from autotune.nki.tensor import NkiTensor
 
 _MOST_SOURCES = 16
 _AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
+
+
+def member(kind: type[Enum], given: Any) -> Any:
+    """Return the member of an enumeration that a number means: published kernels still give numbers."""
+    return kind(given) if type(given) is int and given in {each.value for each in kind} else given
 
 
 def _check_modes(call: Call, mode: DgeMode, oob: OobMode, priority: int | None, indirect: bool) -> None:
@@ -88,7 +94,8 @@ def dma_copy(
     name: str | None = None,
 ) -> NkiInstruction:
     """Copy between HBM and SBUF, element by element, row-major; another dtype goes through float32."""
-    return issue(_COPY, (dst,), (src,), (priority, oob_mode, dge_mode, engine))
+    options = (priority, member(OobMode, oob_mode), member(DgeMode, dge_mode), member(Engine, engine))
+    return issue(_COPY, (dst,), (src,), options)
 
 
 def _check_transpose(call: Call) -> None:
@@ -179,7 +186,8 @@ def dma_transpose(
 ) -> NkiInstruction:
     """Transpose by DMA: (1, 0) of two dimensions, (2, 1, 0) of three, (3, 1, 2, 0) of four."""
     order = None if axes is None else tuple(axes)
-    return issue(_TRANSPOSE, (dst,), (src,), (order, priority, dge_mode, oob_mode))
+    options = (order, priority, member(DgeMode, dge_mode), member(OobMode, oob_mode))
+    return issue(_TRANSPOSE, (dst,), (src,), options)
 
 
 def _check_compute(call: Call) -> None:

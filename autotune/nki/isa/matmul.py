@@ -28,15 +28,16 @@ from autotune.nki.session import Program, current
 from autotune.nki.tensor import NkiTensor
 
 _MOVING_FREE = 512  # elements, before trn3
+_WHOLE: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # no tiling of the systolic array
 _INPUTS = frozenset((*FP8, bfloat16, float16, *FULL_FLOATS))
 
 
 def check_bank(call: Call, name: str) -> None:
     """Check that a matmul's output lies within one bank of PSUM (on trn3: within PSUM)."""
     layout = call.tensor(name)
-    _, _, low, high = layout.place()
-    low, high = layout.base + low, layout.base + high
-    if call.machine.generation < 4 and low // PSUM_BANK_BYTES != (high - 1) // PSUM_BANK_BYTES:
+    if call.machine.generation < 4 and not layout.in_one_bank():
+        _, _, low, high = layout.place()
+        low, high = layout.base + low, layout.base + high
         call.fail(
             f"spans bytes {low:,} to {high:,} of a partition of PSUM, which is more than one bank of "
             f"{PSUM_BANK_BYTES:,} bytes; one matmul writes within one bank",
@@ -89,7 +90,7 @@ def _check_dtypes(call: Call, transposes: bool, mode: PerfMode) -> None:
 
 
 def _check_matmul(call: Call) -> None:
-    transposes, _, position, size, mode = call.options
+    transposes, _, (position, size), mode = call.options
     dst = call.memory("dst", "psum")
     call.memory("stationary", "sbuf")
     call.memory("moving", "sbuf")
@@ -159,7 +160,7 @@ def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> 
 
 
 def _matmul(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
-    transposes, accumulate, _, _, mode = options
+    transposes, accumulate, _, mode = options
     (dst,), (stationary, moving) = writes, reads
     if (
         transposes
@@ -202,13 +203,9 @@ def nc_matmul(
     The contraction runs over the partitions. With `accumulate=None` the first write to an element replaces
     it, and later ones add to it.
     """
-    options = (
-        bool(is_transpose),
-        None if accumulate is None else bool(accumulate),
-        tuple(tile_position or ()),
-        tuple(tile_size or ()),
-        perf_mode,
-    )
+    adds = None if accumulate is None else bool(accumulate)
+    place = (tuple(tile_position), tuple(tile_size)) if tile_position or tile_size else _WHOLE
+    options = (bool(is_transpose), adds, place, perf_mode)
     return issue(_MATMUL, (dst,), (stationary, moving), options)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from autotune.nki.dtypes import (
+    DType,
     bfloat16,
     bool_,
     float4_e2m1fn_x4,
@@ -86,6 +87,7 @@ from autotune.nki.regions import MemoryRegion
 from autotune.nki.tensor import NkiTensor
 
 hbm = private_hbm
+dtype = DType  # what annotations of kernels call it
 average = OPERATORS["average"]
 prelu = OPERATORS["prelu"]
 bypass = OPERATORS["bypass"]
@@ -182,6 +184,7 @@ __all__ = [
     "divide",
     "dropout",
     "ds",
+    "dtype",
     "dynamic_range",
     "empty_like",
     "equal",
