@@ -11,7 +11,7 @@ Nothing here was compared with a run of ours on hardware; docs/nki-model.md has 
 from __future__ import annotations
 
 from autotune.nki.activate import activate
-from autotune.nki.errors import NkiError, NkiUnavailableError
+from autotune.nki.errors import NkiError, NkiUnavailableError, NkiWarning
 from autotune.nki.launch import Simulation, jit, simulate
 
-__all__ = ["NkiError", "NkiUnavailableError", "Simulation", "activate", "jit", "simulate"]
+__all__ = ["NkiError", "NkiUnavailableError", "NkiWarning", "Simulation", "activate", "jit", "simulate"]
