@@ -3,10 +3,10 @@
 This file is NKI only, so that it compiles wherever AWS's package is; elsewhere `autotune.nki.activate()`
 comes first. The space of its configs is in `gemm_nki_space`.
 
-The tensor engine multiplies 128 rows of K at a time: a stationary tile of 128 columns of Aᵀ and a moving
-tile of up to 512 columns of B. All else here keeps it fed: operands are loaded in blocks of such tiles into
-buffers that are taken in turn, sums over K stay in PSUM, and a result leaves PSUM while the next one is summed
-in another bank.
+The tensor engine multiplies 128 rows of K at a time: a stationary tile of 128 columns of Aᵀ with a
+moving tile of up to 512 columns of B. All else here keeps it fed: operands are loaded in blocks of such
+tiles, into buffers that are taken in turn; sums over K stay in PSUM; and a result leaves PSUM while the
+next one is summed in another bank.
 """
 
 import nki

@@ -11,7 +11,7 @@ Nothing here was compared with a run of ours on hardware; docs/nki-model.md has 
 from __future__ import annotations
 
 from autotune.nki.activate import activate
-from autotune.nki.errors import NkiError, NkiUnavailableError
+from autotune.nki.errors import NkiError, NkiUnavailableError, NkiWarning
 from autotune.nki.estimates import Estimate, estimate
 from autotune.nki.launch import Simulation, jit, simulate
 
@@ -19,6 +19,7 @@ __all__ = [
     "Estimate",
     "NkiError",
     "NkiUnavailableError",
+    "NkiWarning",
     "Simulation",
     "activate",
     "estimate",

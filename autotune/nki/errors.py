@@ -63,3 +63,7 @@ class NkiUnavailableError(NkiError):
     """A documented function that this interpreter does not have yet; the message names its page."""
 
     exit_code = 69
+
+
+class NkiWarning(UserWarning):
+    """A kernel runs, but the machine may do it differently or much slower than it looks."""

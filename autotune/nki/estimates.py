@@ -134,7 +134,11 @@ def estimate(
     for core in record(kernel, operands, keywords, target):
         its = estimate_trace(core.trace, profiles, renames=renames)
         sbuf, psum = core.sbuf.bytes * PARTITIONS, core.psum.bytes * PARTITIONS
-        found.append(replace(its, peak_sbuf_bytes=sbuf, peak_psum_bytes=psum))
+        fits = core.sbuf.fits and core.psum.fits
+        confidence = its.confidence if fits else "low"
+        found.append(
+            replace(its, peak_sbuf_bytes=sbuf, peak_psum_bytes=psum, fits=fits, confidence=confidence)
+        )
     return max(found, key=lambda each: each.us)
 
 

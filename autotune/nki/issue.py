@@ -58,6 +58,7 @@ class Kind:
         writes, reads: names of its operands, in the order in which `issue` gets them.
         check: looks at the operands, raises what the machine does not allow, and returns how to run it.
         compute: does it, with data.
+        moves: it is a copy by DMA, which a compiler moves to where its data is needed.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kind:
     reads: tuple[str, ...]
     check: Callable[[Call], None]
     compute: Callable[[Program, Operands, Operands, Any], None]
+    moves: bool = False
 
 
 class Call:
@@ -271,13 +273,30 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
     count = program.count
     program.count = count + 1
     parts: list[Any] = [kind, options]
-    for each in (*writes, *reads):
+    moves = kind.moves
+    for each in writes:
         if type(each) is NkiTensor:
             parts.append(each.layout.form)
             life = each.storage.life
-            if life.first < 0:
-                life.first = count
-            life.last = count
+            if moves:
+                life.moved = count
+            else:
+                life.computed = True
+                if life.first < 0:
+                    life.first = count
+                life.last = count
+        else:
+            parts.append(type(each))
+    for each in reads:
+        if type(each) is NkiTensor:
+            parts.append(each.layout.form)
+            life = each.storage.life
+            if moves:
+                life.moved = count
+            else:
+                if life.first < 0:
+                    life.first = count
+                life.last = count
         else:
             parts.append(type(each))
     key = tuple(parts)

@@ -153,7 +153,8 @@ class Layout:
         begin, low = divmod(self.offset * itemsize, pitch)
         if self.on_chip:
             inner = sum((n - 1) * s for n, s in zip(self.shape[1:], self.strides[1:], strict=True))
-            return begin, begin + self.shape[0], low, low + (inner + 1) * itemsize
+            end = begin + (self.shape[0] if self.strides[0] else 1)
+            return begin, end, low, low + (inner + 1) * itemsize
         reach = [(n - 1) * s * itemsize for n, s in zip(self.shape, self.strides, strict=True)]
         inner = sum(each for each, s in zip(reach, self.strides, strict=True) if s * itemsize < pitch)
         high = low + inner + itemsize

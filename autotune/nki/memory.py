@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from autotune.nki.dtypes import Array, DType
-from autotune.nki.errors import NkiError
+from autotune.nki.errors import NkiError, NkiWarning
 from autotune.nki.layout import Layout
 from autotune.nki.machine import Machine
 from autotune.nki.trace import Region
@@ -29,7 +30,9 @@ class Life:
         bytes: bytes in each partition.
         start: byte within a partition at which the kernel placed it, None if it left that to the compiler.
         at: the kernel's line that made it.
-        first, last: numbers of the first and the last instruction that touch it.
+        first, last: numbers of the first and the last instruction, other than copies by DMA, that touch it.
+        moved: number of the last copy by DMA from or to it.
+        computed: an engine wrote it; otherwise all that it holds was loaded, and can be loaded again.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Life:
     at: tuple[str, int]
     first: int = NEVER
     last: int = NEVER
+    moved: int = NEVER
+    computed: bool = False
 
 
 class Storage:
@@ -182,6 +187,11 @@ class Peak:
     holders: tuple[Life, ...]
     crossing: Life | None
 
+    @property
+    def fits(self) -> bool:
+        """Tell whether the memory holds it."""
+        return self.bytes <= self.limit
+
     def table(self) -> str:
         """Return who holds what at the peak, a tensor a line."""
         title = f"{self.memory.upper()} at its peak: {self.bytes:,} of {self.limit:,} bytes a partition"
@@ -190,15 +200,23 @@ class Peak:
         return "\n".join([title, *rows, *([f"  and {rest} more"] if rest > 0 else [])])
 
 
+def _settled(life: Life) -> Life:
+    """Return when a tensor is needed; one that is only copied, at its last copy."""
+    return life if life.first != NEVER else replace(life, first=life.moved, last=life.moved)
+
+
 def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
     """Work out how full a memory gets.
 
-    A tensor is needed from the first to the last instruction that touches it: no compiler can do with less.
-    Tensors without an address are counted by their bytes, as if they could be packed without gaps; those that
-    the kernel placed, by the highest byte that one of them reaches.
+    A tensor is needed from the first to the last instruction that computes with it: a compiler can move the
+    load down to the one and the store up to the other. Tensors without an address are counted by their bytes,
+    as if they could be packed without gaps; those that the kernel placed, by the highest byte that one of them
+    reaches.
     """
     limit = machine.bytes_of(memory)
-    used = [life for life in lives if life.memory == memory and life.first != NEVER]
+    used = [
+        _settled(life) for life in lives if life.memory == memory and max(life.first, life.moved) != NEVER
+    ]
     free = sorted((life for life in used if life.start is None), key=lambda life: life.first)
     placed = [life for life in used if life.start is not None]
     floor = max((life.bytes + (life.start or 0) for life in placed), default=0)
@@ -217,17 +235,38 @@ def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
 
 
 def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]:
-    """Return the peaks of SBUF and PSUM, or raise if one is more than a partition has."""
+    """Return the peaks of SBUF and PSUM.
+
+    PSUM has to hold what is needed at once. So has SBUF what engines wrote; what was only loaded may be more,
+    since a compiler can load it again before each use. Then it warns: nobody can say how long that takes.
+
+    Raises:
+        NkiError: a memory cannot hold what it has to.
+    """
     peaks = (peak(lives, "sbuf", machine), peak(lives, "psum", machine))
     for found in peaks:
-        if found.bytes > found.limit and found.crossing:
+        if found.fits:
+            continue
+        core = peak([life for life in lives if life.computed], found.memory, machine)
+        if core.fits:
+            warnings.warn(NkiWarning(_overflow(found, machine) + _RELOADED + found.table()), stacklevel=2)
+        elif core.crossing:
             raise NkiError(
-                f"{found.crossing.name} does not fit: with it {found.memory.upper()} holds {found.bytes:,} "
-                f"bytes a partition at once, and {machine.target} has {found.limit:,}\n{found.table()}",
-                tensor=found.crossing.name,
-                memory=found.memory,
-                number=found.bytes,
-                limit=found.limit,
-                at=found.crossing.at,
+                f"{core.crossing.name} does not fit: {_overflow(core, machine)}\n{core.table()}",
+                tensor=core.crossing.name,
+                memory=core.memory,
+                number=core.bytes,
+                limit=core.limit,
+                at=core.crossing.at,
             )
     return peaks
+
+
+_RELOADED = "; the compiler has to load tiles more than once, and how long that takes cannot be told\n"
+
+
+def _overflow(found: Peak, machine: Machine) -> str:
+    return (
+        f"{found.memory.upper()} holds {found.bytes:,} bytes a partition at once, and {machine.target} has "
+        f"{found.limit:,}"
+    )

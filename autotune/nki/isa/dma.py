@@ -81,7 +81,7 @@ def _copy(program: Program, writes: Operands, reads: Operands, options: Any) -> 
         put(dst, values, mask)
 
 
-_COPY = Kind("dma_copy", ("dst",), ("src",), _check_copy, _copy)
+_COPY = Kind("dma_copy", ("dst",), ("src",), _check_copy, _copy, moves=True)
 
 
 def dma_copy(
@@ -172,7 +172,7 @@ def _transpose(program: Program, writes: Operands, reads: Operands, options: Any
     put(dst, values.transpose(axes), mask.transpose(axes))
 
 
-_TRANSPOSE = Kind("dma_transpose", ("dst",), ("src",), _check_transpose, _transpose)
+_TRANSPOSE = Kind("dma_transpose", ("dst",), ("src",), _check_transpose, _transpose, moves=True)
 
 
 def dma_transpose(

@@ -258,8 +258,11 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
     for dim in range(1, len(wanted)):
         if source.shape[dim] != wanted[dim]:
             source = source.broadcast(dim, wanted[dim])
-    for partition in range(wanted[0]):
-        isa.dma_copy(dst=made[partition : partition + 1], src=source)
+    layout = source.layout
+    repeated = layout.derive(wanted, (0, *layout.strides[1:]), layout.offset)
+    isa.dma_copy(
+        dst=made, src=view(source.storage, repeated)
+    )  # a DMA reads one partition as often as it likes
     return made
 
 
