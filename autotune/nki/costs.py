@@ -27,9 +27,9 @@ from autotune.nki.trace import GPSIMD, HBM, PSUM, SBUF, SCALAR, TENSOR, VECTOR, 
 MODEL_VERSION = "nki-model 1"
 """Changes whenever an estimate may change; it stands in the identity of every estimate."""
 
-LOAD, STORE = "load", "store"
-ENGINES = (TENSOR, VECTOR, SCALAR, GPSIMD, LOAD, STORE)
-"""The lanes of the schedule: four engines, and the queues of DMA into SBUF and out of it."""
+LOAD, STORE, MOVE = "load", "store", "move"
+ENGINES = (TENSOR, VECTOR, SCALAR, GPSIMD, LOAD, STORE, MOVE)
+"""The lanes of the schedule: four engines, and three queues of DMA: out of HBM, into it, and all others."""
 DMA_ENGINES = 16  # for each core: dma
 PARTITIONS_PER_DMA_ENGINE = 8  # 128 partitions over 16 engines: dma
 HALF = ("bfloat16", "float16")
@@ -396,8 +396,9 @@ def _dma(work: Work, core: Core, profile: Profile) -> Price:
     engine_ns = moved / engines / rate + -(-rows // engines) * profile.dma_row_ns
     whole_ns = engine_ns * engines / DMA_ENGINES
     store = work.dst is not None and work.dst.memory == HBM
+    load = not store and any(side.memory == HBM for side in sides)
     return Price(
-        engine=ENGINES.index(STORE if store else LOAD),
+        engine=ENGINES.index(STORE if store else LOAD if load else MOVE),
         busy_ns=whole_ns,
         done_ns=profile.dma_latency * core.dma_latency_ns + engine_ns - whole_ns,
         signal_ns=0.0,

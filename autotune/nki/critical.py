@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from autotune.nki.costs import ENGINES, LOAD, STORE
+from autotune.nki.costs import ENGINES, LOAD, MOVE, STORE
 from autotune.nki.schedule import QUEUES, Schedule
 from autotune.nki.trace import GPSIMD, SCALAR, TENSOR, VECTOR, Trace
 
 DMA, DMA_LATENCY, SIGNALS = "DMA", "DMA latency", "signals"
-SHARES = {TENSOR: TENSOR, VECTOR: VECTOR, SCALAR: SCALAR, GPSIMD: GPSIMD, LOAD: DMA, STORE: DMA}
+SHARES = {TENSOR: TENSOR, VECTOR: VECTOR, SCALAR: SCALAR, GPSIMD: GPSIMD, LOAD: DMA, STORE: DMA, MOVE: DMA}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.nki.costs import CORES, ENGINES, MODEL_VERSION, PROFILES, Price, Profile, peak_tflops, price
+from autotune.nki.costs import (
+    CORES,
+    ENGINES,
+    LOAD,
+    MODEL_VERSION,
+    PROFILES,
+    STORE,
+    Price,
+    Profile,
+    peak_tflops,
+    price,
+)
 from autotune.nki.critical import Step, bound_by, chain, steps
 from autotune.nki.dependencies import place, waits
 from autotune.nki.launch import record
@@ -198,12 +209,11 @@ def _use(trace: Trace, prices: Sequence[Price]) -> tuple[float, tuple[int, int, 
     for kind, its, count in zip(trace.works, prices, counts, strict=True):
         if its.flops:
             at_peak += count * its.flops / peak_tflops(core, kind) / 1e3
-        if its.engine == QUEUES:
+        dmas += count if its.engine >= QUEUES else 0
+        if its.engine == ENGINES.index(LOAD):
             loaded += count * its.hbm_bytes
-            dmas += count
-        elif its.engine > QUEUES:
+        elif its.engine == ENGINES.index(STORE):
             stored += count * its.hbm_bytes
-            dmas += count
     return at_peak, (loaded, stored, dmas)
 
 

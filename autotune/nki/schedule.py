@@ -1,15 +1,16 @@
-"""When each instruction of a trace runs: engines in order and side by side, two DMA queues over one pool.
+"""When each instruction of a trace runs: engines in order and side by side, DMA queues over one pool.
 
-One pass in program order is exact for engines that work in order: whatever an instruction waits for stands
-before it in the program. There are two DMA queues, into SBUF and out of it, each in order, which share the
-bandwidth of 16 DMA engines: a DMA takes what is left of the pool from its start on, so that one that stands
-earlier in the program is served first.
+One pass in program order is exact for engines that work in order: whatever an instruction waits for
+stands before it in the program. There are three DMA queues, out of HBM, into it and all others, each in
+order. They share the bandwidth of 16 DMA engines: a DMA takes what is left of it from its start on, so
+that one that stands earlier in the program is served first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from autotune.nki.costs import ENGINES, LOAD, Price
 from autotune.nki.dependencies import Waits
@@ -87,12 +88,13 @@ def schedule(trace: Trace, prices: Sequence[Price], waits: Sequence[Waits]) -> S
 
 
 class _Pool:
-    """Share the DMA engines between two queues: each is served in the time that the other left."""
+    """Share the DMA engines between queues: each is served in the time that the others left."""
 
     def __init__(self) -> None:
         """Start with an idle pool."""
-        self.taken: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
-        self.seen = [0, 0]
+        count = len(ENGINES) - QUEUES
+        self.taken: list[list[tuple[float, float]]] = [[] for _ in range(count)]
+        self.seen = [[0] * count for _ in range(count)]
 
     def serve(self, queue: int, begin: float, takes: float) -> float:
         """Return when a DMA is through that needs the whole pool for a time.
@@ -100,19 +102,29 @@ class _Pool:
         Args:
             begin: never less than in the queue's call before.
         """
-        others = self.taken[1 - queue]
-        place = self.seen[queue]
         now, left = begin, takes
-        while place < len(others):
-            low, high = others[place]
-            if high > now:
-                if low - now >= left:
+        seen = self.seen[queue]
+        while True:
+            free_until = inf
+            for other, taken in enumerate(self.taken):
+                if other == queue or not taken:
+                    continue
+                place, last = seen[other], len(taken) - 1
+                while place < last and taken[place][1] <= now:
+                    place += 1
+                seen[other] = place  # at most the last one, which may still grow
+                low, high = taken[place]
+                if low <= now < high:
+                    now, free_until = high, now
                     break
                 if low > now:
-                    left -= low - now
-                now = high
-            place += 1
-        self.seen[queue] = max(0, min(place, len(others) - 1))  # the last one may still grow
+                    free_until = min(free_until, low)
+            if free_until < now:  # it was taken: look again from its end on
+                continue
+            if free_until - now >= left:
+                break
+            left -= free_until - now
+            now = free_until
         stop = now + left
         mine = self.taken[queue]
         if mine and mine[-1][1] >= begin:

@@ -24,6 +24,7 @@ NAMES = {
     "gpsimd": "GpSimdE",
     "load": "DMA in",
     "store": "DMA out",
+    "move": "DMA inside",
 }
 NOTICE = "An estimate: nothing on this page was run on a NeuronCore."
 SOURCE = 110

@@ -268,6 +268,45 @@ def two_products() -> Trace:
     return kernel.trace
 
 
+def normed_product() -> Trace:
+    """Compute rmsnorm(A) @ B in blocks of 512 rows: norm, transpose in SBUF by DMA, multiply."""
+    kernel = Kernel()
+    a, b, out = (square(kernel) for _ in range(3))
+    sums = [slots(kernel, 4, 512) for _ in range(4)]
+    for m in range(4):
+        rows, normed, turned = slots(kernel, 4, SIZE), slots(kernel, 4, SIZE), slots(kernel, 16, 512)
+        blocks = [[slots(kernel, 8, 512) for _ in range(2)] for _ in range(4)]
+        load(kernel, rows, a, m * 512, 0)
+        squares, scales = ([kernel.tile(SBUF, 128, 1, "float32") for _ in range(4)] for _ in range(2))
+        scratch = slots(kernel, 1, SIZE)[0]
+        for tile in squares:
+            kernel.zero(tile.whole)
+        for row, total in zip(rows, squares, strict=True):
+            kernel.do("activation_reduce", scratch.whole, row.whole, op="square", also=total.whole)
+        for total, scale in zip(squares, scales, strict=True):
+            kernel.do("tensor_scalar", scale.whole, total.whole, op="multiply add")
+        for scale in scales:
+            kernel.do("activation", scale.whole, scale.whole, op="rsqrt")
+        for row, scale, result in zip(rows, scales, normed, strict=True):
+            kernel.do("tensor_scalar", result.whole, row.whole, scale.whole, op="multiply")
+        for tile, (_, begin, end) in zip(turned, tiles(16), strict=True):
+            for each, first, last in tiles(4):
+                kernel.dma(
+                    tile.part((0, 128), (first, last)), normed[each].part((0, 128), (begin, end)), True
+                )
+        for n in range(4):
+            for tile in sums[n]:
+                kernel.zero(tile.whole)
+            for k in range(2):
+                load(kernel, blocks[k][n % 2], b, k * 1024, n * 512)
+                part = [tile.whole for tile in sums[n]]
+                add_products(kernel, part, turned[k * 8 : k * 8 + 8], blocks[k][n % 2], (0, 512), fresh=True)
+            for each, tile in enumerate(sums[n]):
+                first = m * 512 + each * 128
+                kernel.dma(out.part((first, first + 128), (n * 512, n * 512 + 512)), tile.whole)
+    return kernel.trace
+
+
 def scan_of_states(channels: int = 256, steps: int = 512, states: int = 16) -> Trace:
     """Scan states in float32, each operand loaded for each state: SDK 2.26, tutorials/fused_mamba.rst."""
     kernel = Kernel("trn1")
@@ -315,6 +354,7 @@ PUBLISHED = (
     Published("kernel_83, lhs_rhsT", lambda: resident(True, True), at_mfu(61.73), 61.73, False, 389.9),
     Published("kernel_53, lhsT_rhsT", lambda: resident(False, True), at_mfu(60.57), 60.57, False, 386.2),
     Published("double_matmul, kernel_4", two_products, at_mfu(54.73, 2), 54.73, False, 694.5, task="two"),
+    Published("rmsnorm_matmul", normed_product, at_mfu(73.02), 73.02, True, 306.9, True, task="normed"),
     Published("mamba_v1, 256 channels", scan_of_states, 172.93, None, False, 159.5, task="mamba"),
 )
 """Every published time whose kernel is small enough for a test; docs/nki-model.md has the others, too."""

@@ -122,13 +122,16 @@ class Kernel:
         size = 0 if memory == HBM else columns * ITEMSIZE[dtype]
         return Tile(self.recorder.tensor(name, memory, size, 0), memory, dtype, rows, columns)
 
-    def do(self, name: str, dst: Part, *srcs: Part, op: str = "", engine: str = "") -> None:
-        """Record one instruction that writes one part and reads others."""
+    def do(
+        self, name: str, dst: Part, *srcs: Part, op: str = "", engine: str = "", also: Part | None = None
+    ) -> None:
+        """Record one instruction that writes a part, and `also` another, and reads the rest."""
         pairs = [self._pair(each) for each in srcs]
         operand, written = self._pair(dst)
         work = self.recorder.work(Work(name, engine, operand, tuple(each for each, _ in pairs), op))
         line = self.recorder.line("kernel.py", work + 1)
-        self.recorder.record((work, tuple(each for _, each in pairs), (written,), line))
+        more = (self._pair(also)[1],) if also else ()
+        self.recorder.record((work, tuple(each for _, each in pairs), (written, *more), line))
 
     def _pair(self, part: Part) -> tuple[Operand, int]:
         found = self.known.get(part)
