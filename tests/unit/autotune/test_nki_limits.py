@@ -146,8 +146,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, tuple[Any, ...]]] = {
         "one operator works on bit patterns",
         (),
     ),
-    "a vector operand's dtype": (
-        lambda: isa.tensor_scalar(tile(8, 8), tile(8, 8), nl.add, tile(8, 1, dtype=nl.bfloat16, name="v")),
+    "a scale's dtype": (
+        lambda: isa.activation(tile(8, 8), nl.exp, tile(8, 8), scale=tile(8, 1, dtype=nl.bfloat16, name="v")),
         "is bfloat16; it has to be float32",
         ("v", "sbuf", None, None),
     ),
@@ -221,6 +221,15 @@ def test_a_limit_is_checked_without_data_too(name: str) -> None:
 
     with pytest.raises(NkiError, match=message):
         record(kernel, ())
+
+
+def test_what_only_the_documentation_forbids_is_warned_of() -> None:
+    def kernel() -> None:
+        half = tile(8, 1, dtype=nl.bfloat16)
+        isa.tensor_scalar(tile(8, 8), tile(8, 8), nl.add, half)
+
+    with pytest.warns(NkiWarning, match=r"tensor_scalar: operand0 .* is bfloat16"):
+        simulate(kernel)()
 
 
 def test_the_error_names_the_line_that_did_it() -> None:
