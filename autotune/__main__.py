@@ -26,6 +26,7 @@ from autotune.verify import verify
 
 _SHOWN = 20
 _WORKLOAD = "KERNEL or KERNEL/SHAPES"
+_NKI = "Run NKI kernels where there is no Trainium."
 _REPORT = "Print the best configs; write report.html and the plots."
 
 
@@ -76,7 +77,24 @@ def _parser() -> argparse.ArgumentParser:
     drawn = "Read a comparison, as `inv bench.compare` sends it, from stdin; print its page."
     commands.add_parser("comparison", help=drawn, description=drawn)
     command("clean", "Remove what killed tuners left, and merge journals.")
+    _add_nki(commands.add_parser("nki", help=_NKI, description=_NKI))
     return parser
+
+
+def _add_nki(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="nki_command", required=True, metavar="COMMAND")
+    text = "Run a script whose kernels are interpreted on this CPU, checked against a target's limits."
+    run = commands.add_parser("run", help=text, description=text)
+    run.add_argument("--target", metavar="NAME", help="trn1, trn2 (default) or trn3")
+    run.add_argument(
+        "--unwritten",
+        choices=["error", "nan"],
+        help="what reading memory that nobody wrote does (default: error)",
+    )
+    run.add_argument("--memory", action="store_true", help="print what SBUF and PSUM hold at their peaks")
+    run.add_argument("--force", action="store_true", help="replace AWS's own nki if it is installed")
+    run.add_argument("file", type=Path, metavar="FILE.py")
+    run.add_argument("words", nargs=argparse.REMAINDER, help="the script's own arguments")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,6 +103,11 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "comparison":
         sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
         return 0
+    if options.command == "nki":
+        from autotune.nki.script import run_script  # a fifth of a second that other commands need not wait
+
+        how = (options.target, options.unwritten, options.memory, options.force)
+        return run_script(options.file, options.words, *how)
     root = cache.root(getattr(options, "cache", None) or options.cache_dir)
     if options.command == "list":
         return _report(root)

@@ -7,6 +7,7 @@ a plan for each distinct combination, so that an instruction in a loop is checke
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ import numpy as np
 
 from autotune.nki.constants import engine as Engine
 from autotune.nki.dtypes import DType
-from autotune.nki.errors import NkiError
+from autotune.nki.errors import NkiError, NkiWarning, kernel_line
 from autotune.nki.layout import Layout
 from autotune.nki.machine import PARTITIONS
 from autotune.nki.memory import NEVER
@@ -103,6 +104,12 @@ class Call:
             number=number,
             limit=limit,
         )
+
+    def warn(self, reason: str, operand: str) -> None:
+        """Warn of what the documentation forbids, but AWS's own kernels do."""
+        file, line = kernel_line()
+        text = f"{file}:{line}: {self.kind.name}: {operand} ({self.operands[operand].name}) {reason}"
+        warnings.warn(NkiWarning(text), stacklevel=2)
 
     def tensor(self, name: str) -> Layout:
         """Return the layout of an operand that has to be a tensor."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -24,6 +25,7 @@ from autotune.nki.trace import Recorder, Trace
 from autotune.nki.turns import Abandoned, Turns
 
 UNWRITTEN = "AUTOTUNE_NKI_UNWRITTEN"
+SHOW_MEMORY = "AUTOTUNE_NKI_MEMORY"
 _GONE = ("platform_target",)
 
 
@@ -103,6 +105,9 @@ class Simulation:
         launch = Launch(self.kernel, self.machine, self.strict)
         results = launch.run(arrays, keywords)
         self.memory = launch.check()[0]
+        if os.environ.get(SHOW_MEMORY):
+            for found in self.memory:
+                print(f"{self.kernel.__name__}: {found.table()}", file=sys.stderr)
         launch.write_back()
         return launch.unwrapped(results[0])
 

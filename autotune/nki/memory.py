@@ -210,8 +210,7 @@ def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
 
     A tensor is needed from the first to the last instruction that computes with it: a compiler can move the
     load down to the one and the store up to the other. Tensors without an address are counted by their bytes,
-    as if they could be packed without gaps; those that the kernel placed, by the highest byte that one of them
-    reaches.
+    as if they could be packed without gaps; those that the kernel placed, by the highest byte they reach.
     """
     limit = machine.bytes_of(memory)
     used = [

@@ -71,6 +71,8 @@ class Turns:
                 if not self._pass_on(core):
                     raise self._stuck(core)
                 self._until_turn(core)
+                if len(gifts) < self.cores:  # woken up because nobody else is left
+                    raise self._stuck(core)
                 del self.waits[core]
             return gifts
 
@@ -85,20 +87,12 @@ class Turns:
         )
 
     def end(self, core: int) -> None:
-        """Note that a core has ended, and let another run."""
+        """Note that a core has ended, and let another run; one that waits for this core fails."""
         with self.changed:
             self.ended.add(core)
             if not self._pass_on(core) and len(self.ended) < self.cores:
                 self.turn = next(other for other in range(self.cores) if other not in self.ended)
-                self.ended_early()
                 self.changed.notify_all()
-
-    def ended_early(self) -> None:
-        """Wake a core that waits for one that has ended: its wait fails."""
-        waiting = self.turn
-        key, _ = self.waits[waiting]
-        for other in self.ended:
-            self.met[key].setdefault(other, Abandoned)
 
     def fail(self) -> None:
         """Let every other core end."""

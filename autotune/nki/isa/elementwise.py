@@ -129,7 +129,11 @@ def _check_tensor_scalar(call: Call) -> None:
     for operator, operand in zip(operators, ("operand0", "operand1"), strict=False):
         check_unary(call, operator, operand)
         if operator.kind != UNARY and not (operator.binary is None and call.operands[operand] in (None, 0)):
-            call.per_partition(operand, "data", *(() if on_bits else (float32,)))
+            call.per_partition(operand, "data")
+            if not on_bits and call.has(operand) and call.tensor(operand).dtype != float32:
+                call.warn(
+                    f"is {call.tensor(operand).dtype}; its page says that it has to be float32", operand
+                )
     if op1 is None and call.operands["operand1"] is not None:
         call.fail("is given without op1", "operand1")
     allowed = ("vector",) if on_bits else ("vector", "scalar", "gpsimd")
