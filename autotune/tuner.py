@@ -22,7 +22,7 @@ from autotune.model.timing import Timing
 from autotune.model.workload import Context, workload
 from autotune.search import Exhaustive, Strategy
 from autotune.sites.correctness import rules
-from autotune.sites.workers import Workers
+from autotune.sites.local import Workers
 from autotune.store import cache
 from autotune.store.ledger import Ledger
 from autotune.store.publish import blas, publish

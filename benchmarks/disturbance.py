@@ -27,7 +27,7 @@ from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import SearchSpace
 from autotune.model.statistics import quantile
 from autotune.model.timing import Timing
-from autotune.sites.workers import Workers
+from autotune.sites.local import Workers
 
 ROUNDS = 12
 LENGTH = 1 << 20

@@ -24,7 +24,7 @@ from autotune.backends import Artifact
 from autotune.kernels import gemm
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.sites.workers import Workers
+from autotune.sites.local import Workers
 from autotune.tuning.predict import Choice, best_config
 
 SHAPES = (

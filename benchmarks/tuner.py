@@ -33,7 +33,7 @@ from autotune.backends.c import CBackend
 from autotune.model.kernel import Specs
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.sites.workers import Workers
+from autotune.sites.local import Workers
 from autotune.store.ledger import Ledger
 from autotune.tuning import search_run
 

@@ -1,6 +1,6 @@
 """The process that starts every compiler and candidate, enforces their limits, and kills them at the end.
 
-`workers.py` runs it as a program of its own. It never calls a candidate itself, so a candidate cannot corrupt
+`local.py` runs it as a program of its own. It never calls a candidate itself, so a candidate cannot corrupt
 its memory. It is the subreaper of all that they start, so no process escapes it. When its socket to the tuner
 closes, for whatever reason, it kills them all and ends.
 """

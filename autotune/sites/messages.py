@@ -1,4 +1,4 @@
-"""Messages between the tuner and its keeper; see `workers.py` and `keeper.py`, the two ends.
+"""Messages between the tuner and its keeper; see `local.py` and `keeper.py`, the two ends.
 
 The keeper imports this module without NumPy, so that its forks stay small.
 """

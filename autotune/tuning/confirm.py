@@ -17,7 +17,7 @@ from autotune.model.statistics import summarize
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Workload
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.local import CompileOutcome, RunOutcome, Workers
 from autotune.store.results import median_ms
 
 FINALISTS = 4

@@ -23,7 +23,7 @@ from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status, Trial
 from autotune.model.workload import GeneratorError, Job, Workload
 from autotune.search import Observation, Strategy
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.local import CompileOutcome, RunOutcome, Workers
 from autotune.store.ledger import Ledger
 from autotune.store.results import Results, is_unsteady, ranking
 from autotune.tuning.confirm import FINALISTS, PASSES, confirm, finalists

@@ -14,7 +14,7 @@ from autotune.backends.c import CBackend
 from autotune.model.statistics import metrics
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status
-from autotune.sites.workers import RunOutcome, Workers
+from autotune.sites.local import RunOutcome, Workers
 from autotune.store.results import speedup
 from autotune.tuning.confirm import TURNS, faster_reference, ways_of_reference
 

@@ -26,7 +26,7 @@ from autotune.model.errors import AutotuneError, CacheError, DataError, Unavaila
 from autotune.model.kernel import Inputs, TensorSpec
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.local import CompileOutcome, RunOutcome, Workers
 
 BRIEF = Timing(warmup_s=0, min_repeats=6, max_repeats=6, min_sample_ns=1)
 TIGHT = Limits(compile_s=30, run_s=1.5, memory_bytes=96 << 20, output_bytes=10_000)
@@ -399,7 +399,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from autotune.backends.c import CBackend
 from autotune.backends.numpy import NumpyBackend
-from autotune.sites.workers import Workers
+from autotune.sites.local import Workers
 from vector_add import *
 
 with Workers(KERNEL, INPUTS, CBackend()) as workers:
@@ -465,7 +465,7 @@ def test_what_a_killed_keeper_started_ends() -> None:
 
 
 def test_keepers_that_die_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.sites.workers._MOST_DEATHS", 2)
+    monkeypatch.setattr("autotune.sites.local._MOST_DEATHS", 2)
     before = processes_below()
     with (
         Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
