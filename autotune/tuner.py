@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from autotune import backends, search
 from autotune.backends import Backend
+from autotune.machine.cpu import usable_cores
 from autotune.model.budget import Budget
-from autotune.model.errors import UsageError
+from autotune.model.errors import UnavailableError, UsageError
 from autotune.model.kernel import Inputs, Kernel, Specs
 from autotune.model.space import SearchSpace
 from autotune.model.tensors import drawn_range
@@ -22,7 +22,8 @@ from autotune.model.timing import Timing
 from autotune.model.workload import Context, workload
 from autotune.search import Exhaustive, Strategy
 from autotune.sites.correctness import rules
-from autotune.sites.local import Workers
+from autotune.sites.local import LocalSite
+from autotune.sites.site import Site, Sites
 from autotune.store import cache
 from autotune.store.ledger import Ledger
 from autotune.store.publish import blas, publish
@@ -52,6 +53,7 @@ def tune(
     budget: Budget | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     timing: Timing | None = None,
+    devices: str | Sequence[str] | None = None,
     live: Live = silent,
 ) -> Results:
     """Find the fastest config of a kernel for these inputs.
@@ -70,6 +72,8 @@ def tune(
         budget: the limits of the search; none by default.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
         timing: how configs are timed.
+        devices: those that search together: names of `Backend.devices`, or "all"; the first one by default.
+            The best are confirmed on one of them.
         live: makes the listener that receives each trial, such as `autotune.report.Live`; none by default.
 
     Returns:
@@ -78,7 +82,7 @@ def tune(
     Raises:
         UsageError: no such backend, an unknown parameter, an empty space, a dtype without tolerance.
         DataError: NaN in the inputs, or a corrupt journal.
-        UnavailableError: a compiler is missing.
+        UnavailableError: a compiler or a device is missing, or every device failed.
         CacheError: the cache cannot be written: a full disk, missing rights.
     """
     started = time.monotonic()
@@ -87,17 +91,21 @@ def tune(
     space = _checked(kernel, maker.name, inputs.specs, space)
     work = workload(kernel, inputs, maker.name, decides(maker, timing), maker.includes)
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
+        limits = budget.limits or maker.limits()
+        ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, limits)))
+        chosen = _chosen(maker, devices)
 
-        @functools.cache
-        def workers() -> Workers:  # started only if something is to be measured
+        def open_site(device: str, others: Sequence[Site]) -> LocalSite:
             ledger.prepare()
-            return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits))
+            jobs = max(1, usable_cores() // len(chosen))
+            golden = others[0].golden if others else None
+            return LocalSite(kernel, inputs, maker, timing, limits, jobs, device, golden)
 
+        sites = stack.enter_context(Sites(chosen, open_site))
         size = _size(space)
         strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
-        run = SearchRun(work, ledger, space, size)
+        run = SearchRun(work, ledger, space, size, maker)
         total = _smaller(size, budget.trials)
         total = total and max(total, len(run.trials))  # earlier runs may have tried more than this one may
         run.listen(stack.enter_context(live(name, total, budget.seconds)))
@@ -107,9 +115,31 @@ def tune(
             notes.append(f"{len(ledger.disturbed)} earlier results of a busy machine are measured again")
         with _summarized(run, strategy, budget, started):
             deadline = started + (budget.seconds or math.inf)
-            run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), workers)
-            notes += run.confirm(workers, timing, deadline)
-        return run.results([*notes, *run.notes()], time.monotonic() - started)
+            run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), sites)
+            notes += run.confirm(sites, timing, deadline)
+        return run.results([*notes, *run.notes(), *sites.notes()], time.monotonic() - started)
+
+
+def _chosen(backend: Backend, devices: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the devices to use: the first one, all, or those that are named.
+
+    Raises:
+        UsageError: the backend has no device of a name.
+        UnavailableError: it has none.
+    """
+    known = backend.devices()
+    if not known:
+        raise UnavailableError(f"backend {backend.name}: no device here")
+    if devices is None or devices == "all":
+        return known if devices else known[:1]
+    named = tuple(devices.split(",")) if isinstance(devices, str) else tuple(devices)
+    if not named or len({*named}) < len(named) or not {*named} <= {*known}:
+        wrong = ",".join(named)
+        raise UsageError(
+            f"devices: {wrong!r} is not a list of devices of backend {backend.name}, each once; it has "
+            f"{', '.join(known)}"
+        )
+    return named
 
 
 def decides(backend: Backend, timing: Timing) -> Context:

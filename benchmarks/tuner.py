@@ -33,7 +33,7 @@ from autotune.backends.c import CBackend
 from autotune.model.kernel import Specs
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.sites.local import Workers
+from autotune.sites.local import LocalSite
 from autotune.store.ledger import Ledger
 from autotune.tuning import search_run
 
@@ -171,10 +171,10 @@ def own(configs: int) -> tuple[float, float, float]:
     timed = {
         (search_run, "wait"): waits,
         (search_run, "confirm"): waits,
-        (Workers, "measure"): waits,
-        (Workers, "__init__"): waits,
-        (Workers, "close"): waits,
-        (Workers, "compile"): handing,
+        (LocalSite, "measure"): waits,
+        (LocalSite, "__init__"): waits,
+        (LocalSite, "close"): waits,
+        (LocalSite, "compile"): handing,
     }
     kept = [(owner, name, getattr(owner, name)) for owner, name in timed]
     for owner, name, function in kept:

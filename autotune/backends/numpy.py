@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
@@ -14,10 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from autotune.backends._base import Artifact, Binding, Build, Program, object_name
-from autotune.machine.cpu import machine_facts
-from autotune.model.kernel import Specs, TensorSpec
-from autotune.model.tensors import extent_bytes, view_of
+from autotune.backends._base import Backend, Binding, Isolation, Program
+from autotune.backends.artifact import Artifact, Build, object_name
+from autotune.backends.device import HostTensor
+from autotune.machine.cpu import machine_facts, roofline
+from autotune.model.budget import Limits
+from autotune.model.kernel import Specs
+from autotune.model.roofline import Roofline
+from autotune.model.tensors import array_at
+from autotune.model.timing import SWEEP_BYTES
 
 _CHECK = """\
 import sys
@@ -28,10 +32,16 @@ open(sys.argv[1], "w", encoding="utf-8").write(text)
 
 
 @dataclass(frozen=True)
-class NumpyBackend:
-    """Run candidates written in Python."""
+class NumpyBackend(Backend):
+    """Run candidates written in Python.
+
+    Args:
+        process: "fork" for a process for each candidate, "device" for one that runs them all: it starts
+            once, and a candidate can spoil the interpreter for those that follow.
+    """
 
     name: str = "numpy"
+    process: Isolation = "fork"
 
     def fingerprint(self) -> dict[str, str]:
         """Return the interpreter's and NumPy's versions, and the CPU."""
@@ -39,7 +49,7 @@ class NumpyBackend:
             "backend": self.name,
             "compiler": sys.executable,
             "version": f"Python {platform.python_version()}, NumPy {np.__version__}",
-            "flags": "",
+            "flags": "" if self.process == "fork" else f"process={self.process}",
             **machine_facts(),
         }
 
@@ -55,9 +65,27 @@ class NumpyBackend:
         command = (sys.executable, "-I", "-S", "-c", _CHECK, f"{part}/{artifact.main}")
         return Build(artifact, source, command, part)
 
-    def runner(self) -> tuple[str, ...]:
-        """Return nothing, since autotune/sites/runner.py loads Python."""
-        return ()
+    def isolation(self) -> Isolation:
+        """Return what `process` says."""
+        return self.process
+
+    def limits(self) -> Limits:
+        """Return the limits of a process on this machine, whose memory is the device's."""
+        return Limits()
+
+    def roofline(self, dtype: str, *, again: bool = False) -> Roofline | None:
+        """Return the measured limits of the cores that may be used."""
+        return roofline(dtype, again=again)
+
+    def own_clock(self) -> bool:
+        """Return False: the interpreter's clock counts."""
+        return False
+
+    def open(
+        self, _device: str, inputs: Sequence[HostTensor], outputs: Sequence[HostTensor]
+    ) -> InterpreterDevice:
+        """Return this interpreter, as a device."""
+        return InterpreterDevice(self, [tensor.address for tensor in (*inputs, *outputs)])
 
     def load(self, artifact: Artifact) -> Binding:
         """Execute the source, which defines the entry.
@@ -79,20 +107,50 @@ class NumpyBackend:
         return bind
 
 
-def array_at(address: int, spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """Return the tensor whose element at index 0 is at this address as an array, without a copy."""
-    below = spec.reach[0] * np.dtype(spec.dtype).itemsize
-    buffer = memoryview((ctypes.c_char * extent_bytes(spec)).from_address(address - below))
-    return view_of(buffer, spec, below)
+class InterpreterDevice:
+    """This interpreter, whose candidates share its memory: there is nothing to copy."""
+
+    def __init__(self, backend: NumpyBackend, addresses: Sequence[int]) -> None:
+        self._backend, self._addresses = backend, addresses
+
+    def load(self, artifact: Artifact) -> LoadedFunction:
+        """Load a candidate."""
+        return LoadedFunction(self._backend.load(artifact)(self._addresses))
 
 
-def timed(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
-    """Return the loop that calls a Python function and times it."""
+class LoadedFunction:
+    """A candidate in this interpreter."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def poison(self) -> None:
+        """Do nothing: the outputs are the tuner's."""
+
+    def run(self, calls: int, samples: int, *, cold: bool) -> list[int]:
+        """Call the candidate."""
+        return [self._swept(calls) if cold else self._program(calls) for _ in range(samples)]
+
+    def _swept(self, calls: int) -> int:
+        np.ones(SWEEP_BYTES, np.uint8)
+        return self._program(calls)
+
+    def fetch(self) -> None:
+        """Do nothing: the outputs are the tuner's."""
+
+    def unload(self) -> None:
+        """Do nothing: the function goes with this object."""
+
+
+def timed(
+    function: Callable[..., Any], arguments: Sequence[Any], clock: Callable[[], int] = perf_counter_ns
+) -> Program:
+    """Return the loop that calls a Python function and times it; a candidate can replace `time`'s clock."""
 
     def program(calls: int) -> int:
-        begin = perf_counter_ns()
+        begin = clock()
         for _ in range(calls):
             function(*arguments)
-        return perf_counter_ns() - begin
+        return clock() - begin
 
     return program

@@ -170,7 +170,8 @@ int main(int argc, char **argv) {
     }
     for (; word + 2 < argv + argc; word += 3)
         if (mprotect(base + strtoull(word[0], 0, 10), strtoull(word[1], 0, 10), atoi(word[2]))) return 71;
-    limit(RLIMIT_AS, size + strtoull(argv[4], 0, 10));
+    rlim_t memory = strtoull(argv[4], 0, 10); /* 0 for no limit */
+    if (memory) limit(RLIMIT_AS, size + memory);
     limit(RLIMIT_FSIZE, strtoull(argv[5], 0, 10));
     limit(RLIMIT_CORE, 0);
     prctl(PR_SET_DUMPABLE, 0); /* prevents core dumps into a pipe, too: RLIMIT_CORE does not */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def view_of(buffer: Any, spec: TensorSpec, offset: int = 0) -> Array:
     strides = [step * dtype.itemsize for step in spec.element_strides]
     view: Array = np.ndarray(spec.shape, dtype, buffer, offset, strides)
     return view
+
+
+def array_at(address: int, spec: TensorSpec) -> Array:
+    """Return the tensor whose element at index 0 is at this address as an array, without a copy."""
+    below = spec.reach[0] * np.dtype(spec.dtype).itemsize
+    buffer = memoryview((ctypes.c_char * extent_bytes(spec)).from_address(address - below))
+    return view_of(buffer, spec, below)
 
 
 def _as_stored(values: Array, spec: TensorSpec) -> Array:

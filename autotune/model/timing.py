@@ -7,6 +7,9 @@ from typing import Any
 
 from autotune.model.errors import UsageError
 
+SWEEP_BYTES = 96 << 20
+"""Written between calls that must not find their data in a cache: several times the largest one."""
+
 
 @dataclass(frozen=True)
 class Timing:

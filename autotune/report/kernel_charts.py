@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from autotune.machine.cpu import Roofline
+from autotune.model.roofline import Roofline
 from autotune.model.trial import Metrics
 from autotune.report.axes import POINTS, axes, legend, sampled, slowdown_axis, spread_row
 from autotune.report.best_table import best_config

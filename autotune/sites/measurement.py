@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autotune.model.budget import Limits
+from autotune.model.errors import DeviceLostError
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
 from autotune.sites.correctness import Golden, Mismatch
@@ -80,6 +81,7 @@ class Measurement:
 
         Raises:
             Failed: it did not return, or an output is wrong, or its clock is.
+            DeviceLostError: the device failed, not the candidate.
         """
         (once_ns,) = self._checked(Call(self._limits.run_s, samples=1), sampled=False)
         taken = Samples([once_ns], 1)
@@ -90,7 +92,7 @@ class Measurement:
                 self._claimed_ns = self._ran_ns = self._waited_ns = self._allowed_ns = 0.0
                 taken = sample(time_it, timing, max(once_ns, 1))
                 self._check_clock()
-        if not again:
+        if not again and self._segment.spares:
             self._call_spares(once_ns)
         elif taken.calls > 1 or len(taken.nanoseconds) > 1:
             self._checked(Call(self._limits.run_s, samples=1), sampled=True)
@@ -128,7 +130,8 @@ class Measurement:
 
     def _ok(self, called: Called) -> Called:
         if called.ending.status is not Status.OK:
-            raise Failed(called.ending.status, called.ending.message)
+            message = called.ending.message
+            raise DeviceLostError(message) if called.lost else Failed(called.ending.status, message)
         return called
 
     def _count(self, call: Call, called: Called) -> None:

@@ -21,6 +21,19 @@ HEADER = struct.Struct("=iiq")
 """The begin of the segment: errno at the death of a candidate, commands that it has done, unused. The
 nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes each; see `header` in runner.c."""
 HEADER_BYTES = HEADER.size + 8 * MAX_SAMPLES
+LARGEST_MESSAGE = 1 << 16
+"""Bytes of one message to or from a candidate's process."""
+COMMAND = struct.Struct("=5q")
+"""What a candidate's process receives: spares, warm, calls, samples, bytes of the sweep; see `Call`."""
+
+REFUSALS = {
+    1: Status.ERROR, 2: Status.OUT_OF_MEMORY, 3: Status.CRASH, 4: Status.TIMEOUT, 5: Status.WRONG_OUTPUT,
+}  # fmt: skip
+"""What a candidate's process answers if it cannot do a command: a number in 8 bytes, and a text."""
+OPEN, LOAD, CALL, UNLOAD = b"O", b"L", b"C", b"U"
+"""First byte of a message to a device's process. `Load.text` follows `LOAD`, a `COMMAND` follows `CALL`."""
+LOST = 6
+"""As in `REFUSALS`: the device has failed, and not the candidate."""
 
 _Kind = TypeVar("_Kind", bound="Message")
 
@@ -49,9 +62,12 @@ class Settings(Message):
         tensors: of each tensor, inputs first: its offset in that file, that of its first spare copy, and the
             bytes from one copy to the next, 0 for an input.
         spares: spare copies of each output.
+        rooms: offsets of the begin and end of each tensor with the poison around it.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
         folder: for objects and temporary files; the keeper removes it at its end.
+        device: the device whose process runs all candidates; empty for a process for each candidate.
+        own_clock: the device counts the nanoseconds: compilers may run meanwhile.
     """
 
     backend: Sent
@@ -63,9 +79,12 @@ class Settings(Message):
     size: int
     tensors: tuple[tuple[int, int, int], ...]
     spares: int
+    rooms: tuple[tuple[int, int], ...]
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
     folder: str
+    device: str = ""
+    own_clock: bool = False
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Settings:
@@ -76,6 +95,7 @@ class Settings(Message):
             "outputs": [*map(TensorSpec.from_json, plain["outputs"])],
             "limits": Limits(**plain["limits"]),
             "tensors": [*map(tuple, plain["tensors"])],
+            "rooms": [*map(tuple, plain["rooms"])],
             "protected": [*map(tuple, plain["protected"])],
         }
         return super().from_json({**plain, **nested})
@@ -158,7 +178,7 @@ class CompileReply(Message):
 
 @dataclass(frozen=True)
 class Load(Message):
-    """Start the process of one candidate. `Call`s follow, and one `Unload`.
+    """Start the process of one candidate, or give it to its device's. `Call`s follow, and one `Unload`.
 
     Args:
         object: path of the compiled candidate.
@@ -167,6 +187,10 @@ class Load(Message):
 
     object: str
     entry: str
+
+    def text(self) -> bytes:
+        """Return what the process is sent."""
+        return f"{self.object}\0{self.entry}\0".encode()
 
 
 @dataclass(frozen=True)
@@ -201,12 +225,14 @@ class Called(Message):
         samples_ns: nanoseconds of each sample by the candidate's own clock; empty unless ok.
         ran_ns: nanoseconds that its main thread ran on a core, by the kernel's clock; -1 if unknown.
         waited_ns: nanoseconds that its main thread waited for a core; -1 if unknown.
+        lost: the device has failed, as the ending's message says; the candidate is not to blame.
     """
 
     ending: Ending
     samples_ns: tuple[int, ...] = ()
     ran_ns: int = -1
     waited_ns: int = -1
+    lost: bool = False
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Called:
@@ -216,7 +242,13 @@ class Called(Message):
 
 @dataclass(frozen=True)
 class Unload(Message):
-    """Kill the candidate with all that it started; `Unloaded` answers."""
+    """End the candidate with all that it started; `Unloaded` answers.
+
+    Args:
+        distrusted: it may have changed the process of its device, such as its clock: replace that.
+    """
+
+    distrusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from autotune.sites.keeper import Keeper
 from autotune.sites.messages import Settings
-from autotune.sites.runner import Loader
+from autotune.sites.runner import Loader, be_candidate
 from autotune.sites.wire import send
 
 
@@ -90,6 +91,6 @@ class Peer:
             os.setsid()
             self.control.close()
             self.stage.close()
-            Keeper(control, stage, settings, load).serve()
+            Keeper(control, stage, settings, functools.partial(be_candidate, load)).serve()
         finally:
             os._exit(0)

@@ -70,24 +70,29 @@ class Segment:
     out kills the candidate.
 
     Each tensor has spare copies too, which are aligned no better than `ALIGNMENT`: one of an input, many of a
-    small output.
+    small output. A device has memory of its own, whose alignment its runtime decides: it needs none.
 
     Args:
         inputs: specs and values of the inputs.
         outputs: specs of the outputs.
+        spares: make spare copies.
     """
 
     def __init__(
-        self, inputs: Sequence[tuple[TensorSpec, NDArray[Any]]], outputs: Sequence[TensorSpec]
+        self,
+        inputs: Sequence[tuple[TensorSpec, NDArray[Any]]],
+        outputs: Sequence[TensorSpec],
+        *,
+        spares: bool = True,
     ) -> None:
         total = sum(_round_up(extent_bytes(spec), _LINE) + _LINE for spec in outputs)
-        self.spares = max(1, min(_SPARES, _SPARE_BYTES // max(1, total)))
+        self.spares = max(1, min(_SPARES, _SPARE_BYTES // max(1, total))) if spares else 0
         self.protected: list[tuple[int, int, int]] = []
         self._end = _round_up(HEADER_BYTES)
         timed = [self._room(spec) for spec, _ in inputs], [self._room(spec) for spec in outputs]
         self._timed_end = self._end
         spare = (
-            [self._room(spec, shift=ALIGNMENT) for spec, _ in inputs],
+            [self._room(spec, min(1, self.spares), ALIGNMENT) for spec, _ in inputs],
             [self._room(spec, self.spares, ALIGNMENT) for spec in outputs],
         )
         for room in (*timed[0], *spare[0]):
@@ -97,6 +102,7 @@ class Segment:
         strides = [0] * len(inputs) + [room.stride for room in spare[1]]
         rooms = zip([*timed[0], *timed[1]], [*spare[0], *spare[1]], strides, strict=True)
         self.tensors = tuple((one.first, other.first, stride) for one, other, stride in rooms)
+        self.rooms = tuple((room.begin, room.end) for room in (*timed[0], *timed[1]))
         self.size = self._end
         self.file = os.memfd_create("tensors")
         os.ftruncate(self.file, self.size)
@@ -110,7 +116,8 @@ class Segment:
         self._turns = dict.fromkeys((*timed[1], *spare[1]), 0)  # of the poison around each
         self.outputs = [self._views(room)[0, ...] for room in timed[1]]
         self.spare_outputs = [self._views(room) for room in spare[1]]
-        self._fill_inputs(spare[0], turn=1)
+        if spares:
+            self._fill_inputs(spare[0], turn=1)
         self.place_anew()
 
     def place_anew(self) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from autotune.machine.cpu import Roofline
 from autotune.model.errors import CacheError
 from autotune.model.kernel import TensorSpec
+from autotune.model.roofline import Roofline
 from autotune.model.version import __version__
 from autotune.model.workload import Context, Workload
 from autotune.store import cache, summary

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.machine.cpu import Roofline
 from autotune.model.errors import AutotuneError, DataError
 from autotune.model.kernel import Specs
+from autotune.model.roofline import Roofline
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Context, spec_dict
 from autotune.store import cache, checks

@@ -17,7 +17,7 @@ from autotune.model.statistics import summarize
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Reference, Status, Trial
 from autotune.model.workload import Workload
-from autotune.sites.local import CompileOutcome, RunOutcome, Workers
+from autotune.sites.site import BuildOutcome, RunOutcome, Site
 from autotune.store.results import median_ms
 
 FINALISTS = 4
@@ -73,7 +73,7 @@ def finalists(trials: Iterable[Trial]) -> list[Trial]:
 def confirm(
     work: Workload,
     chosen: Sequence[Trial],
-    workers: Workers,
+    site: Site,
     timing: Timing,
     gauge: Gauge,
     deadline: float = math.inf,
@@ -86,18 +86,18 @@ def confirm(
     Args:
         work: the workload.
         chosen: the finalists.
-        workers: compile and run them.
+        site: builds and measures them.
         timing: its `max_s` is for all turns of a finalist together.
         gauge: makes metrics of samples.
         deadline: by time.monotonic: no turn begins after it, but for the first.
     """
     jobs = [work.job(trial.config) for trial in chosen]
-    built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
+    built = [future.result() for future in [site.build(job.source) for job in jobs]]
     ways = ways_of_reference(work.kernel)
     turn = replace(timing, max_s=timing.max_s / TURNS)
-    runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
-    references = [functools.partial(workers.reference, count, turn) for count in ways]
-    outcomes = take_turns(runs, references, workers.place_anew, timing.max_s, deadline)
+    runs = [functools.partial(_run, compiled, site, turn) for compiled in built]
+    references = [functools.partial(site.reference, count, turn) for count in ways]
+    outcomes = take_turns(runs, references, site.place_anew, timing.max_s, deadline)
     readings, failures = {}, []
     for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
         if turns[-1].status is Status.OK:
@@ -177,10 +177,10 @@ def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
     return known.ci95_high - known.ci95_low <= _STEADY * known.median
 
 
-def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:
+def _run(compiled: BuildOutcome, site: Site, timing: Timing) -> RunOutcome:
     if compiled.artifact is None:
         return RunOutcome(compiled.status, compiled.message)
-    return workers.measure(compiled.artifact, timing, again=True)
+    return site.measure(compiled.artifact, timing, again=True)
 
 
 def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from autotune.model.trial import Status
-from autotune.sites.local import RunOutcome
+from autotune.sites.site import RunOutcome
 from autotune.tuning.confirm import MOST_TURNS, TURNS, take_turns
 
 

@@ -14,7 +14,8 @@ from autotune.backends.c import CBackend
 from autotune.model.statistics import metrics
 from autotune.model.timing import Timing
 from autotune.model.trial import Metrics, Status
-from autotune.sites.local import RunOutcome, Workers
+from autotune.sites.local import LocalSite
+from autotune.sites.site import RunOutcome
 from autotune.store.results import speedup
 from autotune.tuning.confirm import TURNS, faster_reference, ways_of_reference
 
@@ -61,7 +62,7 @@ def test_the_threads_of_the_blas_are_set_where_the_reference_runs() -> None:
 
     for count in ways_of_reference(KERNEL):
         kernel = replace(KERNEL, reference=reference, golden=lambda a, _b, n=count: (np.full_like(a, n),))
-        with Workers(kernel, INPUTS, CBackend(), BRIEF) as workers:
+        with LocalSite(kernel, INPUTS, CBackend(), BRIEF) as workers:
             assert Status.OK is workers.reference(count).status
 
 
