@@ -12,9 +12,9 @@ from tuned import BRIEF, INPUTS, kernel, run, space
 from vector_add import GOOD, KERNEL, LENGTH, LOOP, body
 
 from autotune import Inputs, SearchSpace, Status, TensorSpec, Timing, Trial, tune
-from autotune.machine.cpu import Roofline, beyond
 from autotune.model.errors import DataError, UsageError
 from autotune.model.kernel import ALIGNMENT
+from autotune.model.roofline import Roofline
 from autotune.model.tensors import materialize
 from autotune.sites.correctness import Golden
 from autotune.testing import CHEATS, Cheat, believed
@@ -214,10 +214,11 @@ def test_a_value_that_would_not_come_back_as_it_was_is_refused(value: object) ->
 def test_a_time_above_the_roofline_is_implausible(
     flops: float, moved: float, median_ms: float, says: str
 ) -> None:
-    limits = Roofline(200.0, 25.0, ((16384, 220.0), (262144, 120.0), (1048576, 60.0)))
-    reason = beyond(limits, "float32", flops, moved, median_ms)
+    limits = Roofline(200.0, 25.0, ((16384, 220.0), (262144, 120.0), (1048576, 60.0)), "float32")
+    reason = limits.rules_out("float32", flops, moved, median_ms)
     assert says in reason
     assert bool(says) == bool(reason)
+    assert "GFLOP/s" not in limits.rules_out("float16", flops, moved, median_ms)
 
 
 def test_an_implausible_candidate_is_not_the_best(tmp_path: Path) -> None:
