@@ -53,6 +53,11 @@ def _roofline(workload: Summary) -> str:
     )
 
 
+def _mfu(workload: Summary) -> str:
+    reading = workload.best_reading
+    return NOTHING if reading is None or reading.mfu is None else f"{reading.mfu:.1%}"
+
+
 def best_config(workload: Summary) -> str:
     """Return the best config as text, if any; parameters that all trials share are left out."""
     if workload.best is None:
@@ -84,6 +89,7 @@ COLUMNS = (
     Column("speed-up", _speedup, numeric=True),
     Column("rate", _throughput, numeric=True),
     Column("roofline", _roofline, numeric=True),
+    Column("MFU", _mfu, numeric=True),
     Column("ties", _ties, numeric=True),
     Column("ok trials", _trials, numeric=True),
     Column("spent", lambda workload: elapsed(workload.search.elapsed_s), numeric=True),
@@ -121,6 +127,8 @@ def headline(workload: Summary) -> str:
     facts = [] if rate == NOTHING else [rate]
     if _roofline(workload) != NOTHING:
         facts.append(f"{_roofline(workload)} of the roofline")
+    if _mfu(workload) != NOTHING:
+        facts.append(f"{_mfu(workload)} MFU")
     if workload.ties:
         facts.append("1 tie" if len(workload.ties) == 1 else f"{len(workload.ties)} ties")
     if workload.reference is None or workload.speedup is None:

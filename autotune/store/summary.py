@@ -72,7 +72,7 @@ class Summary:
         outputs: specs of the outputs; empty in an imported summary.
         work: what one call does.
         environment: host, CPU, compiler, versions: name -> JSON value.
-        roofline: the measured limits of the machine; None if they are unknown.
+        roofline: the limits of the device; None if they are unknown.
         timing: how configs were timed: name -> JSON value.
         search: how they were searched.
         reference: what the kernel is compared with; None if it has no reference.
@@ -260,7 +260,8 @@ def work_of(plain: Mapping[str, Any]) -> Work:
 
 def _roofline(value: object) -> Roofline:
     plain = checks.mapping(value)
-    return Roofline(checks.positive(plain["peak_gflops"]), checks.positive(plain["bandwidth_gbytes_per_s"]))
+    peak, bandwidth = (checks.positive(plain[name]) for name in ("peak_gflops", "bandwidth_gbytes_per_s"))
+    return Roofline(peak, bandwidth, sheet_gflops=checks.optional(plain.get("sheet_gflops"), checks.positive))
 
 
 def _search(plain: Mapping[str, Any]) -> Search:
