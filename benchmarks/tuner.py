@@ -174,7 +174,7 @@ def own(configs: int) -> tuple[float, float, float]:
         (LocalSite, "measure"): waits,
         (LocalSite, "__init__"): waits,
         (LocalSite, "close"): waits,
-        (LocalSite, "compile"): handing,
+        (LocalSite, "build"): handing,
     }
     kept = [(owner, name, getattr(owner, name)) for owner, name in timed]
     for owner, name, function in kept:
