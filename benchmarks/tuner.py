@@ -192,16 +192,19 @@ def own(configs: int) -> tuple[float, float, float]:
 
 
 def fill_ours(configs: int, folder: Path) -> None:
-    """Record as many trials as the space has, all but 16 of them copies, through the tuner's own ledger."""
+    """Record as many trials as the space has, all but 16 of them copies, through the tuner's own ledger.
+
+    The copies are of the slowest: among copies of the fastest each run would find new finalists to confirm.
+    """
     ours(16, folder)
     decides = tuner.decides(BACKEND, TIMING)
     work = workload(kernel(configs), INPUTS, "c", decides)
     ledger = Ledger(folder, work, Limits())
-    known = list(ledger.trials.values())
+    slowest = max(ledger.trials.values(), key=lambda trial: trial.metrics.median_ms if trial.metrics else 0)
     for number, config in enumerate(SearchSpace(parameters(configs))):
         job = work.job(config)
         if job.path not in ledger.trials:
-            like = replace(known[number % len(known)], confirmed=None, config=job.config)
+            like = replace(slowest, confirmed=None, config=job.config)
             trial = replace(like, identity=job.identity, path=job.path, order=number)
             ledger.record_trial(trial, job.source, "", "")
     ledger.close()

@@ -132,6 +132,7 @@ class LocalSite:
             self._pending: dict[int, _Pending] = {}
             self._built: set[Artifact] = set()
             self._users: Counter[Artifact] = Counter()
+            self._emptied: list[str] = []
             self._lock = threading.RLock()
             self._closing = False
             self._readers: list[threading.Thread] = []
@@ -177,6 +178,9 @@ class LocalSite:
             self._users[build.artifact] += 1
             number = next(self._numbers)
             part = f"{build.part}.{number}"  # two configs may have one source
+            if self._emptied:
+                with contextlib.suppress(OSError):  # it went with a keeper that was killed
+                    os.rename(self._emptied.pop(), part)  # noqa: PTH104
             words = tuple(word.replace(build.part, part) for word in build.command)
             request = CompileRequest(number, words, build.source, part, build.artifact.folder)
             self._pending[number] = _Pending(future, build.artifact, head, request)
@@ -191,7 +195,7 @@ class LocalSite:
             if self._users[artifact]:
                 return
             self._built.discard(artifact)
-            _remove(artifact)
+            self._remove(artifact.folder)
 
     def measure(self, artifact: Artifact, timing: Timing | None = None, *, again: bool = False) -> RunOutcome:
         """See `Site`; no compiler runs meanwhile, unless the device has a clock of its own."""
@@ -223,6 +227,21 @@ class LocalSite:
         self._segment.place_anew()
 
     # -- inside
+
+    def _remove(self, folder: str) -> None:
+        """Empty an artifact's folder, and keep it for the next build.
+
+        To remove a folder takes milliseconds on some file systems, and a search removes one for each config.
+        """
+        emptied = f"{folder}.{len(self._emptied)}.empty"
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208
+                os.unlink(f"{folder}/{name}")  # noqa: PTH108
+            os.rename(folder, emptied)  # noqa: PTH104
+        except OSError:  # it has folders in it
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            self._emptied.append(emptied)
 
     def _folder(self, name: str) -> str:
         folder = self._private / name
@@ -329,15 +348,6 @@ def _keeper_gone() -> AutotuneError:
         "the process that runs the candidates was killed again and again, by a candidate or by the system; "
         "what is recorded is kept: run again to continue"
     )
-
-
-def _remove(artifact: Artifact) -> None:
-    """Remove an artifact in two calls if it is one file: rmtree hands the interpreter over eight times."""
-    try:
-        os.unlink(artifact.path)  # noqa: PTH108
-        os.rmdir(artifact.folder)  # noqa: PTH106
-    except OSError:
-        shutil.rmtree(artifact.folder, ignore_errors=True)
 
 
 def _disk_full() -> CacheError:
