@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-if find_spec("numpy") is None:
-    raise ModuleNotFoundError(
-        "autotune needs NumPy and more: pip install 'remote-autotune[autotune]'", name="numpy"
-    )
+for needed in ("numpy", "ml_dtypes"):
+    if find_spec(needed) is None:
+        raise ModuleNotFoundError(
+            f"autotune needs {needed} and more: pip install 'remote-autotune[autotune]'", name=needed
+        )
 
 from autotune.backends import Backend
 from autotune.model.budget import Budget, Limits

@@ -16,6 +16,18 @@ if TYPE_CHECKING:  # the keeper imports this module, and starts and forks severa
     from autotune.model.space import Config, SearchSpace
 
 
+_SHORT_NAMES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "e4m3fn": "float8_e4m3fn",
+    "fp8_e4m3fn": "float8_e4m3fn",
+    "e5m2": "float8_e5m2",
+    "fp8_e5m2": "float8_e5m2",
+}
+"""What hardware and frameworks call a dtype -> NumPy's or ml_dtypes' name."""
 ALIGNMENT = 16
 """Bytes: tensors begin at a multiple of it, as memory from malloc does; a kernel may rely on no more."""
 
@@ -27,7 +39,8 @@ class TensorSpec:
     Args:
         name: what the kernel calls it (`lhs`).
         shape: extents, outermost first.
-        dtype: NumPy's name for the element type (`float32`).
+        dtype: NumPy's name for the element type (`float32`), or ml_dtypes' (`bfloat16`, `float8_e4m3fn`,
+            `float8_e4m3`, `float8_e5m2`); short names such as `bf16` are taken for them.
         strides: elements (not bytes) between neighbours along each axis; None for C order. They may be 0 or
             negative; the first element is then the one at index 0.
         range: least and greatest value of an input that is drawn from the seed; None for standard normal
@@ -57,6 +70,7 @@ class TensorSpec:
         if not isinstance(self.dtype, str):
             name = getattr(self.dtype, "str", "")[:1] == ">" and getattr(self.dtype, "str", "")
             change("dtype", name or getattr(self.dtype, "name", None) or getattr(self.dtype, "__name__", ""))
+        change("dtype", _SHORT_NAMES.get(self.dtype, self.dtype))
         if self.range is not None:
             low, high = self.range
             if not low <= high:

@@ -269,5 +269,5 @@ def _data_digest(inputs: Inputs) -> dict[str, object]:
         return {"seed": inputs.seed}
     state = hashlib.sha256()
     for array in materialize(inputs):
-        state.update(np.ascontiguousarray(array).data)
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {"arrays": state.hexdigest()[:32]}
