@@ -72,8 +72,8 @@ class NumpyBackend:
 
         def bind(addresses: Sequence[int]) -> Program:
             arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
-            for array in arrays[: len(artifact.inputs)]:
-                array.flags.writeable = False
+            for array, spec in zip(arrays, artifact.inputs, strict=False):
+                array.flags.writeable = spec.name in artifact.in_place
             return timed(function, arrays)
 
         return bind

@@ -102,6 +102,16 @@ class TensorSpec:
         return tuple(reversed(strides))
 
     @property
+    def overlaps(self) -> bool:
+        """Whether some elements may have one address."""
+        span = 0
+        for step, extent in sorted(zip(map(abs, self.element_strides), self.shape, strict=True)):
+            if extent > 1 and step <= span:
+                return True
+            span += (extent - 1) * step
+        return False
+
+    @property
     def reach(self) -> tuple[int, int]:
         """Elements from the first one down to the lowest address, and up to the highest, itself included."""
         if 0 in self.shape:
@@ -160,14 +170,18 @@ class Kernel:
     Every pointer is a multiple of `ALIGNMENT` (16 bytes). Candidates are also
     called with tensors that are aligned no better than that.
 
+    An input that is in `in_place` may be written: its pointer is not const. It is restored before every call.
+
     Args:
         name: the cache folder's name (`gemm_lhs_rhs`).
         entry: the symbol, or Python function, that a candidate defines.
         generators: backend name -> generator.
         outputs: input specs -> output specs.
         golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
-            signed integers as int64, unsigned ones as uint64, bool as bool.
-        reference: inputs as given -> outputs; the code that one writes without a tuner, timed for comparison.
+            signed integers as int64, unsigned ones as uint64, bool as bool. After the outputs it returns the
+            new contents of each input in `in_place`, in that order.
+        reference: inputs as given -> what golden returns; the code that one writes without a tuner, timed for
+            comparison. It may change the inputs in `in_place`, and return them.
         reference_name: what the reference is, for people (`NumPy`).
         flops: input specs -> floating-point operations of one call.
         bytes_moved: input specs -> bytes that one call must read and write at the least.
@@ -176,6 +190,7 @@ class Kernel:
             replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
         spaces: backend name -> space, of the generators whose parameters are not those of `space`.
+        in_place: names of the inputs that the kernel changes.
     """
 
     name: str
@@ -191,7 +206,36 @@ class Kernel:
     reference_name: str = "reference"
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
     spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take one name, or a list of names, for a tuple."""
+        names = (self.in_place,) if isinstance(self.in_place, str) else tuple(self.in_place)
+        object.__setattr__(self, "in_place", names)
 
     def space_of(self, backend: str, specs: Specs) -> SearchSpace:
         """Return the default search space of a backend's generator for these inputs."""
         return self.spaces.get(backend, self.space)(specs)
+
+    def changed(self, specs: Specs) -> Specs:
+        """Return the specs of the inputs that the kernel changes, in the order of `in_place`.
+
+        Raises:
+            UsageError: `in_place` names no input, or one twice, or one whose elements share addresses.
+        """
+        known = {spec.name: spec for spec in specs}
+        for place, name in enumerate(self.in_place):
+            if name not in known or name in self.in_place[:place]:
+                raise UsageError(
+                    f"kernel {self.name}: in_place names {name!r}; name each changed input once: "
+                    f"{', '.join(known)}"
+                )
+            if known[name].overlaps:
+                raise UsageError(
+                    f"kernel {self.name}: elements of {name!r} share an address, so it cannot be changed"
+                )
+        return tuple(known[name] for name in self.in_place)
+
+    def checked(self, specs: Specs) -> Specs:
+        """Return the specs of all that a candidate writes: the outputs, then the inputs that it changes."""
+        return (*self.outputs(specs), *self.changed(specs))

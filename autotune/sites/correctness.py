@@ -88,7 +88,7 @@ class Golden:
     """The exact outputs of one workload, and how far from them a candidate may be.
 
     Args:
-        specs: the outputs.
+        specs: the outputs, and behind them the inputs that the kernel changes.
         values: exact; float64 for floats, of the output's own dtype for integers and bool.
         tolerances: allowed absolute difference, element by element.
         judge: the kernel's own comparison, if it has one.
@@ -106,7 +106,7 @@ class Golden:
         Raises:
             DataError: the golden's shapes or values do not fit the kernel's outputs.
         """
-        outputs = kernel.outputs(tuple(specs))
+        outputs = kernel.checked(tuple(specs))
         exact = [_widened(array) for array in arrays]
         values = _outputs(kernel, outputs, exact)
         terms = kernel.reduction_length(tuple(specs))
@@ -217,9 +217,14 @@ def _widened(array: Array) -> Array:
     return array.astype(_WIDE[kind])
 
 
+def _golden(kernel: Kernel, inputs: Sequence[Array]) -> Any:
+    """Call the golden, which may change its inputs if the kernel does."""
+    return kernel.golden(*([array.copy() for array in inputs] if kernel.in_place else inputs))
+
+
 def _outputs(kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Return the golden's outputs: float64, or the output's own dtype for integers and bool."""
-    found = kernel.golden(*inputs)
+    found = _golden(kernel, inputs)
     if isinstance(found, np.ndarray) and len(specs) == 1 and found.shape == specs[0].shape:
         found = (found,)  # a golden may return its only output
     values = tuple(np.asarray(value) for value in found)
@@ -278,7 +283,7 @@ def _low(scale: Array) -> float:
 def _outputs_of_floats(
     kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]
 ) -> Sequence[Array]:
-    found = kernel.golden(*inputs)
+    found = _golden(kernel, inputs)
     found = (found,) if isinstance(found, np.ndarray) and len(specs) == 1 else found
     return [
         np.asarray(value).reshape(spec.shape).astype(np.float64)

@@ -54,9 +54,10 @@ from autotune.sites.processes import (
     signal_name,
     spawn,
 )
-from autotune.sites.runner import REFUSED_MEMORY, Loader, serve
+from autotune.sites.runner import REFUSED_INPUT, REFUSED_MEMORY, Loader, serve
 from autotune.sites.wire import receive, send, wait
 
+_UNDECLARED = "a kernel changes only the inputs that its in_place names"
 _LARGEST_REPLY = 1 << 16
 _SWEEP_BYTES = 96 << 20  # several times the largest cache
 
@@ -171,7 +172,8 @@ class Keeper:
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             numbers = [*descriptors, settings.size, limits.memory_bytes, limits.output_bytes]
-            numbers += [len(settings.tensors), *itertools.chain.from_iterable(settings.tensors)]
+            for places in (settings.tensors, settings.restored):
+                numbers += [len(places), *itertools.chain.from_iterable(places)]
             numbers += itertools.chain.from_iterable(settings.protected)
             words = [*settings.runner, *map(str, numbers)]
             streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
@@ -285,6 +287,8 @@ class Keeper:
         (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
         if code == REFUSED_MEMORY:
             return self._out_of_memory()
+        if code == REFUSED_INPUT:
+            return _Ended(Status.WRONG_OUTPUT, f"{reply[8:].decode(errors='replace')}; {_UNDECLARED}")
         return _Ended(Status.ERROR, reply[8:].decode(errors="replace") or "sent a reply that is no result")
 
     def _ended(self, status: int, usage: resource.struct_rusage) -> _Ended:
@@ -298,11 +302,25 @@ class Keeper:
             return _Ended(Status.ERROR, f"wrote more than {self._limits.output_bytes} bytes of output")
         if number == signal.SIGKILL and oom_kills() > self._oom_kills:
             return _Ended(Status.OUT_OF_MEMORY, "killed by the system, which ran out of memory")
+        if number == signal.SIGSEGV and (name := self._written_input()):
+            return _Ended(Status.WRONG_OUTPUT, f"wrote to its input {name}; {_UNDECLARED}")
         failed = HEADER.unpack_from(self._header)[0] == errno.ENOMEM
         if failed and filled(usage, self._limits.memory_bytes):
             return self._out_of_memory()
         hint = "; an allocation may have failed before (errno is ENOMEM)" if failed else ""
         return _Ended(Status.CRASH, f"killed by {signal_name(number)}{hint}")
+
+    def _written_input(self) -> str:
+        """Return the name of the read-only input that a candidate has died of writing to; empty if none."""
+        settings, fault = self._settings, HEADER.unpack_from(self._header)[2]
+        for begin, length, protection in reversed(settings.protected):  # the last one holds
+            if begin <= fault < begin + length:
+                places = zip(settings.inputs, settings.tensors, strict=False)
+                inside = [
+                    spec.name for spec, at in places if any(begin <= each < begin + length for each in at[:2])
+                ]
+                return inside[0] if inside and protection == mmap.PROT_READ else ""
+        return ""
 
     def _out_of_memory(self) -> _Ended:
         ending = out_of_memory(self._limits.memory_bytes)
@@ -345,6 +363,8 @@ def main() -> None:
 
     def load(path: str, entry: str) -> Binding:
         folder, _, main = path.rpartition("/")
-        return backend.load(Artifact(backend.name, entry, folder, main, settings.inputs, settings.outputs))
+        changed = tuple(settings.inputs[place].name for place, *_ in settings.restored)
+        described = Artifact(backend.name, entry, folder, main, settings.inputs, settings.outputs, changed)
+        return backend.load(described)
 
     Keeper(control, stage, settings, load).serve()

@@ -18,8 +18,9 @@ from autotune.model.trial import Status
 MAX_SAMPLES = 4096
 """Of one `Call`; as in runner.c."""
 HEADER = struct.Struct("=iiq")
-"""The begin of the segment: errno at the death of a candidate, commands that it has done, unused. The
-nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes each; see `header` in runner.c."""
+"""The begin of the segment: errno at the death of a candidate, commands that it has done, the offset in the
+segment of what it could not access, or 0. The nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes
+each; see `header` in runner.c."""
 HEADER_BYTES = HEADER.size + 8 * MAX_SAMPLES
 
 _Kind = TypeVar("_Kind", bound="Message")
@@ -47,11 +48,14 @@ class Settings(Message):
         segment: descriptor of the memory file that holds the tensors.
         size: bytes of that file.
         tensors: of each tensor, inputs first: its offset in that file, that of its first spare copy, and the
-            bytes from one copy to the next, 0 for an input.
-        spares: spare copies of each output.
+            bytes from one copy to the next, 0 for an input that is not changed.
+        spares: spare copies of each tensor that is written.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
         folder: for objects and temporary files; the keeper removes it at its end.
+        restored: of each input that the kernel changes: its place among the inputs; the offset of the lowest
+            byte of its pristine copy; the bytes from there to the element at index 0; the bytes to copy. The
+            process of the candidate restores it before each call.
     """
 
     backend: Sent
@@ -66,6 +70,7 @@ class Settings(Message):
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
     folder: str
+    restored: tuple[tuple[int, int, int, int], ...] = ()
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Settings:
@@ -77,6 +82,7 @@ class Settings(Message):
             "limits": Limits(**plain["limits"]),
             "tensors": [*map(tuple, plain["tensors"])],
             "protected": [*map(tuple, plain["protected"])],
+            "restored": [*map(tuple, plain["restored"])],
         }
         return super().from_json({**plain, **nested})
 
@@ -177,7 +183,7 @@ class Call(Message):
         limit_s: seconds until it must have returned.
         spares: calls before all others, one for each spare copy of the outputs.
         warm: calls before the timed ones.
-        calls: calls in each timed sample.
+        calls: calls in each timed sample; 1 if the kernel changes an input, and 0 only to restore it.
         samples: number of samples, at most `MAX_SAMPLES`.
         cold: sweep the caches before each sample.
         timed: the samples count: stop all compilers meanwhile.

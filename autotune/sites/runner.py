@@ -28,7 +28,7 @@ from autotune.sites.messages import HEADER, Settings
 Loader = Callable[[str, str], Binding]
 """(object, entry) -> the loaded candidate."""
 
-REFUSED, REFUSED_MEMORY = 1, 2
+REFUSED, REFUSED_MEMORY, REFUSED_INPUT = 1, 2, 3
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,14 +49,16 @@ def serve(sock: socket.socket, settings: Settings, load: Loader) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # else each fork would copy the pages that the collector writes
-    places = _places(base, settings)
+    places, restore = _places(base, settings), _restorer(base, settings)
     while True:
         request, passed, _, _ = socket.recv_fds(sock, 16384, 1)
         if not request:
             os._exit(0)
         own, cpu = socket.socket(fileno=passed[0]), _libc.sched_getcpu()
         name, entry = request.decode().split("\0")[:2]
-        pid = _fork_for_keeper(lambda: _be_candidate(own, cpu, segment, lambda: load(name, entry), places))  # noqa: B023
+        pid = _fork_for_keeper(
+            lambda: _be_candidate(own, cpu, segment, lambda: load(name, entry), places, restore)  # noqa: B023
+        )
         own.close()
         sock.send(struct.pack("=i", pid))
 
@@ -107,8 +109,23 @@ def _places(base: int, settings: Settings) -> list[list[int]]:
     ]
 
 
+def _restorer(base: int, settings: Settings) -> Callable[[list[int]], None]:
+    """Return what restores the inputs that a kernel changes, given the addresses of all tensors."""
+
+    def restore(addresses: list[int]) -> None:
+        for place, pristine, below, size in settings.restored:
+            ctypes.memmove(addresses[place] - below, base + pristine, size)
+
+    return restore
+
+
 def _be_candidate(
-    sock: socket.socket, cpu: int, segment: mmap.mmap, load: Callable[[], Binding], places: list[list[int]]
+    sock: socket.socket,
+    cpu: int,
+    segment: mmap.mmap,
+    load: Callable[[], Binding],
+    places: list[list[int]],
+    restore: Callable[[list[int]], None],
 ) -> None:
     os.setsid()
     _begin_on(cpu)
@@ -121,10 +138,13 @@ def _be_candidate(
                 program = bind(places[0])
             spares, warm, calls, samples, sweep = struct.unpack("=5q", command)
             for addresses in places[1 : 1 + spares]:
+                restore(addresses)
                 bind(addresses)(1)
             if warm:
+                restore(places[0])
                 program(warm)
             for place in range(samples):
+                restore(places[0])
                 if sweep:
                     sweep_buffer = sweep_buffer or ctypes.create_string_buffer(sweep)
                     ctypes.memset(sweep_buffer, 1, sweep)
@@ -160,6 +180,8 @@ class _Exit:
         if error is not None:
             traceback.print_exception(kind, error, trace)
             refusal = REFUSED_MEMORY if isinstance(error, MemoryError) else REFUSED
+            if isinstance(error, ValueError) and "read-only" in str(error):  # NumPy, of an array or a buffer
+                refusal = REFUSED_INPUT
             self._sock.send(struct.pack("=q", refusal) + f"{type(error).__name__}: {error}".encode()[:1000])
         sys.stdout.flush()
         sys.stderr.flush()

@@ -23,17 +23,18 @@ class Samples:
     calls: int
 
 
-def sample(run: Run, timing: Timing, once_ns: float) -> Samples:
+def sample(run: Run, timing: Timing, once_ns: float, *, single: bool = False) -> Samples:
     """Time a program: warm up, then repeat until the median is known well enough or the time is up.
 
     Args:
         run: calls the program.
         timing: how to time it.
         once_ns: nanoseconds that its first call took.
+        single: every sample is of one call, as it changes its data.
     """
     cold = timing.caches == "cold"
-    once_ns = _warm_up(run, timing.warmup_s * 1e9, once_ns)
-    calls = 1 if cold else max(1, math.ceil(timing.min_sample_ns / once_ns))
+    once_ns = _warm_up(run, timing.warmup_s * 1e9, once_ns, single)
+    calls = 1 if cold or single else max(1, math.ceil(timing.min_sample_ns / once_ns))
     taken: list[int] = []
     left_ns = timing.max_s * 1e9
     want = max(1, min(timing.min_repeats, int(left_ns // (once_ns * calls))))
@@ -48,7 +49,7 @@ def sample(run: Run, timing: Timing, once_ns: float) -> Samples:
     return Samples(taken, calls)
 
 
-def _warm_up(run: Run, budget_ns: float, once_ns: float) -> float:
+def _warm_up(run: Run, budget_ns: float, once_ns: float, single: bool) -> float:
     """Call the program for so long; return the nanoseconds of a call.
 
     The first call counts if it was long. A short one was mostly spent on loading code and data.
@@ -56,9 +57,9 @@ def _warm_up(run: Run, budget_ns: float, once_ns: float) -> float:
     spent, calls = (once_ns, 1) if once_ns >= _LONG_NS else (0.0, 0)
     while spent < budget_ns or not calls:
         calls = max(1, min(calls * 10, int((budget_ns - spent) / once_ns)))
-        (took,) = run(calls, 1, False)
-        spent += took
-        once_ns = min(once_ns, max(took, 1) / calls)
+        taken = run(1, calls, False) if single else run(calls, 1, False)
+        spent += sum(taken)
+        once_ns = min(once_ns, max(sum(taken), 1) / (len(taken) if single else calls))
     return once_ns
 
 
