@@ -70,8 +70,11 @@ class Measurement:
 
     @property
     def waited(self) -> float:
-        """The time that the candidate waited for a core, as a fraction of the time that it was timed."""
-        return self._waited_ns / max(self._claimed_ns, 1.0)
+        """The time that the candidate waited for a core, as a fraction of the time that it was timed.
+
+        If it changes inputs, the time in which they were restored counts too: it may have waited then.
+        """
+        return self._waited_ns / max(self._claimed_ns, self._ran_ns if self._segment.restored else 1.0, 1.0)
 
     def run(self, timing: Timing, *, again: bool = False) -> Samples:
         """Check the candidate, time it, and check it once more, with spare copies of the outputs.
