@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tuned import BRIEF
 from vector_add import KERNEL
 
+from autotune import SearchSpace, Status, tune
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.tensors import FLOATS, Kind, dtype_of, format_of, is_float, kind_of, materialize
@@ -275,6 +278,43 @@ def test_integers_are_exact_to_their_last_bit(dtype: str) -> None:
 def test_the_report_of_a_narrow_float_names_what_is_allowed_at_last() -> None:
     found = exactly([1.3, 2.0], "float8_e4m3fn").compare([np.array([1.75, 2]).astype("float8_e4m3fn")])
     assert "worst at [0]: expected 1.3, got 1.75, allowed ±0.075" in str(found)
+
+
+BFLOAT16 = """
+#include <stdint.h>
+typedef union {{ uint32_t bits; float x; }} both;
+static float wide(uint16_t bits) {{ return ((both){{.bits = (uint32_t)bits << 16}}).x; }}
+static uint16_t narrow(float x) {{
+    const uint32_t bits = ((both){{.x = x}}).bits;
+    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}}
+void add(const uint16_t *a, const uint16_t *b, uint16_t *out) {{
+    for (int i = 0; i < 1000; i++) out[i] = narrow(wide(a[i]) {sign} wide(b[i]));
+}}
+"""
+FLOAT8 = """
+import numpy as np
+
+def add(a, b, out):
+    out[...] = a.astype(np.float32) {sign} b.astype(np.float32)
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backend", "source"),
+    [("bfloat16", "c", BFLOAT16), ("float8_e4m3fn", "numpy", FLOAT8), ("float8_e5m2", "numpy", FLOAT8)],
+)
+def test_a_narrow_float_is_tuned(dtype: str, backend: str, source: str, tmp_path: Path) -> None:
+    kernel = replace(
+        KERNEL,
+        generators={backend: lambda config, _inputs, _outputs: source.format(sign=config["sign"])},
+        space=lambda _specs: SearchSpace({"sign": ("+", "-")}),
+        reference=None,
+    )
+    inputs = Inputs(tuple(TensorSpec(name, (1000,), dtype) for name in "ab"))
+    found = tune(kernel, inputs, backend=backend, timing=BRIEF, cache_dir=tmp_path)
+    ended = {trial.config["sign"]: trial.status for trial in found.trials}
+    assert {"+": Status.OK, "-": Status.WRONG_OUTPUT} == ended, found.trials
 
 
 def test_the_rules_are_known_by_their_version() -> None:
