@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from autotune.backends._base import Artifact, Binding, Build, Program, object_name
@@ -34,11 +35,12 @@ class NumpyBackend:
     name: str = "numpy"
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the interpreter's and NumPy's versions, and the CPU."""
+        """Return the versions of the interpreter, NumPy and ml_dtypes, and the CPU."""
         return {
             "backend": self.name,
             "compiler": sys.executable,
-            "version": f"Python {platform.python_version()}, NumPy {np.__version__}",
+            "version": f"Python {platform.python_version()}, NumPy {np.__version__}, "
+            f"ml_dtypes {ml_dtypes.__version__}",
             "flags": "",
             **machine_facts(),
         }

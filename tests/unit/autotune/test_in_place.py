@@ -143,6 +143,20 @@ def test_a_kernel_in_place_is_tuned(backend: str, tmp_path: Path) -> None:
     assert found.reference is not None
 
 
+def test_the_kernel_of_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[3] / "docs/your_kernel.md").read_text()
+    scope: dict[str, Any] = {"Kernel": Kernel, "SearchSpace": SearchSpace}
+    exec(
+        page.partition("## A kernel that changes its inputs")[2].split("```python\n")[1].split("```")[0],
+        scope,
+    )
+    kernel, inputs = scope["scale"], Inputs((TensorSpec("x", (100,)),))
+    with Workers(kernel, inputs, backends.get("c"), BRIEF) as workers:
+        made = workers.compile(kernel.generators["c"]({}, inputs.specs, ())).result()
+        assert made.artifact is not None, made.log
+        assert Status.OK is workers.measure(made.artifact).status
+
+
 def test_outputs_come_first_and_inputs_may_be_strided(tmp_path: Path) -> None:
     """Swap two vectors, of which one runs backwards with gaps, and count the calls nowhere."""
     kernel = replace(
