@@ -192,14 +192,13 @@ class Golden:
                 least
             )  # a bool of another byte than 0 and 1 is wrong
             return exact
-        with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
-            compared = got if got.dtype == least.dtype else got.astype(least.dtype)
-            right: NDArray[np.bool_] = (least <= compared) & (compared <= largest)
-            if not right.all():
-                may_be_nan = np.isnan(value)
-                if not _has_infinity(got.dtype):
-                    may_be_nan |= np.isinf(least) | np.isinf(largest)
-                right |= np.isnan(compared) & may_be_nan & ~is_poison(got, turn)
+        compared = got if got.dtype == least.dtype else _converted(got, least.dtype)
+        right: NDArray[np.bool_] = (least <= compared) & (compared <= largest)
+        if not right.all():
+            may_be_nan = np.isnan(value)
+            if not _has_infinity(got.dtype):
+                may_be_nan |= np.isinf(least) | np.isinf(largest)
+            right |= np.isnan(compared) & may_be_nan & ~is_poison(got, turn)
         return right
 
 
@@ -320,6 +319,11 @@ def tolerance(value: Array, dtype: np.dtype[Any], terms: int, scale: Array | flo
     if format_of(dtype).minexp <= summed.minexp:
         allowed = np.maximum(allowed, float(format_of(dtype).smallest_normal))
     return np.where(finite, allowed, 0.0)
+
+
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
+        return array.astype(dtype)
 
 
 def _has_infinity(dtype: np.dtype[Any]) -> bool:
