@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-for needed in ("numpy", "ml_dtypes"):
-    if find_spec(needed) is None:
-        raise ModuleNotFoundError(
-            f"autotune needs {needed} and more: pip install 'remote-autotune[autotune]'", name=needed
-        )
+if _missing := [name for name in ("numpy", "ml_dtypes") if find_spec(name) is None]:
+    raise ModuleNotFoundError(
+        f"autotune needs {_missing[0]} and more: pip install 'remote-autotune[autotune]'", name=_missing[0]
+    )
 
 from autotune.backends import Backend
 from autotune.model.budget import Budget, Limits

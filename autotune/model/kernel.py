@@ -223,18 +223,20 @@ class Kernel:
         Raises:
             UsageError: `in_place` names no input, or one twice, or one whose elements share addresses.
         """
-        known = {spec.name: spec for spec in specs}
-        for place, name in enumerate(self.in_place):
-            if name not in known or name in self.in_place[:place]:
+        names = [spec.name for spec in specs]
+        changed = []
+        for name in self.in_place:
+            if names.count(name) != 1 or self.in_place.count(name) != 1:
                 raise UsageError(
                     f"kernel {self.name}: in_place names {name!r}; name each changed input once: "
-                    f"{', '.join(known)}"
+                    f"{', '.join(names)}"
                 )
-            if known[name].overlaps:
+            changed.append(specs[names.index(name)])
+            if changed[-1].overlaps:
                 raise UsageError(
                     f"kernel {self.name}: elements of {name!r} share an address, so it cannot be changed"
                 )
-        return tuple(known[name] for name in self.in_place)
+        return tuple(changed)
 
     def checked(self, specs: Specs) -> Specs:
         """Return the specs of all that a candidate writes: the outputs, then the inputs that it changes."""

@@ -157,8 +157,9 @@ def _draw(spec: TensorSpec, seed: int, place: int) -> Array:
     if kind_of(dtype) is Kind.BOOL:
         return np.asarray(rng.integers(0, 2, spec.shape)).astype(dtype)
     limits = format_of(dtype) if is_float(dtype) else np.iinfo(dtype)
+    least, largest = (float(each) if is_float(dtype) else each for each in (limits.min, limits.max))
     low, high = spec.range or drawn_range(spec) or (0, 0)
-    if not float(limits.min) <= low <= high <= float(limits.max):
+    if not least <= low <= high <= largest:
         raise UsageError(f"tensor {spec.name!r}: {spec.dtype} does not hold all of range ({low}, {high})")
     if is_float(dtype):
         values = rng.uniform(low, high, spec.shape) if spec.range else rng.standard_normal(spec.shape)

@@ -91,7 +91,7 @@ class Workload:
     context: Context
     includes: Callable[[str], Mapping[str, str]] = lambda _source: {}
 
-    @property
+    @functools.cached_property
     def dtype(self) -> str:
         """The dtype of the first tensor that is written."""
         return self.kernel.checked(self.inputs.specs)[0].dtype

@@ -105,9 +105,10 @@ def test_common_names_are_taken(given: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "beyond"), [("float8_e4m3fn", 449), ("float8_e4m3", 241), ("float16", 65536)]
+    ("dtype", "beyond"),
+    [("float8_e4m3fn", 449), ("float8_e4m3", 241), ("float16", 65536), ("int64", 2**63), ("uint64", 2**64)],
 )
-def test_a_range_that_a_float_does_not_hold_is_refused(dtype: str, beyond: float) -> None:
+def test_a_range_that_a_dtype_does_not_hold_is_refused(dtype: str, beyond: float) -> None:
     with pytest.raises(UsageError, match=f"{dtype} does not hold all of range"):
         materialize(Inputs((TensorSpec("a", (3,), dtype, range=(0, beyond)),)))
 
