@@ -26,6 +26,7 @@ _SHORT_NS = 1_000_000  # a call this long does not notice that the outputs were 
 _OVERHEAD_NS = 500_000  # of one command: what a process does beside calling the candidate
 _WAKING_NS = 300_000  # of one command: until the compilers stand still, and the candidate has a core
 _CLOCK = 1.5  # times what the candidate's clock counted: more cannot be explained
+_RESTORED_BYTES_PER_NS = 4.0  # at the least: it only limits how many samples are taken
 _RESTORING = 3  # times what restoring inputs takes if nothing is called between: then they stay in the caches
 
 
@@ -90,12 +91,12 @@ class Measurement:
         taken = Samples([once_ns], 1)
         if once_ns < timing.max_s * 1e9 or timing.caches == "cold":
             time_it = functools.partial(self._time, timing, once_ns)
-            single = bool(self._segment.restored)
-            taken = sample(time_it, timing, max(once_ns, 1), single=single)
+            restore_ns = sum(size for *_, size in self._segment.restored) / _RESTORED_BYTES_PER_NS
+            taken = sample(time_it, timing, max(once_ns, 1), restore_ns)
             if self._ran_longer():  # once may be the machine's fault
                 self._claimed_ns = self._ran_ns = self._waited_ns = self._allowed_ns = 0.0
                 self._restored = 0
-                taken = sample(time_it, timing, max(once_ns, 1), single=single)
+                taken = sample(time_it, timing, max(once_ns, 1), restore_ns)
                 self._check_clock()
         if not again:
             self._call_spares(once_ns)
