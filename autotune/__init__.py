@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-if find_spec("numpy") is None:
+if _missing := [name for name in ("numpy", "ml_dtypes") if find_spec(name) is None]:
     raise ModuleNotFoundError(
-        "autotune needs NumPy and more: pip install 'remote-autotune[autotune]'", name="numpy"
+        f"autotune needs {_missing[0]} and more: pip install 'remote-autotune[autotune]'", name=_missing[0]
     )
 
 from autotune.backends import Backend

@@ -12,7 +12,7 @@ from autotune import report
 from autotune.backends import NAMES
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
-from autotune.model.kernel import Inputs, Kernel
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.report.terminal import say
 from autotune.store.cache import METRICS
 from autotune.tuner import tune
@@ -31,12 +31,15 @@ class Case:
     inputs: Inputs
 
 
-def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
+def parser(
+    description: str, *, budget: int, dtypes: Sequence[str] = ("float32", "float64")
+) -> argparse.ArgumentParser:
     """Return a parser with the flags that every example has.
 
     Args:
         description: one line for `--help`.
         budget: the default of `--budget`: configs to try for each case.
+        dtypes: what `--dtype` offers; names such as bf16 are taken for these.
     """
     flags = argparse.ArgumentParser(description=description)
     add = flags.add_argument
@@ -51,9 +54,11 @@ def parser(description: str, *, budget: int) -> argparse.ArgumentParser:
     add("--cache-dir", type=Path, metavar="DIR", help="where results go (default: $AUTOTUNE_CACHE_DIR)")
     add(
         "--dtype",
-        choices=("float32", "float64"),
+        type=lambda text: TensorSpec("", (), text).dtype,
+        choices=dtypes,
+        metavar="DTYPE",
         default="float32",
-        help="element type (default: %(default)s)",
+        help=f"element type: {', '.join(dtypes)} (default: %(default)s)",
     )
     return flags
 

@@ -19,6 +19,7 @@ class Artifact:
         main: the file to load, in that folder.
         inputs: specs of the inputs, in the order of the arguments.
         outputs: specs of the outputs, whose arguments follow those of the inputs.
+        in_place: names of the inputs that the candidate may write; known to `Backend.load` only.
     """
 
     backend: str
@@ -27,6 +28,7 @@ class Artifact:
     main: str
     inputs: Specs
     outputs: Specs
+    in_place: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

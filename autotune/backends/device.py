@@ -54,7 +54,10 @@ class Loaded(Protocol):
     """A candidate on its device, with its tensors."""
 
     def poison(self) -> None:
-        """Copy the outputs from the host's memory to the device: the tuner has filled them with poison."""
+        """Copy what the kernel writes from the host's memory to the device.
+
+        The tuner has filled the outputs with poison, and restored the inputs that the kernel changes.
+        """
         ...
 
     def run(self, calls: int, samples: int, *, cold: bool) -> Sequence[int]:
@@ -75,7 +78,7 @@ class Loaded(Protocol):
         ...
 
     def fetch(self) -> None:
-        """Copy the outputs from the device to the host's memory.
+        """Copy what the kernel writes from the device to the host's memory.
 
         Raises:
             Fault: the candidate has changed an input on the device: that is `wrong_output`.

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from autotune.backends._base import Backend, Binding, Isolation, Program
@@ -44,11 +45,12 @@ class NumpyBackend(Backend):
     process: Isolation = "fork"
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the interpreter's and NumPy's versions, and the CPU."""
+        """Return the versions of the interpreter, NumPy and ml_dtypes, and the CPU."""
         return {
             "backend": self.name,
             "compiler": sys.executable,
-            "version": f"Python {platform.python_version()}, NumPy {np.__version__}",
+            "version": f"Python {platform.python_version()}, NumPy {np.__version__}, "
+            f"ml_dtypes {ml_dtypes.__version__}",
             "flags": "" if self.process == "fork" else f"process={self.process}",
             **machine_facts(),
         }
@@ -100,8 +102,8 @@ class NumpyBackend(Backend):
 
         def bind(addresses: Sequence[int]) -> Program:
             arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
-            for array in arrays[: len(artifact.inputs)]:
-                array.flags.writeable = False
+            for array, spec in zip(arrays, artifact.inputs, strict=False):
+                array.flags.writeable = spec.name in artifact.in_place
             return timed(function, arrays)
 
         return bind

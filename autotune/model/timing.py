@@ -23,7 +23,7 @@ class Timing:
         target_ci: stop once the median's 95 % interval is narrower than this fraction of the median.
         max_s: seconds of samples after which no further one is taken.
         min_sample_ns: calls are batched until a sample lasts this long: a thousand times what the clock
-            resolves.
+            resolves. Those of a kernel that changes its inputs are not.
     """
 
     caches: str = "warm"

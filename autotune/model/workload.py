@@ -92,6 +92,11 @@ class Workload:
     includes: Callable[[str], Mapping[str, str]] = lambda _source: {}
 
     @functools.cached_property
+    def dtype(self) -> str:
+        """The dtype of the first tensor that is written."""
+        return self.kernel.checked(self.inputs.specs)[0].dtype
+
+    @functools.cached_property
     def digest(self) -> str:
         """The context's digest, by which records refer to it."""
         return digest(self.context)
@@ -156,7 +161,7 @@ def workload(
 
     Raises:
         UsageError: the kernel has no generator for this backend, or its name cannot name a folder.
-            A dtype is not known or has no tolerance.
+            A dtype is not known or has no tolerance. Nothing is written, or `in_place` is wrong.
         DataError: the inputs hold NaN or infinity, or do not match their specs.
     """
     if backend not in kernel.generators:
@@ -166,8 +171,8 @@ def workload(
         raise UsageError(f"kernel name {kernel.name!r} cannot name a folder; use letters, digits, _ . + -")
     specs = inputs.specs
     outputs = tuple(kernel.outputs(specs))
-    if not outputs:
-        raise UsageError(f"kernel {kernel.name}: no outputs, so nothing can be checked")
+    if not kernel.checked(specs):
+        raise UsageError(f"kernel {kernel.name}: no outputs and nothing in_place, so nothing can be checked")
     for spec in specs + outputs:
         dtype_of(spec)
     context = {
@@ -179,6 +184,7 @@ def workload(
         "data": _data_digest(inputs),
         "golden": function_digest(kernel.golden),
         **({"compare": function_digest(kernel.compare)} if kernel.compare else {}),
+        **({"in_place": list(kernel.in_place)} if kernel.in_place else {}),
         "work": {
             "flops": _count(kernel, "flops", kernel.flops(specs)),
             "bytes": _count(kernel, "bytes_moved", kernel.bytes_moved(specs)),
@@ -269,5 +275,5 @@ def _data_digest(inputs: Inputs) -> dict[str, object]:
         return {"seed": inputs.seed}
     state = hashlib.sha256()
     for array in materialize(inputs):
-        state.update(np.ascontiguousarray(array).data)
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {"arrays": state.hexdigest()[:32]}

@@ -16,16 +16,18 @@ from types import TracebackType
 
 from autotune.backends import Artifact, Backend
 from autotune.backends.device import Device, DeviceFault, Fault, HostTensor, Loaded
-from autotune.model.trial import Status
-from autotune.sites.messages import CALL, COMMAND, LARGEST_MESSAGE, LOAD, LOST, OPEN, REFUSALS
+from autotune.sites.messages import CALL, COMMAND, LARGEST_MESSAGE, LOAD, LOST, OPEN, REFUSALS, REFUSED
 from autotune.sites.runner import (
     PR_SET_PDEATHSIG,
     Exit,
     Place,
     addresses_of,
+    artifact_at,
     prctl,
     record_sample,
+    refusal_of,
     refuse,
+    restore,
     stand_still,
 )
 
@@ -72,9 +74,7 @@ class _Process:
         self._threads = _python_threads()
 
     def _begin(self, path: str, entry: str) -> None:
-        folder, _, main = path.rpartition("/")
-        settings = self._place.settings
-        self._artifact = Artifact(self._backend.name, entry, folder, main, settings.inputs, settings.outputs)
+        self._artifact = artifact_at(path, entry, self._backend.name, self._place.settings)
         self._done = 0
         sys.stdout = sys.__stdout__
         os.chdir(self._scratch)
@@ -83,13 +83,24 @@ class _Process:
         assert self._device is not None and self._artifact is not None
         if self._loaded is None:
             self._loaded = self._device.load(self._artifact)
-        self._loaded.poison()
         if warm:
-            self._loaded.run(warm, 1, cold=False)
-        taken = self._loaded.run(calls, samples, cold=bool(sweep))
+            self._run(self._loaded, warm, 1, cold=False)
+        taken = self._run(self._loaded, calls, samples, cold=bool(sweep))
         self._loaded.fetch()
         for number, nanoseconds in zip(range(samples), taken, strict=True):
             record_sample(self._place, number, int(nanoseconds))
+
+    def _run(self, loaded: Loaded, calls: int, samples: int, *, cold: bool) -> Sequence[int]:
+        """Call the candidate, once a sample if its inputs must be restored before each call."""
+        if not self._place.settings.restored:
+            loaded.poison()
+            return loaded.run(calls, samples, cold=cold)
+        taken: list[int] = []
+        for _ in range(samples):
+            restore(self._place, addresses_of(self._place))
+            loaded.poison()
+            taken += loaded.run(calls, 1, cold=cold)
+        return taken
 
     def _unload(self) -> None:
         loaded, self._loaded = self._loaded, None
@@ -137,19 +148,16 @@ class _Reported(AbstractContextManager[None]):
             known = isinstance(error, DeviceFault)
             refuse(self._sock, LOST, str(error) if known else f"{type(error).__name__}: {error}")
             os._exit(0)
-        status, message, fatal = _failure(error)
-        number = next(number for number, each in REFUSALS.items() if each is status)
-        refuse(self._sock, number, message)
-        if fatal:
+        refuse(self._sock, *_refusal(error))
+        if isinstance(error, Fault) and error.fatal:
             os._exit(0)
         return True
 
 
-def _failure(error: BaseException) -> tuple[Status, str, bool]:
+def _refusal(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Fault):
-        return error.status, str(error), error.fatal
+        return {status: number for number, status in REFUSALS.items()}[error.status], str(error)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        return Status.ERROR, f"ended the process with exit code {code} before it returned", False
-    status = Status.OUT_OF_MEMORY if isinstance(error, MemoryError) else Status.ERROR
-    return status, f"{type(error).__name__}: {error}", False
+        return REFUSED, f"ended the process with exit code {code} before it returned"
+    return refusal_of(error)

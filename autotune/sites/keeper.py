@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from autotune.backends import Artifact, Binding
+from autotune.backends import Binding
 from autotune.backends.travel import unpack
 from autotune.model.errors import UnavailableError
 from autotune.model.timing import SWEEP_BYTES
@@ -54,7 +54,7 @@ from autotune.sites.messages import (
     Unusable,
 )
 from autotune.sites.processes import Family, children_of, first_to_go, kill, oom_kills, spawn
-from autotune.sites.runner import Body, Place, be_candidate, serve
+from autotune.sites.runner import Body, Place, artifact_at, be_candidate, serve
 from autotune.sites.wire import receive, send, wait
 
 
@@ -181,7 +181,8 @@ class Keeper:
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             numbers = [*descriptors, settings.size, limits.memory_bytes, limits.output_bytes]
-            numbers += [len(settings.tensors), *itertools.chain.from_iterable(settings.tensors)]
+            for places in (settings.tensors, settings.restored):
+                numbers += [len(places), *itertools.chain.from_iterable(places)]
             numbers += itertools.chain.from_iterable(settings.protected)
             words = [*settings.runner, *map(str, numbers)]
             streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
@@ -318,11 +319,11 @@ class Keeper:
             if not pid:
                 continue
             process.reaped = not os.WIFSTOPPED(status)
-            failed, commands, _ = HEADER.unpack_from(self._header)
+            _, commands, _ = HEADER.unpack_from(self._header)
             if process.reaped or os.WSTOPSIG(status) != signal.SIGSTOP or commands != process.commands:
-                process.stuck = True
+                process.stuck, header = True, self._header[: HEADER.size]
                 oom_killed = oom_kills() > self._oom_kills
-                raise _Ended(died(status, usage, failed, self._limits, oom_killed=oom_killed))
+                raise _Ended(died(status, usage, self._settings, header, oom_killed=oom_killed))
             return
         process.stuck = True
         raise _Ended(Ending(Status.TIMEOUT, f"did not return within {limit_s:g} s"))
@@ -370,8 +371,7 @@ def _body(settings: Settings) -> Body:
         return functools.partial(be_device, backend)
 
     def load(path: str, entry: str) -> Binding:
-        folder, _, main = path.rpartition("/")
-        return backend.load(Artifact(backend.name, entry, folder, main, settings.inputs, settings.outputs))
+        return backend.load(artifact_at(path, entry, backend.name, settings))
 
     return functools.partial(be_candidate, load)
 

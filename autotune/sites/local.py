@@ -100,8 +100,10 @@ class LocalSite:
         self._rng = np.random.default_rng()
         self._outputs = tuple(kernel.outputs(inputs.specs))
         fork = backend.isolation() == "fork"
-        pairs = list(zip(inputs.specs, self._arrays, strict=True))
-        self._segment = Segment(pairs, self._outputs, spares=fork)
+        changed = kernel.changed(inputs.specs)
+        self._in_place = [inputs.specs.index(spec) for spec in changed]
+        values = list(zip(inputs.specs, self._arrays, strict=True))
+        self._segment = Segment(values, self._outputs, self._in_place, spares=fork)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._segment.close)
         with contextlib.ExitStack() as undo:
@@ -124,6 +126,7 @@ class LocalSite:
                 folder=self._folder("run"),
                 device="" if fork else device,
                 own_clock=not fork and backend.own_clock(),
+                restored=self._segment.restored,
             )
             # Forked before the golden runs: a fork has none of the threads that a library may start for it.
             self._reference = self._start_reference() if kernel.reference and not golden else None
@@ -250,7 +253,8 @@ class LocalSite:
 
     def _start_reference(self) -> Peer:
         assert self._kernel.reference is not None
-        load = _reference_loader(self._kernel.reference, self._arrays, self._outputs)
+        specs = (*self._inputs.specs, *self._outputs)
+        load = _reference_loader(self._kernel.reference, self._arrays, specs, self._in_place)
         settings = replace(self._settings, runner=(), device="", folder=self._folder("reference"))
         return self._stack.enter_context(Peer(settings, load))
 
@@ -392,22 +396,35 @@ def _compiled(reply: CompileReply, pending: _Pending) -> BuildOutcome:
 
 
 def _reference_loader(
-    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
+    function: Callable[..., Any],
+    arrays: Sequence[Any],
+    specs: Sequence[TensorSpec],
+    in_place: Sequence[int],
 ) -> Loader:
+    """Return what loads the reference. It gets our arrays, and for those that it changes the shared ones.
+
+    Args:
+        function: the reference.
+        arrays: the inputs.
+        specs: of the inputs, then of the outputs.
+        in_place: which inputs it changes.
+    """
+
     def load(_object: str, threads: str) -> Binding:
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
         return bind
 
     def bind(addresses: Sequence[int]) -> Program:
-        places = [
-            array_at(address, spec) for address, spec in zip(addresses[len(arrays) :], outputs, strict=True)
-        ]
+        shared = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
+        places = [*shared[len(arrays) :], *(shared[place] for place in in_place)]
+        given = [shared[place] if place in in_place else array for place, array in enumerate(arrays)]
 
         def program(calls: int) -> int:
+            returned: Sequence[Any] = places
             begin = perf_counter_ns()
             for _ in range(calls):
-                returned = function(*arrays)
+                returned = function(*given)
             took = perf_counter_ns() - begin
             for place, value in zip(places, returned, strict=True):
                 place[...] = value

@@ -18,22 +18,24 @@ from autotune.model.trial import Status
 MAX_SAMPLES = 4096
 """Of one `Call`; as in runner.c."""
 HEADER = struct.Struct("=iiq")
-"""The begin of the segment: errno at the death of a candidate, commands that it has done, unused. The
-nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes each; see `header` in runner.c."""
+"""The begin of the segment: errno at the death of a candidate, commands that it has done, the offset in the
+segment of what it could not access, or 0. The nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes
+each; see `header` in runner.c."""
 HEADER_BYTES = HEADER.size + 8 * MAX_SAMPLES
 LARGEST_MESSAGE = 1 << 16
 """Bytes of one message to or from a candidate's process."""
 COMMAND = struct.Struct("=5q")
 """What a candidate's process receives: spares, warm, calls, samples, bytes of the sweep; see `Call`."""
 
+REFUSED, REFUSED_MEMORY, REFUSED_INPUT, LOST = 1, 2, 3, 7
 REFUSALS = {
-    1: Status.ERROR, 2: Status.OUT_OF_MEMORY, 3: Status.CRASH, 4: Status.TIMEOUT, 5: Status.WRONG_OUTPUT,
+    REFUSED: Status.ERROR, REFUSED_MEMORY: Status.OUT_OF_MEMORY, REFUSED_INPUT: Status.WRONG_OUTPUT,
+    4: Status.CRASH, 5: Status.TIMEOUT, 6: Status.WRONG_OUTPUT,
 }  # fmt: skip
-"""What a candidate's process answers if it cannot do a command: a number in 8 bytes, and a text."""
+"""What a candidate's process answers if it cannot do a command: a number in 8 bytes, and a text. `LOST` says
+that the device has failed, and not the candidate."""
 OPEN, LOAD, CALL, UNLOAD = b"O", b"L", b"C", b"U"
 """First byte of a message to a device's process. `Load.text` follows `LOAD`, a `COMMAND` follows `CALL`."""
-LOST = 6
-"""As in `REFUSALS`: the device has failed, and not the candidate."""
 
 _Kind = TypeVar("_Kind", bound="Message")
 
@@ -60,14 +62,17 @@ class Settings(Message):
         segment: descriptor of the memory file that holds the tensors.
         size: bytes of that file.
         tensors: of each tensor, inputs first: its offset in that file, that of its first spare copy, and the
-            bytes from one copy to the next, 0 for an input.
-        spares: spare copies of each output.
+            bytes from one copy to the next, 0 for an input that is not changed.
+        spares: spare copies of each tensor that is written.
         rooms: offsets of the begin and end of each tensor with the poison around it.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
         folder: for objects and temporary files; the keeper removes it at its end.
         device: the device whose process runs all candidates; empty for a process for each candidate.
         own_clock: the device counts the nanoseconds: compilers may run meanwhile.
+        restored: of each input that the kernel changes: its place among the inputs; the offset of the lowest
+            byte of its pristine copy; the bytes from there to the element at index 0; the bytes to copy. The
+            process of the candidate restores it before each call.
     """
 
     backend: Sent
@@ -85,6 +90,7 @@ class Settings(Message):
     folder: str
     device: str = ""
     own_clock: bool = False
+    restored: tuple[tuple[int, int, int, int], ...] = ()
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Settings:
@@ -97,6 +103,7 @@ class Settings(Message):
             "tensors": [*map(tuple, plain["tensors"])],
             "rooms": [*map(tuple, plain["rooms"])],
             "protected": [*map(tuple, plain["protected"])],
+            "restored": [*map(tuple, plain["restored"])],
         }
         return super().from_json({**plain, **nested})
 
@@ -201,7 +208,7 @@ class Call(Message):
         limit_s: seconds until it must have returned.
         spares: calls before all others, one for each spare copy of the outputs.
         warm: calls before the timed ones.
-        calls: calls in each timed sample.
+        calls: calls in each timed sample; 1 if the kernel changes an input, and 0 only to restore it.
         samples: number of samples, at most `MAX_SAMPLES`.
         cold: sweep the caches before each sample.
         timed: the samples count: stop all compilers meanwhile.

@@ -17,16 +17,24 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from autotune.backends import Binding
+from autotune.backends import Artifact, Binding
 from autotune.machine.limits import lower_limit
 from autotune.model.budget import Limits
-from autotune.sites.messages import COMMAND, HEADER, LARGEST_MESSAGE, Settings
+from autotune.sites.messages import (
+    COMMAND,
+    HEADER,
+    LARGEST_MESSAGE,
+    REFUSED,
+    REFUSED_INPUT,
+    REFUSED_MEMORY,
+    Settings,
+)
 
 Loader = Callable[[str, str], Binding]
 """(object, entry) -> the loaded candidate."""
@@ -53,6 +61,7 @@ class Place:
 
 Body = Callable[[Place, str, str], object]
 """(place, object, entry): what a fork of the runner does until its end."""
+
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -130,23 +139,41 @@ def addresses_of(place: Place, copy: int = -1) -> list[int]:
     return [place.base + spare + copy * stride for _, spare, stride in tensors]
 
 
+def artifact_at(path: str, entry: str, backend: str, settings: Settings) -> Artifact:
+    """Return the description of a candidate, given the file to load."""
+    folder, _, main = path.rpartition("/")
+    changed = tuple(settings.inputs[place].name for place, *_ in settings.restored)
+    return Artifact(backend, entry, folder, main, settings.inputs, settings.outputs, changed)
+
+
+def restore(place: Place, addresses: Sequence[int]) -> None:
+    """Restore the inputs that a kernel changes, given the addresses of all tensors."""
+    for number, pristine, below, size in place.settings.restored:
+        ctypes.memmove(addresses[number] - below, place.base + pristine, size)
+
+
 def be_candidate(load: Loader, place: Place, name: str, entry: str) -> None:
     """Run one candidate as commanded."""
     os.setsid()
     _begin_on(place.cpu)
     with Exit(place.sock):
         bind, program, done, sweep_buffer = None, None, 0, None
+        addresses = addresses_of(place)
         while command := place.sock.recv(COMMAND.size):
             if not bind or not program:
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the keeper is the parent only now
                 bind = load(name, entry)
-                program = bind(addresses_of(place))
+                program = bind(addresses)
             spares, warm, calls, samples, sweep = COMMAND.unpack(command)
             for copy in range(spares):
-                bind(addresses_of(place, copy))(1)
+                there = addresses_of(place, copy)
+                restore(place, there)
+                bind(there)(1)
             if warm:
+                restore(place, addresses)
                 program(warm)
             for number in range(samples):
+                restore(place, addresses)
                 if sweep:
                     sweep_buffer = sweep_buffer or ctypes.create_string_buffer(sweep)
                     ctypes.memset(sweep_buffer, 1, sweep)
@@ -170,6 +197,16 @@ def stand_still(place: Place, done: int) -> None:
 def refuse(sock: socket.socket, number: int, message: str) -> None:
     """Answer that a command cannot be done; see `REFUSALS`."""
     sock.send(struct.pack("=q", number) + message.encode(errors="replace")[:1000])
+
+
+def refusal_of(error: BaseException) -> tuple[int, str]:
+    """Return how to answer after an exception of a candidate in Python."""
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return REFUSED_MEMORY, message
+    if isinstance(error, ValueError) and "read-only" in str(error):  # NumPy, of an array or a buffer
+        return REFUSED_INPUT, message
+    return REFUSED, message
 
 
 class Exit:
@@ -196,7 +233,7 @@ class Exit:
             os._exit(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
         if error is not None:
             traceback.print_exception(kind, error, trace)
-            refuse(self._sock, 2 if isinstance(error, MemoryError) else 1, f"{type(error).__name__}: {error}")
+            refuse(self._sock, *refusal_of(error))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -91,7 +91,7 @@ class SearchRun:
         self.ledger = ledger
         self.space_size = space_size
         self._backend = backend
-        self.roofline = backend.roofline(self.work.outputs[0].dtype)
+        self.roofline = backend.roofline(self.work.dtype)
         self._space = space
         self._listener: Listener = Silent()
         self._measured = 0
@@ -245,7 +245,7 @@ class SearchRun:
     def _implausible(self, median_ms: float) -> str:
         """Return why a time cannot be true; empty if it can."""
         work = self.work.context["work"]
-        dtype = self.work.outputs[0].dtype
+        dtype = self.work.dtype
         reason = self.roofline and self.roofline.rules_out(dtype, work["flops"], work["bytes"], median_ms)
         if reason and not self._roofline_checked:  # it may have been measured while the machine was busy
             self._roofline_checked = True
