@@ -18,7 +18,7 @@ from autotune.model.trial import Trial
 from autotune.report.comparison import comparison_page
 from autotune.report.records import log_tail, texts
 from autotune.report.terminal import say
-from autotune.report.units import config_text, duration, interval, throughput
+from autotune.report.units import config_text, duration, interval, rate_text
 from autotune.store import cache, catalog
 from autotune.store.clean import clean
 from autotune.store.summary import Summary
@@ -177,8 +177,8 @@ def _show_workload(workload: Summary) -> None:
         ("search", texts(vars(workload.search))),
     ):
         _say(f"  {title}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if workload.reference:
-        _say(f"  reference: {duration(workload.reference.metrics.median_ms)}")
+    for baseline in workload.baselines:
+        _say(f"  baseline {baseline.name}: {duration(baseline.metrics.median_ms)}")
     ties = {trial.path for trial in workload.ties}
     for trial in workload.trials[:_SHOWN]:
         mark = "*" if trial == workload.best else "=" if trial.path in ties else " "
@@ -193,9 +193,9 @@ def _line(trial: Trial) -> str:
     reading = trial.best_reading
     if reading is None:
         return f"{trial.status.value:>24}  {trial.path}: {trial.message}"
-    rate, unit = throughput(reading)
     times = f"{duration(reading.median_ms)} ({interval(reading.ci95_low_ms, reading.ci95_high_ms)})"
-    return f"{times:>32}  {rate:8.3g} {unit}  {'confirmed' if trial.confirmed else '         '}  {trial.path}"
+    confirmed = "confirmed" if trial.confirmed else ""
+    return f"{times:>32}  {rate_text(reading):>14}  {confirmed:9}  {trial.path}"
 
 
 def _show_trial(workload: Summary, trial: Trial) -> None:

@@ -78,7 +78,7 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
                 backend=flags.backend,
                 budget=budget,
                 cache_dir=flags.cache_dir,
-                live=report.Live,
+                progress=report.Live,
             )
             for case in cases
         ]

@@ -74,6 +74,8 @@ class NumpyBackend:
             arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
             for array in arrays[: len(artifact.inputs)]:
                 array.flags.writeable = False
+            if isinstance(function, Returning):
+                return function.program(arrays[: len(artifact.inputs)], arrays[len(artifact.inputs) :])
             return timed(function, arrays)
 
         return bind
@@ -84,6 +86,47 @@ def array_at(address: int, spec: TensorSpec) -> np.ndarray[Any, Any]:
     below = spec.reach[0] * np.dtype(spec.dtype).itemsize
     buffer = memoryview((ctypes.c_char * extent_bytes(spec)).from_address(address - below))
     return view_of(buffer, spec, below)
+
+
+class Returning:
+    """A function that returns its outputs; they are stored once the clock stands, and checked.
+
+    Args:
+        function: takes the inputs, and returns one array, or several in a tuple.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def program(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Program:
+        """Return the loop that calls it and times it."""
+
+        def program(calls: int) -> int:
+            returned: Any = None
+            begin = perf_counter_ns()
+            for _ in range(calls):
+                returned = self._function(*inputs)
+            took = perf_counter_ns() - begin
+            for place, value in zip(outputs, _all_of(returned, len(outputs)), strict=True):
+                if value.shape != place.shape:
+                    raise ValueError(f"returned shape {value.shape}, the output is {place.shape}")
+                if value.dtype.kind in "fc" and place.dtype.kind in "iub":
+                    raise TypeError(f"returned {value.dtype}, the output is {place.dtype}")
+                place[...] = value
+            return took
+
+        return program
+
+
+def _all_of(returned: Any, count: int) -> Sequence[Any]:
+    """Return the outputs as a sequence of NumPy arrays: another library's may not be computed yet."""
+    found = returned if isinstance(returned, tuple | list) else (returned,)
+    if len(found) != count:
+        raise ValueError(f"returned {len(found)} outputs, not {count}")
+    for each in found:
+        if not isinstance(each, np.ndarray | np.generic):
+            raise TypeError(f"returned {type(each).__name__}, not a NumPy array")
+    return found
 
 
 def timed(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:

@@ -155,7 +155,7 @@ def _bytes_moved(specs: Specs, *, lhs_transposed: bool) -> int:
 
 
 def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> Arrays:
-    """Return NumPy's product: the golden when given float64, the reference when given the inputs."""
+    """Return NumPy's product: the golden when given float64, the baseline when given the inputs."""
     return (np.matmul(lhs.T if lhs_transposed else lhs, rhs),)
 
 
@@ -169,8 +169,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         },
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
-        reference=partial(_product, lhs_transposed=lhs_transposed),
-        reference_name="NumPy",
+        baselines={"NumPy": partial(_product, lhs_transposed=lhs_transposed)},
         flops=partial(_flops, lhs_transposed=lhs_transposed),
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,

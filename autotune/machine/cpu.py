@@ -229,19 +229,21 @@ def _is_ours(program: Path) -> bool:
 _SLACK = 1.25  # above the measured limits: clocks vary, and so does what the roofline's own loops reach
 
 
-def beyond(limits: Roofline | None, dtype: str, flops: float, bytes_moved: float, median_ms: float) -> str:
+def beyond(
+    limits: Roofline | None, dtype: str, flops: float | None, bytes_moved: float, median_ms: float
+) -> str:
     """Return why no kernel on this machine can be so fast; empty if one can, or if nobody knows.
 
     Args:
         limits: of this machine.
         dtype: of the outputs. The peak of other types than float32 and float64 is not known.
-        flops: of one call, as the kernel says.
+        flops: of one call, as the kernel says; None if it does not.
         bytes_moved: by one call, as the kernel says.
         median_ms: milliseconds of one call.
     """
     if limits is None:
         return ""
-    gflops, gbytes_per_s = flops / median_ms / 1e6, bytes_moved / median_ms / 1e6
+    gflops, gbytes_per_s = (flops or 0) / median_ms / 1e6, bytes_moved / median_ms / 1e6
     if dtype in {"float32", "float64"} and gflops > _SLACK * limits.peak_gflops:
         return (
             f"{gflops:.3g} GFLOP/s, and this machine can do {limits.peak_gflops:.3g}: either the kernel's "

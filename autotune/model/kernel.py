@@ -104,6 +104,8 @@ def _plain(value: Any) -> float:
 
 
 Specs = tuple[TensorSpec, ...]
+Baseline = Callable[..., "tuple[NDArray[Any], ...] | NDArray[Any]"]
+"""Inputs as given -> outputs; one that returns its only output need not make a tuple of it."""
 Generator = Callable[["Config", Specs, Specs], str]
 """(config, input specs, output specs) -> the source text of one candidate."""
 
@@ -153,10 +155,12 @@ class Kernel:
         outputs: input specs -> output specs.
         golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
             signed integers as int64, unsigned ones as uint64, bool as bool.
-        reference: inputs as given -> outputs; the code that one writes without a tuner, timed for comparison.
-        reference_name: what the reference is, for people (`NumPy`).
-        flops: input specs -> floating-point operations of one call.
-        bytes_moved: input specs -> bytes that one call must read and write at the least.
+        baselines: name for people (`NumPy`) -> code that one writes without a tuner, timed for comparison. It
+            takes the inputs as given and returns its outputs.
+        flops: input specs -> floating-point operations of one call; None if nobody knows: then no GFLOP/s is
+            told.
+        bytes_moved: input specs -> bytes that one call must read and write at the least; None for those of
+            all inputs and outputs, each once.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.
         compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
             replaces the comparison by element, for kernels with several right answers.
@@ -169,12 +173,11 @@ class Kernel:
     generators: Mapping[str, Generator]
     outputs: Callable[[Specs], Specs]
     golden: Callable[..., tuple[NDArray[Any], ...]]
-    flops: Callable[[Specs], int]
-    bytes_moved: Callable[[Specs], int]
     space: Callable[[Specs], SearchSpace]
+    flops: Callable[[Specs], int] | None = None
+    bytes_moved: Callable[[Specs], int] | None = None
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
-    reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
-    reference_name: str = "reference"
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
     spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
 

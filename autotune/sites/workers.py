@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
-from autotune.backends.numpy import array_at
+from autotune.backends.numpy import Returning, array_at
 from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
@@ -103,7 +102,7 @@ class Workers:
     """The processes of one tuning run; a context manager that ends all of them.
 
     `compile` may be called from any thread. Its futures are resolved in a thread of this class. `measure` and
-    `reference` may be called from one thread at a time.
+    `baseline` may be called from one thread at a time.
 
     Args:
         kernel: its golden defines the right outputs.
@@ -160,7 +159,7 @@ class Workers:
                 folder=self._folder("run"),
             )
             # Forked before the golden runs: a fork has none of the threads that a library may start for it.
-            self._reference = self._start_reference() if kernel.reference else None
+            self._baselines = self._start_baselines() if kernel.baselines else None
             self._golden = Golden.of(kernel, inputs.specs, self._arrays)
             self._numbers = itertools.count()
             self._pending: dict[int, _Pending] = {}
@@ -242,24 +241,26 @@ class Workers:
                 self._replace_keeper(keeper)
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
-    def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
-        """Check and time the kernel's reference, in the same kind of process.
+    def baseline(self, name: str, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
+        """Check and time one of the kernel's baselines, in the same kind of process.
 
         Args:
+            name: of the baseline.
             threads: of NumPy's BLAS; 0 for its own default.
             timing: replaces the default for this measurement.
 
         Raises:
-            UsageError: the kernel has none.
+            UsageError: the kernel has none of this name.
         """
-        if self._kernel.reference is None:
-            raise UsageError(f"kernel {self._kernel.name!r} has no reference")
+        if name not in self._kernel.baselines:
+            raise UsageError(f"kernel {self._kernel.name!r} has no baseline {name!r}")
+        place = list(self._kernel.baselines).index(name)
         for _attempt in range(2):
-            self._reference = self._reference or self._start_reference()
+            self._baselines = self._baselines or self._start_baselines()
             try:
-                return self._measure(self._reference, Load("", str(threads)), timing)
+                return self._measure(self._baselines, Load(str(place), str(threads)), timing)
             except (EOFError, OSError):
-                self._reference = None
+                self._baselines = None
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
     def place_anew(self) -> None:
@@ -273,10 +274,9 @@ class Workers:
         folder.mkdir(exist_ok=True)
         return str(folder)
 
-    def _start_reference(self) -> Peer:
-        assert self._kernel.reference is not None
-        load = _reference_loader(self._kernel.reference, self._arrays, self._outputs)
-        settings = replace(self._settings, runner=(), folder=self._folder("reference"))
+    def _start_baselines(self) -> Peer:
+        load = _baseline_loader(list(self._kernel.baselines.values()), self._arrays, self._outputs)
+        settings = replace(self._settings, runner=(), folder=self._folder("baselines"))
         return self._stack.enter_context(Peer(settings, load))
 
     def _start_keeper(self) -> None:
@@ -419,28 +419,17 @@ def _compiled(reply: CompileReply, pending: _Pending) -> CompileOutcome:
     return CompileOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
 
 
-def _reference_loader(
-    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
+def _baseline_loader(
+    functions: Sequence[Callable[..., Any]], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
 ) -> Loader:
-    def load(_object: str, threads: str) -> Binding:
+    def load(place: str, threads: str) -> Binding:
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
+
+        def bind(addresses: Sequence[int]) -> Program:
+            pairs = zip(addresses[len(arrays) :], outputs, strict=True)
+            return Returning(functions[int(place)]).program(arrays, [array_at(*pair) for pair in pairs])
+
         return bind
-
-    def bind(addresses: Sequence[int]) -> Program:
-        places = [
-            array_at(address, spec) for address, spec in zip(addresses[len(arrays) :], outputs, strict=True)
-        ]
-
-        def program(calls: int) -> int:
-            begin = perf_counter_ns()
-            for _ in range(calls):
-                returned = function(*arrays)
-            took = perf_counter_ns() - begin
-            for place, value in zip(places, returned, strict=True):
-                place[...] = value
-            return took
-
-        return program
 
     return load
