@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from autotune import backends, search
 from autotune.backends import Backend
+from autotune.backends.travel import leave_to_the_script
 from autotune.model.budget import Budget
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Baseline, Inputs, Kernel, Specs
@@ -88,6 +89,7 @@ def tune(
         UnavailableError: a compiler is missing.
         CacheError: the cache cannot be written: a full disk, missing rights.
     """
+    leave_to_the_script()
     started = time.monotonic()
     maker = backends.get(backend) if isinstance(backend, str) else backend
     timing, budget = timing or Timing(), budget or Budget()

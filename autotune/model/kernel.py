@@ -165,6 +165,8 @@ class Kernel:
         compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
             replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
+        imports: name and file of each Python module that candidates import: the process that runs them
+            imports it once, before the first; the name of a script is `__main__`.
         spaces: backend name -> space, of the generators whose parameters are not those of `space`.
     """
 
@@ -179,6 +181,7 @@ class Kernel:
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
+    imports: tuple[tuple[str, str], ...] = ()
     spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
 
     def space_of(self, backend: str, specs: Specs) -> SearchSpace:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.model.fingerprint import digest, function_digest
+from autotune.model.fingerprint import Indescribable, digest, function_digest
 from autotune.model.kernel import Generator, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, Value
 from autotune.model.tensors import dtype_of, extent_bytes, materialize
@@ -177,12 +177,19 @@ def workload(
         "inputs": [spec_dict(spec) for spec in specs],
         "outputs": [spec_dict(spec) for spec in outputs],
         "data": _data_digest(inputs),
-        "golden": function_digest(kernel.golden),
-        **({"compare": function_digest(kernel.compare)} if kernel.compare else {}),
+        "golden": _known_by(kernel, "golden", kernel.golden),
+        **({"compare": _known_by(kernel, "compare", kernel.compare)} if kernel.compare else {}),
         "work": _work(kernel, specs, outputs),
         **decides,
     }
     return Workload(kernel, inputs, outputs, backend, json.loads(_encode(context)), includes)
+
+
+def _known_by(kernel: Kernel, field: str, function: Callable[..., object]) -> str:
+    try:
+        return function_digest(function)
+    except Indescribable as fault:
+        raise UsageError(f"kernel {kernel.name}: {field} {fault}") from None
 
 
 def _work(kernel: Kernel, specs: Specs, outputs: Specs) -> dict[str, int | None]:

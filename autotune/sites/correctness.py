@@ -102,7 +102,7 @@ class Golden:
             DataError: the golden's shapes or values do not fit the kernel's outputs.
         """
         outputs = kernel.outputs(tuple(specs))
-        exact = [_widened(array) for array in arrays]
+        exact = [widened(array) for array in arrays]
         values = _outputs(kernel, outputs, exact)
         terms = kernel.reduction_length(tuple(specs))
         scales = _scales(kernel, outputs, exact, values)
@@ -191,7 +191,8 @@ def rules() -> dict[str, object]:
     return {"version": _VERSION, "safety": SAFETY}
 
 
-def _widened(array: Array) -> Array:
+def widened(array: Array) -> Array:
+    """Return an input as a golden gets it: float64, int64, uint64 or bool."""
     kinds: dict[str, type] = {"f": np.float64, "i": np.int64, "u": np.uint64, "b": np.bool_}
     return array.astype(kinds[array.dtype.kind])
 

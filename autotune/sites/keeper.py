@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autotune.backends import Artifact, Binding
-from autotune.backends.travel import unpack
+from autotune.backends.travel import import_first, unpack
 from autotune.model.errors import UnavailableError
 from autotune.model.trial import Status
 from autotune.sites.compilers import Compilers
@@ -338,6 +338,7 @@ def main() -> None:
         Keeper(control, stage, settings, _not_here).serve()
         return
     try:
+        import_first(settings.imports)
         backend = unpack(settings.backend)
     except UnavailableError as fault:
         send(control, Unusable(str(fault)))

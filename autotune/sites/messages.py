@@ -51,6 +51,7 @@ class Settings(Message):
         spares: spare copies of each output.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
+        imports: name and file of each Python module that candidates import.
         folder: for objects and temporary files; the keeper removes it at its end.
     """
 
@@ -65,6 +66,7 @@ class Settings(Message):
     spares: int
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
+    imports: tuple[tuple[str, str], ...]
     folder: str
 
     @classmethod
@@ -77,6 +79,7 @@ class Settings(Message):
             "limits": Limits(**plain["limits"]),
             "tensors": [*map(tuple, plain["tensors"])],
             "protected": [*map(tuple, plain["protected"])],
+            "imports": [*map(tuple, plain["imports"])],
         }
         return super().from_json({**plain, **nested})
 

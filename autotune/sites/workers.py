@@ -156,6 +156,7 @@ class Workers:
                 spares=self._segment.spares,
                 protected=tuple(self._segment.protected),
                 compile_jobs=compile_jobs or usable_cores(),
+                imports=kernel.imports,
                 folder=self._folder("run"),
             )
             # Forked before the golden runs: a fork has none of the threads that a library may start for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from autotune.backends import Artifact
 from autotune.machine.cpu import beyond, is_calm, roofline, usable_cores
 from autotune.model.budget import Budget
-from autotune.model.fingerprint import digest, function_digest
+from autotune.model.fingerprint import Indescribable, digest, function_digest
 from autotune.model.space import Config, SearchSpace
 from autotune.model.statistics import metrics
 from autotune.model.timing import Timing
@@ -275,7 +276,14 @@ class SearchRun:
 
 
 def _identities(work: Workload) -> list[str]:
-    return [digest([name, function_digest(code)]) for name, code in work.kernel.baselines.items()]
+    """Return a digest of each baseline; if it reads what cannot be described, of its name alone."""
+    found = []
+    for name, code in work.kernel.baselines.items():
+        known = [name]
+        with contextlib.suppress(Indescribable):
+            known.append(function_digest(code))
+        found.append(digest(known))
+    return found
 
 
 def _rounded(value: float) -> float:

@@ -27,6 +27,7 @@ SETTINGS = messages.Settings(
     spares=64,
     protected=((0, 4096, 0), (4096, 8192, 1)),
     compile_jobs=3,
+    imports=(("ops", "/home/me/ops.py"), ("__main__", "x.py")),
     folder="/nowhere/a b",
 )
 MESSAGES = [
