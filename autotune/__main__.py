@@ -208,7 +208,7 @@ def _line(trial: Trial) -> str:
         return f"{trial.status.value:>24}  {trial.path}: {trial.message}"
     times = f"{duration(reading.median_ms)} ({interval(reading.ci95_low_ms, reading.ci95_high_ms)})"
     confirmed = "confirmed" if trial.confirmed else ""
-    return f"{times:>32}  {rate_text(reading):>14}  {confirmed:9}  {trial.path}"
+    return f"{times:>32}  {rate_text(reading):>16}  {confirmed:9}  {trial.path}"
 
 
 def _show_trial(workload: Summary, trial: Trial) -> None:

@@ -20,9 +20,10 @@ _OURS = Path(__file__).resolve().parents[1]
 def project_files(file: Path) -> dict[str, str]:
     """Return path -> digest of a Python file and of all files of its project that it imports.
 
-    The project is the folder of the nearest pyproject.toml or .git, else the file's own folder, or that of
-    its outermost package. What is installed, the standard library and this package do not belong to it. The
-    `import` statements are read; a module whose name is made while the program runs is not found.
+    The project is the folder of the nearest pyproject.toml or .git; else the outermost folder on Python's
+    path that the file is in, which in a remote run is the code path; else the file's own folder. What is
+    installed, the standard library and this package do not belong to it. The `import` statements are read; a
+    module whose name is made while the program runs is not found.
 
     Args:
         file: where to begin.
@@ -50,8 +51,13 @@ def project_files(file: Path) -> dict[str, str]:
 
 
 def _project(file: Path) -> Path:
-    marked = (folder for folder in file.parents if any((folder / mark).exists() for mark in _MARKS))
-    return next(marked, _package_root(file))
+    for folder in file.parents:
+        if any((folder / mark).exists() for mark in _MARKS):
+            return folder
+    above = [
+        folder for folder in map(Path.resolve, map(Path, filter(None, sys.path))) if folder in file.parents
+    ]
+    return min([_package_root(file), *above], key=lambda folder: len(folder.parts))
 
 
 def _package_root(file: Path) -> Path:
