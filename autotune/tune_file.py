@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 from autotune import script
-from autotune.backends.travel import Importing, program
+from autotune.backends.travel import Importing, module
 from autotune.declare import Tunable
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
-from autotune.model.project import module_name
+from autotune.model.project import PROGRAM, module_name
 from autotune.model.space import nearest
 from autotune.model.tensors import dtype_of
 
@@ -66,14 +65,14 @@ def case(options: argparse.Namespace) -> script.Case:
     if not Path(file).is_file():
         raise UsageError(f"{options.kernel}: name a file and a kernel in it, such as ops.py:softmax")
     with contextlib.redirect_stdout(sys.stderr), Importing(file):
-        module = _loaded(Path(file).resolve())
-    found = getattr(module, name, None)
+        loaded = _loaded(Path(file).resolve())
+    found = getattr(loaded, name, None)
     specs = tuple(TensorSpec(name, shape, dtype or options.dtype) for name, shape, dtype in options.shape)
     if isinstance(found, Kernel):
         options.backend = options.backend or next(iter(found.generators))
         return script.Case(found, Inputs(specs))
     if not isinstance(found, Tunable):
-        kernels = [key for key, each in vars(module).items() if isinstance(each, Tunable | Kernel)]
+        kernels = [key for key, each in vars(loaded).items() if isinstance(each, Tunable | Kernel)]
         raise UsageError(f"{file} has no kernel {name!r}{nearest(name, kernels)}")
     if options.backend not in {None, found.backend.name}:
         raise UsageError(f"kernel {found.name} is declared for backend {found.backend.name}")
@@ -86,4 +85,4 @@ def _loaded(file: Path) -> Any:
     """Import a file as its script, or as the module of a package that it is."""
     name = module_name(file)
     sys.path.insert(0, str(file.parents[name.count(".")]))
-    return importlib.import_module(name) if "." in name else program(str(file))
+    return module(name if "." in name else PROGRAM, str(file))

@@ -65,13 +65,13 @@ def head(function: types.FunctionType) -> str:
         Indescribable: it reads a value that cannot be described.
     """
     name, file = module_of(function)
-    files = "".join(f"# {path} {digest}\n" for path, digest in project_files(Path(file)).items())
+    files = "".join(f"# {path!a} {digest}\n" for path, digest in project_files(Path(file)).items())
     reads = "".join(f"    {key!r}: {digest!r},\n" for key, digest in values_read(function).items())
-    begin = (
-        "from autotune.backends.function import candidate\nfrom autotune.backends.numpy import Returning\n\n"
+    return (
+        f"{files}import functools\n\nfrom autotune.backends.function import candidate\n"
+        f"from autotune.backends.numpy import Returning\n\nreads = {{\n{reads}}}\n"
+        f"function = candidate({name!r}, {function.__qualname__!r}, reads)\n"
     )
-    found = f"function = candidate({name!r}, {function.__qualname__!r}, reads)\n"
-    return f"{files}{begin}reads = {{\n{reads}}}\n{found}"
 
 
 def call(entry: str, config: Mapping[str, object], *, returns: bool) -> str:
@@ -83,7 +83,7 @@ def call(entry: str, config: Mapping[str, object], *, returns: bool) -> str:
         returns: whether it returns its outputs; otherwise it writes into arrays that it is given.
     """
     bound = f"functools.partial(function, **{dict(config)!r})"
-    return f"import functools\n\n{entry} = {f'Returning({bound})' if returns else bound}\n"
+    return f"{entry} = {f'Returning({bound})' if returns else bound}\n"
 
 
 def candidate(name: str, qualname: str, reads: Mapping[str, str]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -19,6 +20,9 @@ from autotune.machine.cpu import machine_facts
 from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.tensors import extent_bytes, view_of
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MOST_KEPT = 32 << 20
+"""Bytes: glibc's own limit for what it adapts to, DEFAULT_MMAP_THRESHOLD_MAX."""
 _CHECK = """\
 import sys
 text = open(0, encoding="utf-8").read()
@@ -65,6 +69,7 @@ class NumpyBackend:
         Raises:
             KeyError: the source does not define the entry.
         """
+        keep_freed_memory()
         path = artifact.path
         scope: dict[str, Any] = {"__name__": artifact.entry}
         exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), scope)
@@ -86,6 +91,19 @@ def array_at(address: int, spec: TensorSpec) -> np.ndarray[Any, Any]:
     below = spec.reach[0] * np.dtype(spec.dtype).itemsize
     buffer = memoryview((ctypes.c_char * extent_bytes(spec)).from_address(address - below))
     return view_of(buffer, spec, below)
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep what is freed, as it does in a program that has run for a while.
+
+    glibc raises both thresholds to fit what a program frees, up to these. A new process returns a large array
+    to the system at once, and pays for its pages again in the next call: so a softmax of 8 MB took three
+    times as long as the same function did as a baseline, in a process that had freed such arrays before.
+    """
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _MOST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _MOST_KEPT)
 
 
 class Returning:

@@ -108,6 +108,7 @@ def module(name: str, file: str) -> Any:
     """
     if name in {"__main__", PROGRAM}:
         return program(file)
+    _executing.append(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
@@ -116,17 +117,22 @@ def module(name: str, file: str) -> Any:
 
         site.main()
         return importlib.import_module(name)
+    except _Tunes:
+        advice = "put the calls of tune() under `if __name__ == '__main__':`"
+        raise ImportError(f"it tunes while it is imported; {advice}") from None
+    finally:
+        _executing.pop()
 
 
 class _Tunes(BaseException):
     """A script that is executed as a module has come to its tuning, which is not for this process."""
 
 
-_executing: list[str] = []  # the script that is executed as a module now
+_executing: list[str] = []  # the modules that this process imports for the sake of candidates now
 
 
 def leave_to_the_script() -> None:
-    """End the execution of a script as a module: what calls this is for the script's own process."""
+    """End the import of a module for the sake of candidates: what calls this is for the script's process."""
     if _executing:
         raise _Tunes
 

@@ -57,12 +57,17 @@ def function_digest(function: Callable[..., object]) -> str:
 
 
 def values_read(function: types.FunctionType) -> dict[str, str]:
-    """Return name -> digest of each value that a function reads from globals and from its closure.
+    """Return name -> digest of each value that a function reads: globals, its closure, its defaults.
 
     Raises:
         Indescribable: one of them cannot be described.
     """
-    return {name: digest(each) for name, each in _read(function, {id(function)}).items()}
+    seen = {id(function)}
+    read = _read(function, seen)
+    for name, each in inspect.signature(function, follow_wrapped=False).parameters.items():
+        if each.default is not each.empty:
+            read[f"{name}="] = _named(f"{name}=", each.default, seen)
+    return {name: digest(each) for name, each in read.items()}
 
 
 def _described(value: object, seen: set[int]) -> object:

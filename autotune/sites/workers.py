@@ -24,7 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
-from autotune.backends.numpy import Returning, array_at
+from autotune.backends.numpy import Returning, array_at, keep_freed_memory
 from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
@@ -424,6 +424,7 @@ def _baseline_loader(
     functions: Sequence[Callable[..., Any]], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
 ) -> Loader:
     def load(place: str, threads: str) -> Binding:
+        keep_freed_memory()
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
 

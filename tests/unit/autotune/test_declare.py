@@ -17,7 +17,8 @@ import pytest
 import autotune
 from autotune import Status, TensorSpec, Timing
 from autotune.backends.function import candidate
-from autotune.model.errors import UsageError
+from autotune.backends.travel import import_first
+from autotune.model.errors import UnavailableError, UsageError
 from autotune.model.fingerprint import values_read
 from autotune.model.project import project_files
 from autotune.tuner import silent
@@ -108,6 +109,19 @@ def test_a_script_without_a_guard_is_executed_up_to_its_first_tuning(tmp_path: P
     assert "late is not defined where the script first tunes; put the calls of tune() under" in lines[2]
 
 
+def test_a_module_that_tunes_while_it_is_imported_is_not_for_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import declared\ndeclared.returned.tune((4, 4))\n"
+    (tmp_path / "tunes_at_once.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(
+        UnavailableError, match=r"cannot import t\.py: ImportError: it tunes while it is imported"
+    ):
+        import_first([("tunes_at_once", "t.py")])
+
+
 # -- what decides a result
 
 PROJECT = {
@@ -153,7 +167,7 @@ def test_a_value_that_the_function_reads_decides_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(declared, "FACTOR", 3.0)
 
     assert before == again != source(declared.returned)
-    assert "declared.py " in before
+    assert "declared.py' " in before
 
 
 def test_a_value_that_is_another_one_in_the_candidate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
