@@ -15,6 +15,7 @@ if _missing := [name for name in ("numpy", "ml_dtypes") if find_spec(name) is No
     )
 
 from autotune.backends import Backend
+from autotune.declare import Tunable, kernel
 from autotune.model.budget import Budget, Limits
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
@@ -41,7 +42,9 @@ __all__ = [
     "TensorSpec",
     "Timing",
     "Trial",
+    "Tunable",
     "__version__",
     "best_config",
+    "kernel",
     "tune",
 ]

@@ -7,15 +7,17 @@ import difflib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from autotune import backends, search
 from autotune.backends import Backend
+from autotune.backends.travel import leave_to_the_script
 from autotune.machine.cpu import usable_cores
 from autotune.model.budget import Budget
 from autotune.model.errors import UnavailableError, UsageError
-from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.kernel import Baseline, Inputs, Kernel, Specs
 from autotune.model.space import SearchSpace
 from autotune.model.tensors import drawn_range
 from autotune.model.timing import Timing
@@ -34,7 +36,7 @@ from autotune.tuning.search_run import Listener, SearchRun, Silent
 _SEARCH = 0.7  # of the seconds; the rest is for confirming the best
 
 
-Live = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
+Progress = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
 """(name, number of trials, seconds it may take) -> the listener of a search."""
 
 
@@ -54,7 +56,9 @@ def tune(
     cache_dir: str | os.PathLike[str] | None = None,
     timing: Timing | None = None,
     devices: str | Sequence[str] | None = None,
-    live: Live = silent,
+    baseline: Baseline | Mapping[str, Baseline] | None = None,
+    progress: Progress = silent,
+    retune: bool = False,
 ) -> Results:
     """Find the fastest config of a kernel for these inputs.
 
@@ -74,7 +78,11 @@ def tune(
         timing: how configs are timed.
         devices: those that search together: names of `Backend.devices`, or "all"; the first one by default.
             The best are confirmed on one of them.
-        live: makes the listener that receives each trial, such as `autotune.report.Live`; none by default.
+        baseline: what the best is compared with: a function, or several by name, instead of the kernel's own;
+            they take the inputs as given and return the outputs. `{}` for none.
+        progress: makes the listener that receives each trial, such as `autotune.report.Live`; none by
+            default.
+        retune: measure everything again. Earlier results are not used, and none is lost.
 
     Returns:
         The trials best first, the config to use, and what ties with it.
@@ -85,14 +93,18 @@ def tune(
         UnavailableError: a compiler or a device is missing, or every device failed.
         CacheError: the cache cannot be written: a full disk, missing rights.
     """
+    leave_to_the_script()
     started = time.monotonic()
     maker = backends.get(backend) if isinstance(backend, str) else backend
     timing, budget = timing or Timing(), budget or Budget()
     space = _checked(kernel, maker.name, inputs.specs, space)
+    if baseline is not None:
+        kernel = replace(kernel, baselines=named_baselines(baseline))
     work = workload(kernel, inputs, maker.name, decides(maker, timing), maker.includes)
     with contextlib.ExitStack() as stack:
         limits = budget.limits or maker.limits()
-        ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, limits)))
+        opened = Ledger(cache.root(cache_dir), work, limits, forget=retune)
+        ledger = stack.enter_context(contextlib.closing(opened))
         chosen = _chosen(maker, devices)
 
         def open_site(device: str, others: Sequence[Site]) -> LocalSite:
@@ -108,9 +120,9 @@ def tune(
         run = SearchRun(work, ledger, space, size, maker)
         total = _smaller(size, budget.trials)
         total = total and max(total, len(run.trials))  # earlier runs may have tried more than this one may
-        run.listen(stack.enter_context(live(name, total, budget.seconds)))
+        run.listen(stack.enter_context(progress(name, total, budget.seconds)))
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items()), *_drawn(inputs)]
-        notes += _overridden() if kernel.reference else []
+        notes += _overridden() if kernel.baselines else []
         if ledger.disturbed:
             notes.append(f"{len(ledger.disturbed)} earlier results of a busy machine are measured again")
         with _summarized(run, strategy, budget, started):
@@ -147,6 +159,14 @@ def decides(backend: Backend, timing: Timing) -> Context:
     return {"fingerprint": backend.fingerprint(), "timing": timing.to_dict(), "check": rules()}
 
 
+def named_baselines(baseline: Baseline | Mapping[str, Baseline]) -> Mapping[str, Baseline]:
+    """Return baselines by name; one that is given alone has its function's name."""
+    if isinstance(baseline, Mapping):
+        return baseline
+    name = getattr(baseline, "__name__", "")
+    return {name if name.isidentifier() else "baseline": baseline}
+
+
 def _strategy(size: int | None, budget: Budget) -> Strategy:
     """Return the exhaustive strategy if the budget allows every config, else the best other one."""
     if budget.seconds is None and (budget.trials is None or (size is not None and size <= budget.trials)):
@@ -170,10 +190,10 @@ def _stale(reason: tuple[str, int]) -> str:
 
 
 def _overridden() -> Iterator[str]:
-    """Say that the environment chooses the BLAS kernel, not the library: the reference may be slow."""
+    """Say that the environment chooses the BLAS kernel, not the library: a baseline may be slow."""
     for name in ("OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "BLIS_ARCH_TYPE"):
         if value := os.environ.get(name):
-            yield f"{name}={value} is set, so the reference may not run the best code for this CPU ({blas()})"
+            yield f"{name}={value} is set, so a baseline may not run the best code for this CPU ({blas()})"
 
 
 def _drawn(inputs: Inputs) -> Iterator[str]:

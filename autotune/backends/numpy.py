@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 import sys
@@ -24,6 +26,9 @@ from autotune.model.roofline import Roofline
 from autotune.model.tensors import array_at
 from autotune.model.timing import SWEEP_BYTES
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MOST_KEPT = 32 << 20
+"""Bytes: glibc's own limit for what it adapts to, DEFAULT_MMAP_THRESHOLD_MAX."""
 _CHECK = """\
 import sys
 text = open(0, encoding="utf-8").read()
@@ -95,6 +100,7 @@ class NumpyBackend(Backend):
         Raises:
             KeyError: the source does not define the entry.
         """
+        keep_freed_memory()
         path = artifact.path
         scope: dict[str, Any] = {"__name__": artifact.entry}
         exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), scope)
@@ -104,6 +110,14 @@ class NumpyBackend(Backend):
             arrays = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
             for array, spec in zip(arrays, artifact.inputs, strict=False):
                 array.flags.writeable = spec.name in artifact.in_place
+            if isinstance(function, Returning):
+                count = len(artifact.inputs)
+                changed = [
+                    array
+                    for array, spec in zip(arrays, artifact.inputs, strict=False)
+                    if spec.name in artifact.in_place
+                ]
+                return function.program(arrays[:count], [*arrays[count:], *changed])
             return timed(function, arrays)
 
         return bind
@@ -142,6 +156,62 @@ class LoadedFunction:
 
     def unload(self) -> None:
         """Do nothing: the function goes with this object."""
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep what is freed, as it does in a program that has run for a while.
+
+    glibc raises both thresholds to fit what a program frees, up to these. A new process returns a large array
+    to the system at once, and pays for its pages again in the next call: so a softmax of 8 MB took three
+    times as long as the same function did as a baseline, in a process that had freed such arrays before.
+    """
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _MOST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _MOST_KEPT)
+
+
+class Returning:
+    """A function that returns its outputs; they are stored once the clock stands, and checked.
+
+    Args:
+        function: takes the inputs, and returns one array, or several in a tuple.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def program(
+        self, inputs: Sequence[Any], outputs: Sequence[Any], clock: Callable[[], int] = perf_counter_ns
+    ) -> Program:
+        """Return the loop that calls it and times it."""
+
+        def program(calls: int) -> int:
+            returned: Any = tuple(outputs)
+            begin = clock()
+            for _ in range(calls):
+                returned = self._function(*inputs)
+            took = clock() - begin
+            for place, value in zip(outputs, _all_of(returned, len(outputs)), strict=True):
+                if value.shape != place.shape:
+                    raise ValueError(f"returned shape {value.shape}, the output is {place.shape}")
+                if value.dtype.kind in "fc" and place.dtype.kind in "iub":
+                    raise TypeError(f"returned {value.dtype}, the output is {place.dtype}")
+                place[...] = value
+            return took
+
+        return program
+
+
+def _all_of(returned: Any, count: int) -> Sequence[Any]:
+    """Return the outputs as a sequence of NumPy arrays: another library's may not be computed yet."""
+    found = returned if isinstance(returned, tuple | list) else (returned,)
+    if len(found) != count:
+        raise ValueError(f"returned {len(found)} outputs, not {count}")
+    for each in found:
+        if not isinstance(each, np.ndarray | np.generic):
+            raise TypeError(f"returned {type(each).__name__}, not a NumPy array")
+    return found
 
 
 def timed(

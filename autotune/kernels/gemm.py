@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autotune.kernels import gemm_c, gemm_numpy
 from autotune.kernels.c_source import host_vector_bytes, lanes, require_c_types
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
-from autotune.kernels.narrow import reference, total_bytes
+from autotune.kernels.narrow import baseline, total_bytes
 from autotune.kernels.register_tile import dot_tiles, register_tiles
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
@@ -163,7 +163,7 @@ def _bytes_moved(specs: Specs, *, lhs_transposed: bool) -> int:
 
 
 def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> Arrays:
-    """Return NumPy's product: the golden when given float64, the reference when given the inputs."""
+    """Return NumPy's product: the golden when given float64, the baseline when given the inputs."""
     return (np.matmul(lhs.T if lhs_transposed else lhs, rhs),)
 
 
@@ -177,8 +177,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         },
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
-        reference=reference(partial(_product, lhs_transposed=lhs_transposed)),
-        reference_name="NumPy",
+        baselines={"NumPy": baseline(partial(_product, lhs_transposed=lhs_transposed))},
         flops=partial(_flops, lhs_transposed=lhs_transposed),
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,

@@ -24,7 +24,7 @@ def is_narrow(specs: Specs) -> bool:
     return any(spec.dtype not in C_TYPES for spec in specs)
 
 
-def reference(golden: Golden) -> Golden:
+def baseline(golden: Golden) -> Golden:
     """Return what NumPy users write: the golden's code, which computes with narrow floats in float32."""
 
     def widened(*inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:

@@ -20,7 +20,7 @@ from autotune.kernels.c_source import (
     round_up,
 )
 from autotune.kernels.c_threads import entry_point
-from autotune.kernels.narrow import is_narrow, reference, total_bytes
+from autotune.kernels.narrow import baseline, is_narrow, total_bytes
 from autotune.kernels.register_tile import RegisterTile, register_tiles, with_edges
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
@@ -267,8 +267,7 @@ kernel = Kernel(
     generators={"c": source, "numpy": numpy_source},
     outputs=_outputs,
     golden=golden,
-    reference=reference(golden),
-    reference_name="NumPy",
+    baselines={"NumPy": baseline(golden)},
     flops=_flops,
     bytes_moved=_bytes_moved,
     reduction_length=lambda specs: specs[0].shape[1],

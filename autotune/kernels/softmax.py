@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autotune.kernels.c_exp import exp_function
 from autotune.kernels.c_source import host_vector_bytes, prelude, require_c_types
 from autotune.kernels.c_threads import entry_point
-from autotune.kernels.narrow import is_narrow, reference, total_bytes
+from autotune.kernels.narrow import baseline, is_narrow, total_bytes
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
@@ -230,8 +230,7 @@ kernel = Kernel(
     generators={"c": source, "numpy": numpy_source},
     outputs=_outputs,
     golden=golden,
-    reference=reference(golden),
-    reference_name="NumPy",
+    baselines={"NumPy": baseline(golden)},
     flops=lambda specs: 5 * _elements(specs),  # maximum, difference, exp, sum, quotient: one each
     bytes_moved=lambda specs: 2 * total_bytes(specs),
     reduction_length=lambda specs: specs[0].shape[1],

@@ -128,6 +128,8 @@ def _plain(value: Any) -> float:
 
 
 Specs = tuple[TensorSpec, ...]
+Baseline = Callable[..., "tuple[NDArray[Any], ...] | NDArray[Any]"]
+"""Inputs as given -> outputs; one that returns its only output need not make a tuple of it."""
 Generator = Callable[["Config", Specs, Specs], str]
 """(config, input specs, output specs) -> the source text of one candidate."""
 
@@ -180,15 +182,19 @@ class Kernel:
         golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
             signed integers as int64, unsigned ones as uint64, bool as bool. After the outputs it returns the
             new contents of each input in `in_place`, in that order.
-        reference: inputs as given -> what golden returns; the code that one writes without a tuner, timed for
-            comparison. It may change the inputs in `in_place`, and return them.
-        reference_name: what the reference is, for people (`NumPy`).
-        flops: input specs -> floating-point operations of one call.
-        bytes_moved: input specs -> bytes that one call must read and write at the least.
+        baselines: name for people (`NumPy`) -> code that one writes without a tuner, timed for comparison. It
+            takes the inputs as given and returns what golden returns; it may change the inputs in `in_place`,
+            and return them.
+        flops: input specs -> floating-point operations of one call; None if nobody knows: then no GFLOP/s is
+            told.
+        bytes_moved: input specs -> bytes that one call must read and write at the least; None for those of
+            all inputs and outputs, each once.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.
         compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
             replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
+        imports: name and file of each Python module that candidates import: the process that runs them
+            imports it once, before the first; the name of a script is `__main__`.
         spaces: backend name -> space, of the generators whose parameters are not those of `space`.
         in_place: names of the inputs that the kernel changes.
     """
@@ -198,13 +204,13 @@ class Kernel:
     generators: Mapping[str, Generator]
     outputs: Callable[[Specs], Specs]
     golden: Callable[..., tuple[NDArray[Any], ...]]
-    flops: Callable[[Specs], int]
-    bytes_moved: Callable[[Specs], int]
     space: Callable[[Specs], SearchSpace]
+    flops: Callable[[Specs], int] | None = None
+    bytes_moved: Callable[[Specs], int] | None = None
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
-    reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
-    reference_name: str = "reference"
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
+    imports: tuple[tuple[str, str], ...] = ()
     spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
     in_place: tuple[str, ...] = ()
 

@@ -36,16 +36,16 @@ class Roofline:
         """Return the most that a kernel of `intensity` FLOP/byte can do."""
         return min(self.peak_gflops, self.bandwidth_gbytes_per_s * intensity)
 
-    def rules_out(self, dtype: str, flops: float, bytes_moved: float, median_ms: float) -> str:
+    def rules_out(self, dtype: str, flops: float | None, bytes_moved: float, median_ms: float) -> str:
         """Return why no kernel on this device can be so fast; empty if one can, or if nobody knows.
 
         Args:
             dtype: of the outputs.
-            flops: of one call, as the kernel says.
+            flops: of one call, as the kernel says; None if it does not.
             bytes_moved: by one call, as the kernel says.
             median_ms: milliseconds of one call.
         """
-        gflops, gbytes_per_s = flops / median_ms / 1e6, bytes_moved / median_ms / 1e6
+        gflops, gbytes_per_s = (flops or 0) / median_ms / 1e6, bytes_moved / median_ms / 1e6
         if dtype == self.dtype and gflops > _SLACK * self.peak_gflops:
             return (
                 f"{gflops:.3g} GFLOP/s, and this machine can do {self.peak_gflops:.3g}: either the kernel's "

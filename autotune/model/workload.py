@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.model.fingerprint import digest, function_digest
+from autotune.model.fingerprint import Indescribable, digest, function_digest
 from autotune.model.kernel import Generator, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, Value
-from autotune.model.tensors import dtype_of, materialize
+from autotune.model.tensors import dtype_of, extent_bytes, materialize
 
 NAME_BYTES = 255  # NAME_MAX of ext4, xfs, apfs and NFS alike
 _CUT_DIGITS = 16
@@ -182,17 +182,34 @@ def workload(
         "inputs": [spec_dict(spec) for spec in specs],
         "outputs": [spec_dict(spec) for spec in outputs],
         "data": _data_digest(inputs),
-        "golden": function_digest(kernel.golden),
-        **({"compare": function_digest(kernel.compare)} if kernel.compare else {}),
+        "golden": _known_by(kernel, "golden", kernel.golden),
+        **({"compare": _known_by(kernel, "compare", kernel.compare)} if kernel.compare else {}),
         **({"in_place": list(kernel.in_place)} if kernel.in_place else {}),
-        "work": {
-            "flops": _count(kernel, "flops", kernel.flops(specs)),
-            "bytes": _count(kernel, "bytes_moved", kernel.bytes_moved(specs)),
-            "reduction_length": _count(kernel, "reduction_length", kernel.reduction_length(specs)),
-        },
+        "work": _work(kernel, specs, outputs),
         **decides,
     }
     return Workload(kernel, inputs, outputs, backend, json.loads(_encode(context)), includes)
+
+
+def _known_by(kernel: Kernel, field: str, function: Callable[..., object]) -> str:
+    try:
+        return function_digest(function)
+    except Indescribable as fault:
+        raise UsageError(f"kernel {kernel.name}: {field} {fault}") from None
+
+
+def _work(kernel: Kernel, specs: Specs, outputs: Specs) -> dict[str, int | None]:
+    moved = kernel.bytes_moved(specs) if kernel.bytes_moved else sum(map(_least_bytes, specs + outputs))
+    return {
+        "flops": None if kernel.flops is None else _count(kernel, "flops", kernel.flops(specs)),
+        "bytes": _count(kernel, "bytes_moved", moved),
+        "reduction_length": _count(kernel, "reduction_length", kernel.reduction_length(specs)),
+    }
+
+
+def _least_bytes(spec: TensorSpec) -> int:
+    """Return the bytes of a tensor's elements; of those with one address, such as broadcast ones, once."""
+    return min(math.prod(spec.shape) * dtype_of(spec).itemsize, extent_bytes(spec))
 
 
 def _count(kernel: Kernel, field: str, value: object) -> int:

@@ -107,7 +107,7 @@ class Golden:
             DataError: the golden's shapes or values do not fit the kernel's outputs.
         """
         outputs = kernel.checked(tuple(specs))
-        exact = [_widened(array) for array in arrays]
+        exact = [widened(array) for array in arrays]
         values = _outputs(kernel, outputs, exact)
         terms = kernel.reduction_length(tuple(specs))
         scales = _scales(kernel, outputs, exact, values)
@@ -210,7 +210,8 @@ def rules() -> dict[str, object]:
 _WIDE = {Kind.FLOAT: np.float64, Kind.SIGNED: np.int64, Kind.UNSIGNED: np.uint64, Kind.BOOL: np.bool_}
 
 
-def _widened(array: Array) -> Array:
+def widened(array: Array) -> Array:
+    """Return an input as a golden gets it: float64, int64, uint64 or bool."""
     kind = kind_of(array.dtype)
     assert kind is not None
     return array.astype(_WIDE[kind])

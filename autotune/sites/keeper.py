@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autotune.backends import Binding
-from autotune.backends.travel import unpack
+from autotune.backends.travel import import_first, unpack
 from autotune.model.errors import UnavailableError
 from autotune.model.timing import SWEEP_BYTES
 from autotune.model.trial import Status
@@ -386,6 +386,7 @@ def main() -> None:
     stage = socket.socket(fileno=int(sys.argv[2]))
     settings = receive(control, Settings)
     try:
+        import_first(settings.imports)
         body = _not_forked if settings.runner else _body(settings)
     except UnavailableError as fault:
         send(control, Unusable(str(fault)))

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
+from autotune.backends.numpy import Returning, keep_freed_memory
 from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
@@ -123,13 +123,14 @@ class LocalSite:
                 rooms=self._segment.rooms,
                 protected=tuple(self._segment.protected),
                 compile_jobs=compile_jobs or usable_cores(),
+                imports=kernel.imports,
                 folder=self._folder("run"),
                 device="" if fork else device,
                 own_clock=not fork and backend.own_clock(),
                 restored=self._segment.restored,
             )
             # Forked before the golden runs: a fork has none of the threads that a library may start for it.
-            self._reference = self._start_reference() if kernel.reference and not golden else None
+            self._baselines = self._start_baselines() if kernel.baselines and not golden else None
             self.golden = golden or Golden.of(kernel, inputs.specs, self._arrays)
             self._numbers = itertools.count()
             self._pending: dict[int, _Pending] = {}
@@ -213,16 +214,17 @@ class LocalSite:
                 self._replace_keeper(keeper)
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
-    def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
+    def baseline(self, name: str, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
         """See `Site`; it runs in the same kind of process as a C candidate."""
-        if self._kernel.reference is None:
-            raise UsageError(f"kernel {self._kernel.name!r} has no reference")
+        if name not in self._kernel.baselines:
+            raise UsageError(f"kernel {self._kernel.name!r} has no baseline {name!r}")
+        place = list(self._kernel.baselines).index(name)
         for _attempt in range(2):
-            self._reference = self._reference or self._start_reference()
+            self._baselines = self._baselines or self._start_baselines()
             try:
-                return self._measure(self._reference, Load("", str(threads)), timing)
+                return self._measure(self._baselines, Load(str(place), str(threads)), timing)
             except (EOFError, OSError):
-                self._reference = None
+                self._baselines = None
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
     def place_anew(self) -> None:
@@ -251,11 +253,11 @@ class LocalSite:
         folder.mkdir(exist_ok=True)
         return str(folder)
 
-    def _start_reference(self) -> Peer:
-        assert self._kernel.reference is not None
+    def _start_baselines(self) -> Peer:
         specs = (*self._inputs.specs, *self._outputs)
-        load = _reference_loader(self._kernel.reference, self._arrays, specs, self._in_place)
-        settings = replace(self._settings, runner=(), device="", folder=self._folder("reference"))
+        functions = list(self._kernel.baselines.values())
+        load = _baseline_loader(functions, self._arrays, specs, self._in_place)
+        settings = replace(self._settings, runner=(), device="", folder=self._folder("baselines"))
         return self._stack.enter_context(Peer(settings, load))
 
     def _start_keeper(self) -> None:
@@ -395,41 +397,32 @@ def _compiled(reply: CompileReply, pending: _Pending) -> BuildOutcome:
     return BuildOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
 
 
-def _reference_loader(
-    function: Callable[..., Any],
+def _baseline_loader(
+    functions: Sequence[Callable[..., Any]],
     arrays: Sequence[Any],
     specs: Sequence[TensorSpec],
     in_place: Sequence[int],
 ) -> Loader:
-    """Return what loads the reference. It gets our arrays, and for those that it changes the shared ones.
+    """Return what loads a baseline. It gets our arrays, and for those that it changes the shared ones.
 
     Args:
-        function: the reference.
+        functions: the baselines.
         arrays: the inputs.
         specs: of the inputs, then of the outputs.
-        in_place: which inputs it changes.
+        in_place: which inputs they change.
     """
 
-    def load(_object: str, threads: str) -> Binding:
+    def load(place: str, threads: str) -> Binding:
+        keep_freed_memory()
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
+
+        def bind(addresses: Sequence[int]) -> Program:
+            shared = [array_at(*pair) for pair in zip(addresses, specs, strict=True)]
+            given = [shared[number] if number in in_place else array for number, array in enumerate(arrays)]
+            written = [*shared[len(arrays) :], *(shared[number] for number in in_place)]
+            return Returning(functions[int(place)]).program(given, written)
+
         return bind
-
-    def bind(addresses: Sequence[int]) -> Program:
-        shared = [array_at(address, spec) for address, spec in zip(addresses, specs, strict=True)]
-        places = [*shared[len(arrays) :], *(shared[place] for place in in_place)]
-        given = [shared[place] if place in in_place else array for place, array in enumerate(arrays)]
-
-        def program(calls: int) -> int:
-            returned: Sequence[Any] = places
-            begin = perf_counter_ns()
-            for _ in range(calls):
-                returned = function(*given)
-            took = perf_counter_ns() - begin
-            for place, value in zip(places, returned, strict=True):
-                place[...] = value
-            return took
-
-        return program
 
     return load

@@ -67,6 +67,7 @@ class Settings(Message):
         rooms: offsets of the begin and end of each tensor with the poison around it.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
+        imports: name and file of each Python module that candidates import.
         folder: for objects and temporary files; the keeper removes it at its end.
         device: the device whose process runs all candidates; empty for a process for each candidate.
         own_clock: the device counts the nanoseconds: compilers may run meanwhile.
@@ -87,6 +88,7 @@ class Settings(Message):
     rooms: tuple[tuple[int, int], ...]
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
+    imports: tuple[tuple[str, str], ...]
     folder: str
     device: str = ""
     own_clock: bool = False
@@ -104,6 +106,7 @@ class Settings(Message):
             "rooms": [*map(tuple, plain["rooms"])],
             "protected": [*map(tuple, plain["protected"])],
             "restored": [*map(tuple, plain["restored"])],
+            "imports": [*map(tuple, plain["imports"])],
         }
         return super().from_json({**plain, **nested})
 

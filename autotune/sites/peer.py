@@ -55,7 +55,7 @@ class Peer:
 
     def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
         code = f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
-        if settings.runner or settings.backend.is_ours:
+        if settings.runner or (settings.backend.is_ours and not settings.imports):
             # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
             code += (
                 "package = sys.modules['autotune'] = types.ModuleType('autotune'); "

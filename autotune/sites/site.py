@@ -95,15 +95,16 @@ class Site(Protocol):
         """
         ...
 
-    def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
-        """Check and time the kernel's reference.
+    def baseline(self, name: str, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
+        """Check and time one of the kernel's baselines.
 
         Args:
+            name: of the baseline.
             threads: of NumPy's BLAS; 0 for its own default.
             timing: replaces the default for this measurement.
 
         Raises:
-            UsageError: the kernel has none.
+            UsageError: the kernel has none of this name.
         """
         ...
 

@@ -96,7 +96,7 @@ def of_context(folder: Path, known: Known, digest: str, context: Context | None 
         roofline=None,
         timing=context["timing"],
         search=Search("unknown", seed=0, space_size=None),
-        reference=known.references.get(digest),
+        baselines=known.baselines.get(digest, ()),
         best_path=ranked.best.path if ranked.best else None,
         tie_paths=tuple(trial.path for trial in ranked.ties),
         trials=tuple(ranked.trials),

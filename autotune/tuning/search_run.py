@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -19,6 +20,7 @@ from autotune.backends import Artifact, Backend
 from autotune.machine.cpu import is_calm, usable_cores
 from autotune.model.budget import Budget
 from autotune.model.errors import DeviceLostError
+from autotune.model.fingerprint import Indescribable, digest, function_digest
 from autotune.model.space import Config, SearchSpace
 from autotune.model.statistics import metrics
 from autotune.model.timing import Timing
@@ -276,7 +278,7 @@ class SearchRun:
             deadline: by time.monotonic; each finalist has one turn at the least.
 
         Returns:
-            What the user should know: why the reference failed.
+            What the user should know: why a baseline failed.
 
         Raises:
             DeviceLostError: no device is left.
@@ -284,13 +286,11 @@ class SearchRun:
         notes: list[str] = []
         for _pass in range(PASSES):
             chosen = finalists(self.trials)
-            unsteady = _pass == 0 and self._is_unsteady(chosen)
-            if not chosen or (
-                not unsteady and not self._measured and all(trial.confirmed for trial in chosen)
-            ):
+            again = _pass == 0 and (self._is_unsteady(chosen) or self._has_new_baseline())
+            if not chosen or (not again and not self._measured and all(trial.confirmed for trial in chosen)):
                 break
             together = self.ledger.known.confirmed_together({trial.identity for trial in chosen})
-            if (together and not unsteady) or (_pass and time.monotonic() > deadline):
+            if (together and not again) or (_pass and time.monotonic() > deadline):
                 break
             found = self._confirmed(chosen, sites, timing, deadline)
             for failure in found.failures:
@@ -298,9 +298,9 @@ class SearchRun:
                     failure.trial, failure.source, failure.compilation, failure.execution
                 )
             self.ledger.record_confirmation(found.readings)
-            if found.reference:
-                self.ledger.record_reference(found.reference)
-            notes = [found.note] if found.note else []
+            if self.work.kernel.baselines:
+                self.ledger.record_baselines(found.baselines, _identities(self.work))
+            notes = [*found.notes]
         return notes
 
     def _confirmed(
@@ -330,9 +330,13 @@ class SearchRun:
 
     def _is_unsteady(self, chosen: Sequence[Trial]) -> bool:
         """Return whether readings of a busy machine can be replaced, now that it is calm."""
-        reference = self.ledger.known.references.get(self.work.digest)
-        readings = [trial.confirmed for trial in chosen] + [reference.metrics if reference else None]
+        baselines = self.ledger.known.baselines.get(self.work.digest, ())
+        readings = [*(trial.confirmed for trial in chosen), *(each.metrics for each in baselines)]
         return is_calm() and any(each and (each.disturbed or is_unsteady(each)) for each in readings)
+
+    def _has_new_baseline(self) -> bool:
+        """Return whether a baseline, as its code is now, was never measured with these inputs."""
+        return not self.ledger.known.baselines_tried.get(self.work.digest, set()) >= {*_identities(self.work)}
 
     def results(self, notes: Iterable[str], elapsed_s: float) -> Results:
         """Return what was found, in order."""
@@ -344,12 +348,23 @@ class SearchRun:
             trials=tuple(ranked.trials),
             best=ranked.best,
             ties=tuple(ranked.ties),
-            reference=self.ledger.known.references.get(self.work.digest),
+            baselines=self.ledger.known.baselines.get(self.work.digest, ()),
             folder=self.ledger.folder,
             measured=self._measured,
             notes=tuple(notes),
             elapsed_s=elapsed_s,
         )
+
+
+def _identities(work: Workload) -> list[str]:
+    """Return a digest of each baseline; if it reads what cannot be described, of its name alone."""
+    found = []
+    for name, code in work.kernel.baselines.items():
+        known = [name]
+        with contextlib.suppress(Indescribable):
+            known.append(function_digest(code))
+        found.append(digest(known))
+    return found
 
 
 def _rounded(value: float) -> float:

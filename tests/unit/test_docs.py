@@ -41,15 +41,23 @@ def test_the_links_of_a_page_outside_the_site_lead_to_files(page: str) -> None:
     assert [] == [link for link in links if not (ROOT / link).exists()]
 
 
-def test_the_kernel_of_the_documentation_can_be_tuned(tmp_path: Path) -> None:
-    page = (ROOT / "docs/your_kernel.md").read_text()
-    (tmp_path / "row_sums.py").write_text(page.split("```python\n")[1].split("```")[0])
+@pytest.mark.parametrize(
+    ("place", "lines", "statuses"),
+    [(0, 10, {"blocked": 4}), (1, 6, {"square": 4}), (2, None, {"row_sums": 7})],
+)
+def test_the_kernels_of_the_documentation_can_be_tuned(
+    place: int, lines: int | None, statuses: Mapping[str, int], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs/your_kernel.md").read_text().split("```python\n")[1 + place].split("```")[0]
+    (tmp_path / "script.py").write_text(text.replace("512)", "8)"))  # quicker
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "AUTOTUNE_CACHE_DIR": str(tmp_path / "cache")}
 
-    words = [sys.executable, "row_sums.py", "--cache-dir", "cache"]
-    subprocess.run(words, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, env=env)
 
-    summary = json.loads((tmp_path / "cache/row_sums/512x960/perf_metrics.json").read_text())
-    assert ["ok"] * 7 == [trial["status"] for trial in summary["trials"]]
+    summaries = map(json.loads, map(Path.read_text, tmp_path.glob("cache/*/*/perf_metrics.json")))
+    ended = {each["kernel"]: [trial["status"] for trial in each["trials"]] for each in summaries}
+    assert {kernel: ["ok"] * count for kernel, count in statuses.items()} == ended
+    assert lines in {None, len(list(filter(None, text.splitlines())))}
 
 
 def test_the_readme_fits_in_a_hundred_lines() -> None:

@@ -20,7 +20,7 @@ ORDER = {
     ],
     "autotune": [
         "model", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
-        "exchange", "verify", "report", "script", "testing",
+        "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
     ],
 }  # fmt: skip
 DOORS = {"__init__", "__main__", "dev_run"}  # nobody imports them

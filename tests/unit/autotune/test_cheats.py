@@ -144,7 +144,7 @@ def test_scalars_and_no_inputs_and_a_golden_of_one_array(tmp_path: Path) -> None
         generators={"c": lambda *_: "void add(float *out) { *out = 2; }"},
         outputs=lambda _specs: (TensorSpec("out", ()),),
         golden=lambda: np.array(2.0),
-        reference=None,
+        baselines={},
         flops=lambda _specs: 0,
         bytes_moved=lambda _specs: 4,
     )

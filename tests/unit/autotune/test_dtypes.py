@@ -310,7 +310,7 @@ def test_a_narrow_float_is_tuned(dtype: str, backend: str, source: str, tmp_path
         KERNEL,
         generators={backend: lambda config, _inputs, _outputs: source.format(sign=config["sign"])},
         space=lambda _specs: SearchSpace({"sign": ("+", "-")}),
-        reference=None,
+        baselines={},
     )
     inputs = Inputs(tuple(TensorSpec(name, (1000,), dtype) for name in "ab"))
     found = tune(kernel, inputs, backend=backend, timing=BRIEF, cache_dir=tmp_path)

@@ -44,7 +44,7 @@ KERNEL = Kernel(
     generators={name: lambda *_, text=text: text for name, text in GOOD.items()},
     outputs=lambda _specs: (),
     golden=_scaled,
-    reference=_scaled,
+    baselines={"plain": _scaled},
     flops=lambda _specs: LENGTH,
     bytes_moved=lambda _specs: 8 * LENGTH,
     space=lambda _specs: SearchSpace({"only": (0,)}),
@@ -111,11 +111,15 @@ def test_what_is_left_in_an_input_is_checked_like_an_output(workers: LocalSite, 
     assert (1, status == "ok") == (outcome.calls, len(outcome.samples_ms) >= 3)
 
 
-def test_caches_may_be_cold_and_the_reference_changes_the_inputs_too(workers: LocalSite) -> None:
+def test_caches_may_be_cold_and_a_baseline_changes_the_inputs_too(workers: LocalSite) -> None:
     source = GOOD[workers._backend.name]
     made = workers.build(source).result()
     assert made.artifact is not None, made.log
-    outcomes = (workers.measure(made.artifact, COLD), workers.reference(), workers.measure(made.artifact))
+    outcomes = (
+        workers.measure(made.artifact, COLD),
+        workers.baseline("plain"),
+        workers.measure(made.artifact),
+    )
     assert [Status.OK] * 3 == [each.status for each in outcomes], outcomes
 
 
@@ -144,7 +148,7 @@ def test_a_kernel_in_place_is_tuned(backend: str, tmp_path: Path) -> None:
     assert [Status.OK] == [trial.status for trial in found.trials], found.trials
     assert found.best is not None
     assert found.best.confirmed is not None
-    assert found.reference is not None
+    assert found.baseline is not None
 
 
 def test_the_kernel_of_the_documentation_is_right() -> None:
@@ -174,7 +178,7 @@ def test_outputs_come_first_and_inputs_may_be_strided(tmp_path: Path) -> None:
         },
         outputs=lambda _specs: (TensorSpec("sum", (LENGTH,)),),
         golden=lambda a, b: (a + b, a, b),
-        reference=None,
+        baselines={},
         in_place=["b", "a"],  # type: ignore[arg-type]
     )
     specs = (TensorSpec("a", (LENGTH,), strides=(-2,)), TensorSpec("b", (LENGTH,)))

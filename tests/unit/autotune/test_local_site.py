@@ -94,18 +94,18 @@ def test_a_right_candidate_is_timed(workers: LocalSite) -> None:
     assert all(sample > 0 for sample in outcome.samples_ms)
 
 
-def test_the_reference_is_measured_the_same_way(workers: LocalSite) -> None:
-    outcome = workers.reference()
+def test_a_baseline_is_measured_the_same_way(workers: LocalSite) -> None:
+    outcome = workers.baseline("NumPy")
     assert (Status.OK, 6) == (outcome.status, len(outcome.samples_ms))
-    assert workers.reference().status is Status.OK
+    assert workers.baseline("NumPy").status is Status.OK
 
 
-def test_a_kernel_without_reference_says_so() -> None:
+def test_a_kernel_without_that_baseline_says_so() -> None:
     with (
-        LocalSite(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF) as workers,
-        pytest.raises(UsageError, match="kernel 'add' has no reference"),
+        LocalSite(replace(KERNEL, baselines={}), INPUTS, CBackend(), BRIEF) as workers,
+        pytest.raises(UsageError, match="kernel 'add' has no baseline 'NumPy'"),
     ):
-        workers.reference()
+        workers.baseline("NumPy")
 
 
 def test_a_candidate_gets_the_functions_that_its_headers_declare(workers: LocalSite) -> None:
@@ -385,7 +385,7 @@ def test_nothing_is_left_once_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before = processes_below()
     with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
         run(workers, GOOD)
-        workers.reference()
+        workers.baseline("NumPy")
         started = processes_below() - before
         slow = workers.build("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000)))
     assert (set(), []) == (processes_below() - before, list(temporary.iterdir()))
@@ -405,8 +405,9 @@ from vector_add import *
 with LocalSite(KERNEL, INPUTS, CBackend()) as workers:
     forks = body("if (!fork()) {{ setsid(); pause(); }} pause();", "unistd")
     artifact = workers.build(forks).result().artifact
-    workers.reference()
-    workers.build("".join("int f%d(int x) {{ return x * %d; }}\\n" % (i, i) for i in range(50000)))
+    workers.baseline("NumPy")
+    workers.build("".join("int f%d(int x) {{ return x * %d; }}\
+" % (i, i) for i in range(50000)))
     print("measuring", flush=True)
     workers.measure(artifact)
 """
@@ -447,7 +448,7 @@ def test_a_keeper_that_was_killed_has_a_successor() -> None:
             assert Status.OK is workers.measure(artifact).status
             assert other.artifact is not None
             assert Status.OK is workers.measure(other.artifact).status
-            assert Status.OK is workers.reference().status
+            assert Status.OK is workers.baseline("NumPy").status
 
 
 def test_what_a_killed_keeper_started_ends() -> None:

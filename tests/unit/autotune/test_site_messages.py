@@ -28,6 +28,7 @@ SETTINGS = messages.Settings(
     rooms=((4096, 8192), (8192, 12288)),
     protected=((0, 4096, 0), (4096, 8192, 1)),
     compile_jobs=3,
+    imports=(("ops", "/home/me/ops.py"), ("__main__", "x.py")),
     folder="/nowhere/a b",
     device="0",
     own_clock=True,

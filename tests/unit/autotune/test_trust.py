@@ -130,7 +130,7 @@ def test_threads_and_instruction_sets_count(monkeypatch: pytest.MonkeyPatch) -> 
     assert names[0] != names[1]
 
 
-def test_an_override_of_the_blas_is_told_beside_the_reference(tmp_path: Path) -> None:
+def test_an_override_of_the_blas_is_told_beside_a_baseline(tmp_path: Path) -> None:
     code = f"found = run({str(tmp_path)!r})\nprint(*found.notes)\n"
     code += "print((found.folder / 'perf_metrics.json').read_text())"
     done = python(code, env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"})
@@ -285,7 +285,7 @@ def test_objects_that_cannot_win_are_removed(tmp_path: Path, monkeypatch: pytest
             nonlocal most
             most = max(most, len(list(tmp_path.glob("autotune-*/run/*/kernel.so"))))
 
-    run(tmp_path / "cache", space("good", variants=60), live=lambda *_: contextlib.nullcontext(Count()))
+    run(tmp_path / "cache", space("good", variants=60), progress=lambda *_: contextlib.nullcontext(Count()))
     assert 0 < most < 30
 
 
@@ -455,7 +455,7 @@ def test_a_slow_kernel_is_confirmed_in_the_time_that_is_left(tmp_path: Path) -> 
         "stdio",
         "unistd",
     )
-    made = kernel(generators={"c": lambda config, *_: f"{slow}/* {config['variant']} */"}, reference=None)
+    made = kernel(generators={"c": lambda config, *_: f"{slow}/* {config['variant']} */"}, baselines={})
     budget = Budget(seconds=2, limits=Limits(run_s=20))
     found = run(tmp_path / "cache", space("good", variants=6), kernel=made, budget=budget, timing=Timing())
     assert found.best and found.best.confirmed

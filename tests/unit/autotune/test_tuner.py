@@ -64,14 +64,14 @@ def test_the_cache_holds_what_its_layout_says(tmp_path):
     assert "not run\nended: compile_error" in (folder / "execution_output.log").read_text()
 
 
-def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_reference_with_them(tmp_path):
+def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_baselines_with_them(tmp_path):
     results = run(tmp_path)
     assert results.best.confirmed and all(trial.confirmed for trial in results.ties)
     assert results.best.best_reading is results.best.confirmed
-    assert results.reference.metrics.median_ms > 0
+    assert results.baseline.metrics.median_ms > 0
     written = document(tmp_path)
     assert results.best.path == written["best"] == written["trials"][0]["path"]
-    assert results.reference.to_dict() == written["reference"]
+    assert [each.to_dict() for each in results.baselines] == written["baselines"]
     expected = Choice({"kind": "good", "variant": 0}, "exact", ("1000_1000",), "c")
     assert expected == best_config(kernel(), INPUTS, tmp_path)
 
@@ -269,7 +269,7 @@ class Filling:
         pass
 
 try:
-    results = run(sys.argv[1], space("good", "slow", variants=10), live=Filling)
+    results = run(sys.argv[1], space("good", "slow", variants=10), progress=Filling)
     print(results.measured, len(results.trials), results.best.confirmed is not None)
 except AutotuneError as error:
     print(error)
