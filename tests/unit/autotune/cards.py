@@ -20,6 +20,7 @@ class Cards(NumpyBackend):
         absent: those that cannot be opened.
         tired: those that fail at their second candidate.
         note: a file to which each adds its name once for every candidate.
+        clock: each has a clock of its own.
     """
 
     name: str = "numpy"
@@ -28,6 +29,11 @@ class Cards(NumpyBackend):
     absent: tuple[str, ...] = ()
     tired: tuple[str, ...] = ()
     note: str = "/dev/null"
+    clock: bool = False
+
+    def own_clock(self) -> bool:
+        """Return what `clock` says."""
+        return self.clock
 
     def devices(self) -> tuple[str, ...]:
         """Return their names."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +79,9 @@ def test_no_config_is_blamed_if_every_device_fails(tmp_path: Path) -> None:
         searched(broken, tmp_path, 12)
 
     assert 69 == lost.value.exit_code
+    assert 1 <= len(list(tmp_path.rglob("performance_result.pkl"))) <= 2
     found = searched(replace(broken, tired=()), tmp_path, 12)
     assert [Status.OK] * 12 == [trial.status for trial in found.trials]
-    assert found.measured < 12
 
 
 def test_a_crash_costs_one_restart_and_a_failure_none() -> None:
@@ -98,6 +101,36 @@ def test_a_crash_costs_one_restart_and_a_failure_none() -> None:
         process_of(PYTHON_SOURCES["crash"])
         after = process_of(RIGHT)
         assert (1, 1) == (len(first - after), len(after - first))
+
+
+@pytest.mark.parametrize("clock", [False, True])
+def test_compilers_go_on_if_the_device_has_a_clock_of_its_own(clock: bool, tmp_path: Path) -> None:
+    go, timed = tmp_path / "go", tmp_path / "timed"
+    waits = f"""
+        import os, time
+        calls = []
+        def add(a, b, out):
+            calls.append(1)
+            out[...] = a + b
+            time.sleep(0.003)
+            if len(calls) > 2:
+                open({str(timed)!r}, "w").close()
+                while not os.path.exists({str(go)!r}): time.sleep(0.001)
+    """
+    backend = Cards(clock=clock)
+    limits = replace(Limits(), run_s=60)
+    with LocalSite(Candidates(backend, {}).kernel(), INPUTS, backend, BRIEF, limits) as site:
+        artifact = site.build(textwrap.dedent(waits)).result().artifact
+        assert artifact is not None
+        with ThreadPoolExecutor() as thread:
+            measuring = thread.submit(site.measure, artifact)
+            while not timed.exists():
+                time.sleep(0.01)
+            building = site.build(RIGHT)
+            built, _ = wait([building], 60 if clock else 0.5)
+            go.touch()
+            assert clock == (building in built)
+            assert Status.OK is measuring.result().status
 
 
 def test_a_device_has_no_limit_of_memory_unless_its_backend_says_so() -> None:
