@@ -79,7 +79,7 @@ def test_no_config_is_blamed_if_every_device_fails(tmp_path: Path) -> None:
         searched(broken, tmp_path, 12)
 
     assert 69 == lost.value.exit_code
-    assert 1 <= len(list(tmp_path.rglob("performance_result.pkl"))) <= 2
+    assert len(list(tmp_path.rglob("performance_result.pkl"))) <= 2
     found = searched(replace(broken, tired=()), tmp_path, 12)
     assert [Status.OK] * 12 == [trial.status for trial in found.trials]
 
