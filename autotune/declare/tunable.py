@@ -133,6 +133,7 @@ class Tunable:
         if isinstance(space, SearchSpace | Mapping):
             self._parameters.space(space)
         self._calls: dict[object, Callable[..., Any]] = {}
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         """Return what it is, and what is tuned."""
@@ -313,17 +314,24 @@ class Tunable:
         if choice and choice.config in space:
             changes = [each for each in choice.differs if not each.startswith("data")]
             if changes:
-                _tell(f"{where}: changed since it was tuned ({changes[0]}); it runs with what was best then")
+                self._tell_once(
+                    f"{where}: changed since it was tuned ({changes[0]}); it runs with what was best then"
+                )
             elif choice.shapes[0] != workload_label(inputs.specs):
-                _tell(f"{where}: {why}; it runs with what was best for {choice.shapes[0]}")
+                self._tell_once(f"{where}: {why}; it runs with what was best for {choice.shapes[0]}")
             return choice.config
         config = next(iter(space), None)
         if config is None:
             raise UsageError(f"{where}: the search space is empty")
         if not self._runs:
             raise UsageError(f"{where}: {why}; tune it first, so that its candidates are checked")
-        _tell(f"{where}: {why}; it runs with the first config of its space, {config}")
+        self._tell_once(f"{where}: {why}; it runs with the first config of its space, {config}")
         return config
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            _tell(line)
 
     def _generator(self) -> tuple[Callable[[Config, Specs, Specs], str], tuple[tuple[str, str], ...]]:
         """Return what writes the candidates, and the modules that they import."""
