@@ -191,11 +191,10 @@ class Tunable:
         specs = tuple(_spec(name, each, of.get(name, "float32")) for name, each in given.items())
         if not any(map(_is_array, given.values())):
             return Inputs(specs, seed)
-        drawn = materialize(Inputs(specs, seed))
-        pairs = zip(given.values(), drawn, strict=True)
-        return Inputs(
-            specs, arrays=tuple(np.asarray(each) if _is_array(each) else own for each, own in pairs)
-        )
+        pairs = zip(given.values(), materialize(Inputs(specs, seed)), strict=True)
+        arrays = tuple(np.asarray(each) if _is_array(each) else drawn for each, drawn in pairs)
+        self._outputs.see(specs, arrays)
+        return Inputs(specs, arrays=arrays)
 
     def tune(
         self,
@@ -237,8 +236,6 @@ class Tunable:
         leave_to_the_script()
         inputs = self.inputs(*tensors, dtype=dtype, seed=seed, **named)
         self._cache_dir = cache_dir or self._cache_dir
-        if inputs.arrays:
-            self._outputs.see(inputs.specs, inputs.arrays)
         from autotune.report.live import Live  # as in _tell
 
         given: dict[str, Any] = {} if devices is None else {"devices": devices}
