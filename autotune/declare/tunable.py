@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,31 @@ Tensor = NDArray[Any] | TensorSpec | Sequence[int]
 """An array, a spec, or a shape."""
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Required, TypedDict, Unpack
+
+    class Declared(TypedDict, total=False):
+        """The arguments of `Tunable`."""
+
+        space: Required[Space | Callable[..., Space]]
+        golden: Required[Callable[..., Any]]
+        backend: str | Backend
+        name: str
+        baseline: Baseline | Mapping[str, Baseline] | None
+        output_dtype: str | Sequence[str] | None
+        flops: int | OfSpecs | None
+        bytes_moved: int | OfSpecs | None
+        reduction_length: int | OfSpecs | None
+        compare: Callable[..., str] | None
+        cache_dir: str | os.PathLike[str] | None
+
+
 @overload
-def kernel(function: Callable[..., Any], **declared: Any) -> Tunable: ...
+def kernel(function: Callable[..., Any], **declared: Unpack[Declared]) -> Tunable: ...
 @overload
-def kernel(**declared: Any) -> Callable[[Callable[..., Any]], Tunable]: ...
+def kernel(**declared: Unpack[Declared]) -> Callable[[Callable[..., Any]], Tunable]: ...
 def kernel(
-    function: Callable[..., Any] | None = None, **declared: Any
+    function: Callable[..., Any] | None = None, **declared: Unpack[Declared]
 ) -> Tunable | Callable[[Callable[..., Any]], Tunable]:
     """Declare a kernel: a function whose keyword-only parameters are tuned. Also a decorator.
 
