@@ -192,7 +192,7 @@ class Golden:
                 least
             )  # a bool of another byte than 0 and 1 is wrong
             return exact
-        compared = got if got.dtype == least.dtype else _converted(got, least.dtype)
+        compared = got if got.dtype == least.dtype else _in_float32(got)
         right: NDArray[np.bool_] = (least <= compared) & (compared <= largest)
         if not right.all():
             may_be_nan = np.isnan(value)
@@ -322,9 +322,17 @@ def tolerance(value: Array, dtype: np.dtype[Any], terms: int, scale: Array | flo
     return np.where(finite, allowed, 0.0)
 
 
-def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+def _in_float32(array: Array) -> Array:
+    if array.itemsize == 1:  # looking them up takes a seventh of the time
+        return _values_of_bytes(array.dtype).take(bits(array))
     with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
-        return array.astype(dtype)
+        return array.astype(np.float32)
+
+
+@functools.cache
+def _values_of_bytes(dtype: np.dtype[Any]) -> Array:
+    with np.errstate(invalid="ignore"):
+        return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
 
 
 def _has_infinity(dtype: np.dtype[Any]) -> bool:
