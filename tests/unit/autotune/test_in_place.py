@@ -21,6 +21,7 @@ from autotune.sites.correctness import Golden
 from autotune.sites.local import LocalSite
 from autotune.sites.sampling import sample
 from autotune.sites.segment import Segment
+from autotune.testing import KernelContract
 
 LENGTH = 1000
 LOOP = f"for (int i = 0; i < {LENGTH}; i++)"
@@ -142,9 +143,8 @@ def test_a_clock_that_counts_less_than_was_run_is_implausible(workers: LocalSite
     assert Status.IMPLAUSIBLE is workers.measure(made.artifact, Timing(max_s=0.1)).status
 
 
-@pytest.mark.parametrize("backend", GOOD)
-def test_a_kernel_in_place_is_tuned(backend: str, tmp_path: Path) -> None:
-    found = tune(KERNEL, INPUTS, backend=backend, timing=BRIEF, cache_dir=tmp_path)
+def test_a_kernel_in_place_is_confirmed_in_turns_with_its_baseline(tmp_path: Path) -> None:
+    found = tune(KERNEL, INPUTS, timing=BRIEF, cache_dir=tmp_path)
     assert [Status.OK] == [trial.status for trial in found.trials], found.trials
     assert found.best is not None
     assert found.best.confirmed is not None
@@ -290,3 +290,12 @@ def test_restoring_much_data_counts_against_the_time_of_a_measurement() -> None:
     taken = sample(run, Timing(max_s=1, target_ci=0), 100, restore_ns=0.2e9)
     assert [(1, 1), (1, 4)] == asked[:2]
     assert 5 >= len(taken.nanoseconds)
+
+
+class TestInPlace(KernelContract):
+    """Of a kernel in place the contract holds too."""
+
+    @pytest.fixture
+    def case(self) -> tuple[Kernel, Inputs]:
+        """Return it."""
+        return KERNEL, INPUTS
