@@ -99,6 +99,13 @@ def test_the_reference_is_measured_the_same_way(workers: Workers) -> None:
     assert workers.reference().status is Status.OK
 
 
+def test_a_candidate_is_timed_with_cold_caches() -> None:
+    timing = Timing(caches="cold", warmup_s=0, min_repeats=2, max_repeats=2)
+    with Workers(KERNEL, INPUTS, CBackend(), timing) as cold:
+        outcome = run(cold, GOOD)
+    assert (Status.OK, 2, 1) == (outcome.status, len(outcome.samples_ms), outcome.calls), outcome.message
+
+
 def test_a_kernel_without_reference_says_so() -> None:
     with (
         Workers(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF) as workers,
