@@ -392,7 +392,7 @@ def survive(root: Path, tmp_path: Path, numbers: range) -> None:
 
 @pytest.mark.parametrize("part", range(4))
 def test_anything_anywhere_is_shown_or_told(root: Path, tmp_path: Path, part: int) -> None:
-    survive(root, tmp_path, range(60 * part, 60 * (part + 1)))
+    survive(root, tmp_path, range(30 * part, 30 * (part + 1)))
 
 
 @pytest.mark.long
