@@ -62,15 +62,8 @@ def test_each_broken_link_is_a_warning_and_fails_the_build(tmp_path: Path) -> No
     (tmp_path / "site.css").write_text("")
     (tmp_path / "index.md").write_text("\n\n".join(["# Index", *links, "```{toctree}\nstart\n```\n"]))
     (tmp_path / "start.md").write_text("# Start\n\n[back](index.md#index)\n")
-    words = [
-        "-m",
-        "sphinx",
-        "--quiet",
-        "--fail-on-warning",
-        "--keep-going",
-        str(tmp_path),
-        str(tmp_path / "site"),
-    ]
+    build = ["-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    words = [*build, str(tmp_path), str(tmp_path / "site")]
     broken = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     (tmp_path / "index.md").write_text("# Index\n\n```{toctree}\nstart\n```\n")
     whole = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
