@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-if find_spec("numpy") is None:
+if _missing := [name for name in ("numpy", "ml_dtypes") if find_spec(name) is None]:
     raise ModuleNotFoundError(
-        "autotune needs NumPy and more: pip install 'remote-autotune[autotune]'", name="numpy"
+        f"autotune needs {_missing[0]} and more: pip install 'remote-autotune[autotune]'", name=_missing[0]
     )
 
 from autotune.backends import Backend
+from autotune.declare import Tunable, kernel
 from autotune.model.budget import Budget, Limits
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
@@ -41,7 +42,9 @@ __all__ = [
     "TensorSpec",
     "Timing",
     "Trial",
+    "Tunable",
     "__version__",
     "best_config",
+    "kernel",
     "tune",
 ]

@@ -1,4 +1,4 @@
-"""`python -m autotune`: read, check and tidy any cache, of this machine or fetched from another."""
+"""`python -m autotune`: tune a kernel of a file; read, check and tidy any cache, of any machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autotune import exchange, report
+from autotune import exchange, report, script, tune_file
 from autotune.model.errors import AutotuneError, DataError, UnavailableError, UsageError
 from autotune.model.space import nearest
 from autotune.model.trial import Trial
 from autotune.report.comparison import comparison_page
 from autotune.report.records import log_tail, texts
 from autotune.report.terminal import say
-from autotune.report.units import config_text, duration, interval, throughput
+from autotune.report.units import config_text, duration, interval, rate_text
 from autotune.store import cache, catalog
 from autotune.store.clean import clean
 from autotune.store.summary import Summary
@@ -27,18 +27,21 @@ from autotune.verify import verify
 _SHOWN = 20
 _WORKLOAD = "KERNEL or KERNEL/SHAPES"
 _NKI = "Run NKI kernels where there is no Trainium."
+_TUNE = "Tune a kernel that a file declares, for the given shapes."
 _REPORT = "Print the best configs; write report.html and the plots."
 
 
 class _Parser(argparse.ArgumentParser):
+    code = UsageError.exit_code
+
     def error(self, message: str) -> NoReturn:
-        """End with EX_USAGE, as every fault of usage here does."""
+        """End with EX_USAGE, as every fault of usage here does; `tune` ends with 2, as scripts do."""
         self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
+        self.exit(self.code, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="autotune", description="Read, check and tidy a cache of tuning results.")
+def _parser() -> _Parser:
+    parser = _Parser(prog="autotune", description="Tune a kernel; read, check and tidy a cache of results.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     where = "the cache (default: $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune)"
@@ -48,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--cache-dir", type=Path, metavar="DIR", help=where)
         return added
 
+    tuned = commands.add_parser("tune", help=_TUNE, description=_TUNE)
+    tuned.code = 2
+    tune_file.add_flags(tuned)
+    tuned.set_defaults(error=tuned.error)
     command("list", "Print the best config of every workload.")
     made = command("report", _REPORT)
     made.add_argument("cache", type=Path, nargs="?", metavar="CACHE", help=where)
@@ -114,6 +121,12 @@ def _add_nki(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(argv)
+    if options.command == "tune":
+        try:
+            case = tune_file.case(options)
+        except UsageError as fault:
+            options.error(str(fault))
+        return script.main(options, [case])
     if options.command == "comparison":
         sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
         return 0
@@ -242,8 +255,8 @@ def _show_workload(workload: Summary) -> None:
         ("search", texts(vars(workload.search))),
     ):
         _say(f"  {title}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-    if workload.reference:
-        _say(f"  reference: {duration(workload.reference.metrics.median_ms)}")
+    for baseline in workload.baselines:
+        _say(f"  baseline {baseline.name}: {duration(baseline.metrics.median_ms)}")
     ties = {trial.path for trial in workload.ties}
     for trial in workload.trials[:_SHOWN]:
         mark = "*" if trial == workload.best else "=" if trial.path in ties else " "
@@ -258,9 +271,9 @@ def _line(trial: Trial) -> str:
     reading = trial.best_reading
     if reading is None:
         return f"{trial.status.value:>24}  {trial.path}: {trial.message}"
-    rate, unit = throughput(reading)
     times = f"{duration(reading.median_ms)} ({interval(reading.ci95_low_ms, reading.ci95_high_ms)})"
-    return f"{times:>32}  {rate:8.3g} {unit}  {'confirmed' if trial.confirmed else '         '}  {trial.path}"
+    confirmed = "confirmed" if trial.confirmed else ""
+    return f"{times:>32}  {rate_text(reading):>16}  {confirmed:9}  {trial.path}"
 
 
 def _show_trial(workload: Summary, trial: Trial) -> None:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from autotune import backends, search
 from autotune.backends import Backend
+from autotune.backends.travel import leave_to_the_script
+from autotune.machine.cpu import usable_cores
 from autotune.model.budget import Budget
-from autotune.model.errors import UsageError
-from autotune.model.kernel import Inputs, Kernel, Specs
+from autotune.model.errors import UnavailableError, UsageError
+from autotune.model.kernel import Baseline, Inputs, Kernel, Specs
 from autotune.model.space import SearchSpace
 from autotune.model.tensors import drawn_range
 from autotune.model.timing import Timing
 from autotune.model.workload import Context, workload
 from autotune.search import Exhaustive, Strategy
 from autotune.sites.correctness import rules
-from autotune.sites.workers import Workers
+from autotune.sites.local import LocalSite
+from autotune.sites.site import Site, Sites
 from autotune.store import cache
 from autotune.store.ledger import Ledger
 from autotune.store.publish import blas, publish
@@ -33,7 +36,7 @@ from autotune.tuning.search_run import Listener, SearchRun, Silent
 _SEARCH = 0.7  # of the seconds; the rest is for confirming the best
 
 
-Live = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
+Progress = Callable[[str, int | None, float | None], AbstractContextManager[Listener]]
 """(name, number of trials, seconds it may take) -> the listener of a search."""
 
 
@@ -52,7 +55,10 @@ def tune(
     budget: Budget | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     timing: Timing | None = None,
-    live: Live = silent,
+    devices: str | Sequence[str] | None = None,
+    baseline: Baseline | Mapping[str, Baseline] | None = None,
+    progress: Progress = silent,
+    retune: bool = False,
 ) -> Results:
     """Find the fastest config of a kernel for these inputs.
 
@@ -70,7 +76,13 @@ def tune(
         budget: the limits of the search; none by default.
         cache_dir: the cache root; $AUTOTUNE_CACHE_DIR, else ~/.cache/autotune, by default.
         timing: how configs are timed.
-        live: makes the listener that receives each trial, such as `autotune.report.Live`; none by default.
+        devices: those that search together: names of `Backend.devices`, or "all"; the first one by default.
+            The best are confirmed on one of them.
+        baseline: what the best is compared with: a function, or several by name, instead of the kernel's own;
+            they take the inputs as given and return the outputs. `{}` for none.
+        progress: makes the listener that receives each trial, such as `autotune.report.Live`; none by
+            default.
+        retune: measure everything again. Earlier results are not used, and none is lost.
 
     Returns:
         The trials best first, the config to use, and what ties with it.
@@ -78,43 +90,81 @@ def tune(
     Raises:
         UsageError: no such backend, an unknown parameter, an empty space, a dtype without tolerance.
         DataError: NaN in the inputs, or a corrupt journal.
-        UnavailableError: a compiler is missing.
+        UnavailableError: a compiler or a device is missing, or every device failed.
         CacheError: the cache cannot be written: a full disk, missing rights.
     """
+    leave_to_the_script()
     started = time.monotonic()
     maker = backends.get(backend) if isinstance(backend, str) else backend
     timing, budget = timing or Timing(), budget or Budget()
     space = _checked(kernel, maker.name, inputs.specs, space)
+    if baseline is not None:
+        kernel = replace(kernel, baselines=named_baselines(baseline))
     work = workload(kernel, inputs, maker.name, decides(maker, timing), maker.includes)
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(Ledger(cache.root(cache_dir), work, budget.limits)))
+        limits = budget.limits or maker.limits()
+        opened = Ledger(cache.root(cache_dir), work, limits, forget=retune)
+        ledger = stack.enter_context(contextlib.closing(opened))
+        chosen = _chosen(maker, devices)
 
-        @functools.cache
-        def workers() -> Workers:  # started only if something is to be measured
+        def open_site(device: str, others: Sequence[Site]) -> LocalSite:
             ledger.prepare()
-            return stack.enter_context(Workers(kernel, inputs, maker, timing, budget.limits))
+            jobs = max(1, usable_cores() // len(chosen))
+            golden = others[0].golden if others else None
+            return LocalSite(kernel, inputs, maker, timing, limits, jobs, device, golden)
 
+        sites = stack.enter_context(Sites(chosen, open_site))
         size = _size(space)
         strategy = strategy or _strategy(size, budget)
         name = f"{kernel.name} {ledger.folder.name}"
-        run = SearchRun(work, ledger, space, size)
+        run = SearchRun(work, ledger, space, size, maker)
         total = _smaller(size, budget.trials)
         total = total and max(total, len(run.trials))  # earlier runs may have tried more than this one may
-        run.listen(stack.enter_context(live(name, total, budget.seconds)))
+        run.listen(stack.enter_context(progress(name, total, budget.seconds)))
         notes = [*ledger.known.notes, *map(_stale, ledger.why_not().items()), *_drawn(inputs)]
-        notes += _overridden() if kernel.reference else []
+        notes += _overridden() if kernel.baselines else []
         if ledger.disturbed:
             notes.append(f"{len(ledger.disturbed)} earlier results of a busy machine are measured again")
         with _summarized(run, strategy, budget, started):
             deadline = started + (budget.seconds or math.inf)
-            run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), workers)
-            notes += run.confirm(workers, timing, deadline)
-        return run.results([*notes, *run.notes()], time.monotonic() - started)
+            run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), sites)
+            notes += run.confirm(sites, timing, deadline)
+        return run.results([*notes, *run.notes(), *sites.notes()], time.monotonic() - started)
+
+
+def _chosen(backend: Backend, devices: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the devices to use: the first one, all, or those that are named.
+
+    Raises:
+        UsageError: the backend has no device of a name.
+        UnavailableError: it has none.
+    """
+    known = backend.devices()
+    if not known:
+        raise UnavailableError(f"backend {backend.name}: no device here")
+    if devices is None or devices == "all":
+        return known if devices else known[:1]
+    named = tuple(devices.split(",")) if isinstance(devices, str) else tuple(devices)
+    if not named or len({*named}) < len(named) or not {*named} <= {*known}:
+        wrong = ",".join(named)
+        raise UsageError(
+            f"devices: {wrong!r} is not a list of devices of backend {backend.name}, each once; it has "
+            f"{', '.join(known)}"
+        )
+    return named
 
 
 def decides(backend: Backend, timing: Timing) -> Context:
     """Return what decides a result beside kernel, inputs, config and source."""
     return {"fingerprint": backend.fingerprint(), "timing": timing.to_dict(), "check": rules()}
+
+
+def named_baselines(baseline: Baseline | Mapping[str, Baseline]) -> Mapping[str, Baseline]:
+    """Return baselines by name; one that is given alone has its function's name."""
+    if isinstance(baseline, Mapping):
+        return baseline
+    name = getattr(baseline, "__name__", "")
+    return {name if name.isidentifier() else "baseline": baseline}
 
 
 def _strategy(size: int | None, budget: Budget) -> Strategy:
@@ -140,10 +190,10 @@ def _stale(reason: tuple[str, int]) -> str:
 
 
 def _overridden() -> Iterator[str]:
-    """Say that the environment chooses the BLAS kernel, not the library: the reference may be slow."""
+    """Say that the environment chooses the BLAS kernel, not the library: a baseline may be slow."""
     for name in ("OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "BLIS_ARCH_TYPE"):
         if value := os.environ.get(name):
-            yield f"{name}={value} is set, so the reference may not run the best code for this CPU ({blas()})"
+            yield f"{name}={value} is set, so a baseline may not run the best code for this CPU ({blas()})"
 
 
 def _drawn(inputs: Inputs) -> Iterator[str]:

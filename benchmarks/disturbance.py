@@ -27,7 +27,7 @@ from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import SearchSpace
 from autotune.model.statistics import quantile
 from autotune.model.timing import Timing
-from autotune.sites.workers import Workers
+from autotune.sites.local import LocalSite
 
 ROUNDS = 12
 LENGTH = 1 << 20
@@ -59,15 +59,15 @@ Reading = tuple[float, ...]
 """Median and 95th percentile, in milliseconds."""
 
 
-def reading(workers: Workers, artifact: Artifact) -> Reading:
+def reading(workers: LocalSite, artifact: Artifact) -> Reading:
     """Measure once."""
     ordered = sorted(workers.measure(artifact).samples_ms)
     return tuple(quantile(ordered, fraction) for fraction in (0.5, 0.95))
 
 
-def beside_compilers(workers: Workers, artifact: Artifact, numbers: itertools.count[int]) -> Reading:
+def beside_compilers(workers: LocalSite, artifact: Artifact, numbers: itertools.count[int]) -> Reading:
     """Measure while the tuner's own compilers have more to do than they can."""
-    queue = [workers.compile(f"/* {next(numbers)} */ {LONG}") for _ in range(2 * JOBS)]
+    queue = [workers.build(f"/* {next(numbers)} */ {LONG}") for _ in range(2 * JOBS)]
     try:
         return reading(workers, artifact)
     finally:
@@ -75,7 +75,7 @@ def beside_compilers(workers: Workers, artifact: Artifact, numbers: itertools.co
             future.result()
 
 
-def beside_careless(workers: Workers, artifact: Artifact, source: Path) -> Reading:
+def beside_careless(workers: LocalSite, artifact: Artifact, source: Path) -> Reading:
     """Measure while compilers run that nobody holds."""
     command = f"while :; do cc -O3 -c -o /dev/null {source}; done"
     others = [subprocess.Popen(["sh", "-c", command], start_new_session=True) for _ in range(JOBS)]
@@ -93,8 +93,8 @@ def main() -> None:
     timing = Timing(min_repeats=100, max_repeats=100)
     numbers = itertools.count()
     times: dict[str, list[Reading]] = {"alone": [], "tuner": [], "careless": []}
-    with tempfile.TemporaryDirectory() as folder, Workers(KERNEL, inputs, CBackend(), timing) as workers:
-        artifact = workers.compile(ADD).result().artifact
+    with tempfile.TemporaryDirectory() as folder, LocalSite(KERNEL, inputs, CBackend(), timing) as workers:
+        artifact = workers.build(ADD).result().artifact
         if artifact is None:
             raise SystemExit("the kernel does not compile")
         source = Path(folder) / "long.c"

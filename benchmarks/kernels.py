@@ -159,9 +159,8 @@ def rival_call(case: Case, tensors: Sequence[Array], out: Array) -> Call:
     if case.rival == "OpenBLAS":
         lhs = tensors[0].T if case.kernel is gemm.lhsT_rhs else tensors[0]
         return lambda: np.matmul(lhs, tensors[1], out=out)
-    assert case.kernel.reference is not None
-    reference = case.kernel.reference
-    return lambda: reference(*tensors)
+    baseline = case.kernel.baselines["NumPy"]
+    return lambda: baseline(*tensors)
 
 
 def settle() -> None:
@@ -214,6 +213,7 @@ def measure(case: Case, threads: int, seconds: float, count: int, folder: Path) 
     rival_us, ours_us = turns(calls, threads, seconds)
     ratio = statistics.median(theirs / ours for theirs, ours in zip(rival_us, ours_us, strict=True))
     ours = statistics.median(ours_us)
+    assert case.kernel.flops and case.kernel.bytes_moved, "the kernels of this package know their work"
     flops, moved = case.kernel.flops(specs), case.kernel.bytes_moved(specs)
     rate = f"{flops / ours / 1e3:.1f} GFLOP/s" if flops else f"{moved / ours / 1e3:.1f} GB/s"
     shapes, theirs = case.inputs.shapes, statistics.median(rival_us)

@@ -24,7 +24,7 @@ from autotune.backends import Artifact
 from autotune.kernels import gemm
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.sites.workers import Workers
+from autotune.sites.local import LocalSite
 from autotune.tuning.predict import Choice, best_config
 
 SHAPES = (
@@ -59,14 +59,14 @@ def measured(inputs: Inputs, configs: Sequence[Config]) -> list[list[float]]:
     maker = backends.get("c")
     decides = {"fingerprint": maker.fingerprint(), "timing": TIMING.to_dict()}
     work = workload(KERNEL, inputs, maker.name, decides)
-    with Workers(KERNEL, inputs, maker, TIMING) as workers:
-        futures = [workers.compile(work.job(config).source) for config in configs]
+    with LocalSite(KERNEL, inputs, maker, TIMING) as workers:
+        futures = [workers.build(work.job(config).source) for config in configs]
         artifacts = [artifact for future in futures if (artifact := future.result().artifact)]
         turns = [[median(workers, artifact) for artifact in artifacts] for _ in range(TURNS)]
     return [list(column) for column in zip(*turns, strict=True)]
 
 
-def median(workers: Workers, artifact: Artifact) -> float:
+def median(workers: LocalSite, artifact: Artifact) -> float:
     """Measure once; return the median in milliseconds."""
     return float(statistics.median(workers.measure(artifact).samples_ms))
 

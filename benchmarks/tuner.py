@@ -33,7 +33,7 @@ from autotune.backends.c import CBackend
 from autotune.model.kernel import Specs
 from autotune.model.space import Config
 from autotune.model.workload import workload
-from autotune.sites.workers import Workers
+from autotune.sites.local import LocalSite
 from autotune.store.ledger import Ledger
 from autotune.tuning import search_run
 
@@ -171,10 +171,10 @@ def own(configs: int) -> tuple[float, float, float]:
     timed = {
         (search_run, "wait"): waits,
         (search_run, "confirm"): waits,
-        (Workers, "measure"): waits,
-        (Workers, "__init__"): waits,
-        (Workers, "close"): waits,
-        (Workers, "compile"): handing,
+        (LocalSite, "measure"): waits,
+        (LocalSite, "__init__"): waits,
+        (LocalSite, "close"): waits,
+        (LocalSite, "build"): handing,
     }
     kept = [(owner, name, getattr(owner, name)) for owner, name in timed]
     for owner, name, function in kept:
@@ -192,16 +192,19 @@ def own(configs: int) -> tuple[float, float, float]:
 
 
 def fill_ours(configs: int, folder: Path) -> None:
-    """Record as many trials as the space has, all but 16 of them copies, through the tuner's own ledger."""
+    """Record as many trials as the space has, all but 16 of them copies, through the tuner's own ledger.
+
+    The copies are of the slowest: among copies of the fastest each run would find new finalists to confirm.
+    """
     ours(16, folder)
     decides = tuner.decides(BACKEND, TIMING)
     work = workload(kernel(configs), INPUTS, "c", decides)
     ledger = Ledger(folder, work, Limits())
-    known = list(ledger.trials.values())
+    slowest = max(ledger.trials.values(), key=lambda trial: trial.metrics.median_ms if trial.metrics else 0)
     for number, config in enumerate(SearchSpace(parameters(configs))):
         job = work.job(config)
         if job.path not in ledger.trials:
-            like = replace(known[number % len(known)], confirmed=None, config=job.config)
+            like = replace(slowest, confirmed=None, config=job.config)
             trial = replace(like, identity=job.identity, path=job.path, order=number)
             ledger.record_trial(trial, job.source, "", "")
     ledger.close()

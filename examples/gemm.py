@@ -6,6 +6,7 @@ import sys
 
 from autotune import script
 from autotune.kernels import gemm
+from autotune.model.tensors import FLOATS
 
 SHAPES = ((128, 512, 128), (129, 512, 128), (1024, 1024, 1024))
 """(M, N, K)."""
@@ -22,7 +23,7 @@ def case(mode: str, shape: tuple[int, int, int], dtype: str) -> script.Case:
 
 def main() -> int:
     """Read the flags and tune."""
-    parser = script.parser("Tune the matrix product.", budget=16)
+    parser = script.parser("Tune the matrix product.", budget=16, dtypes=FLOATS)
     parser.add_argument(
         "--mode", choices=tuple(MODES), default="both", help="which product (default: %(default)s)"
     )

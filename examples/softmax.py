@@ -6,6 +6,7 @@ import sys
 
 from autotune import script
 from autotune.kernels import softmax
+from autotune.model.tensors import FLOATS
 
 SHAPES = ((1024, 1024), (37, 131), (4096, 64))
 """(rows, columns)."""
@@ -13,7 +14,7 @@ SHAPES = ((1024, 1024), (37, 131), (4096, 64))
 
 def main() -> int:
     """Read the flags and tune."""
-    flags = script.parser("Tune softmax.", budget=24).parse_args()
+    flags = script.parser("Tune softmax.", budget=24, dtypes=FLOATS).parse_args()
     inputs = [softmax.inputs(*shape, dtype=flags.dtype) for shape in SHAPES]
     return script.main(flags, [script.Case(softmax.kernel, each) for each in inputs])
 

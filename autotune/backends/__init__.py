@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 
-from autotune.backends._base import Artifact, Backend, Binding, Build, Program
+from autotune.backends._base import Backend, Binding, Isolation, Program
+from autotune.backends.artifact import Artifact, Build
 from autotune.model.errors import UsageError
 
 NAMES = ("c", "numpy")
 
-__all__ = ["NAMES", "Artifact", "Backend", "Binding", "Build", "Program", "get"]
+__all__ = ["NAMES", "Artifact", "Backend", "Binding", "Build", "Isolation", "Program", "get"]
 
 
 def get(name: str) -> Backend:

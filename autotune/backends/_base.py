@@ -1,4 +1,4 @@
-"""What a backend is: it says how a candidate's source becomes a folder, and how a worker calls it.
+"""What a backend is: it says how a candidate's source becomes a folder, and how that is called.
 
 An artifact is a folder and its description, never a live object. A build is a command line and the text for
 its standard input. So another interpreter, process or host can compile and run a candidate. A `neuron`
@@ -7,13 +7,23 @@ backend, for example, only has to name its own interpreter in `Build.command`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from autotune.backends.artifact import Artifact, Build
+from autotune.backends.device import Device, HostTensor
+from autotune.model.budget import Limits
+from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs
+from autotune.model.roofline import Roofline
+
+Isolation = Literal["fork", "device"]
+"""Where a candidate runs: in a process of its own, a fork, or in the long-lived process of its device.
+
+A device's process gets one candidate after another. It is replaced after a crash, a hang, or a fault that
+the backend calls fatal.
+"""
 
 Program = Callable[[int], int]
 """Call the candidate this many times in a row; return how many nanoseconds that took."""
@@ -21,52 +31,12 @@ Binding = Callable[[Sequence[int]], Program]
 """Bind a loaded candidate to the addresses of its tensors: of each input, then of each output."""
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A compiled candidate: everything that a worker needs to load it.
-
-    Args:
-        backend: name of the backend that made it.
-        entry: the symbol or function to call.
-        folder: absolute; holds what the backend's command put there.
-        main: the file to load, in that folder.
-        inputs: specs of the inputs, in the order of the arguments.
-        outputs: specs of the outputs, whose arguments follow those of the inputs.
-    """
-
-    backend: str
-    entry: str
-    folder: str
-    main: str
-    inputs: Specs
-    outputs: Specs
-
-    @property
-    def path(self) -> str:
-        """Path of the file to load."""
-        return f"{self.folder}/{self.main}"
-
-
-@dataclass(frozen=True)
-class Build:
-    """The one command that turns a source into an artifact.
-
-    Args:
-        artifact: the result, once the command has succeeded.
-        source: the command's standard input; no file is written.
-        command: the compiler's command line; it writes `artifact.main`, and what else it likes, in `part`.
-        part: an empty folder, made for the command. It is renamed to `artifact.folder` on success, so an
-            artifact is never incomplete.
-    """
-
-    artifact: Artifact
-    source: str
-    command: tuple[str, ...]
-    part: str
-
-
 class Backend(Protocol):
-    """How one kind of candidate is compiled and called."""
+    """How one kind of candidate is compiled, and where and how it is called.
+
+    A backend is a frozen dataclass: it travels to other processes as its class, by name, and its fields. One
+    that inherits from this class has to define the first four methods, and those for its isolation.
+    """
 
     @property
     def name(self) -> str:
@@ -74,7 +44,10 @@ class Backend(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """Return what else decides object and speed: compiler, version, flags, CPU, threads."""
+        """Return what else decides object and speed: compiler, version, flags, device, threads.
+
+        `version` is printed at the head of a compilation's log.
+        """
         ...
 
     def includes(self, source: str) -> dict[str, str]:
@@ -99,23 +72,67 @@ class Backend(Protocol):
         """
         ...
 
+    # -- the device
+
+    def isolation(self) -> Isolation:
+        """Return whether each candidate gets a process of its own, or all of a device share one."""
+        return "fork"
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the names of this machine's devices, for `--devices`.
+
+        Raises:
+            UnavailableError: it has none, or they cannot be listed.
+        """
+        return ("0",)
+
+    def limits(self) -> Limits:
+        """Return what a candidate may use if the user says nothing."""
+        return Limits(memory_bytes=0) if self.isolation() == "device" else Limits()
+
+    def roofline(self, dtype: str, *, again: bool = False) -> Roofline | None:  # noqa: ARG002
+        """Return the limits of one device; None if nobody knows them.
+
+        Args:
+            dtype: of the kernel's outputs.
+            again: a candidate seemed faster than they allow: measure once more, if they are measured.
+        """
+        return None
+
+    # -- isolation "fork"
+
     def runner(self) -> tuple[str, ...]:
         """Return the command of the program that calls candidates; empty for `autotune/sites/runner.py`.
 
         Raises:
             UnavailableError: it cannot be made on this machine.
         """
-        ...
+        return ()
 
     def load(self, artifact: Artifact) -> Binding:
-        """Load a candidate; only `autotune/sites/runner.py` calls this."""
-        ...
+        """Load a candidate; only `autotune/sites/runner.py` calls this, in the candidate's process.
 
+        Raises:
+            UsageError: the backend's own program loads candidates, or its device does.
+        """
+        raise UsageError(f"{artifact.path}: backend {self.name} does not load candidates into Python")
 
-def object_name(*parts: str) -> str:
-    """Return the name of a compiled object: 32 hex digits that identify these texts, in this order."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(f"{len(part)}:".encode())
-        state.update(part.encode())
-    return state.hexdigest()[:32]
+    # -- isolation "device"
+
+    def own_clock(self) -> bool:
+        """Return whether the device counts the nanoseconds, and not the processor that also compiles."""
+        return True
+
+    def open(self, device: str, inputs: Sequence[HostTensor], outputs: Sequence[HostTensor]) -> Device:
+        """Open a device, in the process that uses it from now on; importing the module must not touch it.
+
+        Args:
+            device: its name, of `devices()`.
+            inputs: the inputs, in the host's memory; they cannot be written.
+            outputs: where the outputs are read, in the host's memory.
+
+        Raises:
+            DeviceFault: it cannot be used.
+        """
+        tensors = len(inputs) + len(outputs)
+        raise UsageError(f"backend {self.name} cannot open device {device} for {tensors} tensors")

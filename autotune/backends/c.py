@@ -10,10 +10,19 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.backends._base import Artifact, Binding, Build, object_name
-from autotune.machine.cpu import accepts, built_program, compiler_version, find_compiler, machine_facts
+from autotune.backends._base import Backend
+from autotune.backends.artifact import Artifact, Build, object_name
+from autotune.machine.cpu import (
+    accepts,
+    built_program,
+    compiler_version,
+    find_compiler,
+    machine_facts,
+    roofline,
+)
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs
+from autotune.model.roofline import Roofline
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno")
 """Without -ffast-math, which lets the compiler assume that no value is NaN or Inf: outputs may have both."""
@@ -37,7 +46,7 @@ MAX_TENSORS = 8
 
 
 @dataclass(frozen=True)
-class CBackend:
+class CBackend(Backend):
     """Compile C with the system's compiler.
 
     Args:
@@ -97,13 +106,9 @@ class CBackend:
         """Return the path of the program built from runner.c."""
         return (str(built_program(_RUNNER, self._command(), ("-O2",))),)
 
-    def load(self, artifact: Artifact) -> Binding:
-        """Fail: runner.c loads C candidates.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{artifact.path}: runner.c loads C candidates, Python cannot")
+    def roofline(self, dtype: str, *, again: bool = False) -> Roofline | None:
+        """Return the measured limits of the cores that may be used."""
+        return roofline(dtype, again=again)
 
     def _command(self) -> tuple[str, ...]:
         return find_compiler(self.compiler or os.environ.get("CC", ""))

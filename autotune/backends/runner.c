@@ -1,10 +1,12 @@
 /* Loads candidates and calls them: a small process, which is forked for each candidate.
  *
- * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS (OFFSET SPARE STRIDE)...  (OFFSET LENGTH PROTECTION)...
+ * runner SOCKET SEGMENT SIZE  MEMORY OUTPUT  TENSORS (OFFSET SPARE STRIDE)...
+ *     RESTORED (TENSOR PRISTINE BELOW BYTES)...  (OFFSET LENGTH PROTECTION)...
  *
  * SOCKET delivers "object\0entry\0" with one descriptor: the candidate's own socket. We reply with its process id.
  * The candidate is a child of our parent (CLONE_PARENT), which watches it, reaps it, and sends it commands over its
- * socket: {spares, warm, calls, samples, sweep}. After each command it writes nanoseconds and the number of the command into
+ * socket: {spares, warm, calls, samples, sweep}. Before each call it restores the tensors that the kernel changes, which
+ * then are single ones. After each command it writes nanoseconds and the number of the command into
  * the segment, and stops itself with all its threads: so no thread goes on once the call has returned. If it cannot
  * load the object, it sends {1} and a text. autotune/sites/runner.py does the same for candidates in Python. */
 #define _GNU_SOURCE
@@ -29,14 +31,22 @@ enum { MAX_TENSORS = 8, MAX_SAMPLES = 4096 };
 typedef void *P;
 static P tensor[MAX_TENSORS];       /* where tensors are timed */
 static char *spare[MAX_TENSORS];    /* where the first of their spare copies is */
-static int64_t stride[MAX_TENSORS]; /* bytes from one copy to the next; 0 for an input */
+static int64_t stride[MAX_TENSORS]; /* bytes from one copy to the next; 0 for an input that is not changed */
 static int tensors;
-/* The segment's first pages; `Header` in autotune/sites/segment.py. */
-static struct { int32_t errno_at_death, commands; int64_t pad, nanoseconds[MAX_SAMPLES]; } volatile *header;
+/* Inputs that the kernel changes, and where their values are; see `Settings` in autotune/sites/messages.py. */
+static struct { int tensor; const char *pristine; size_t below, bytes; } restored[MAX_TENSORS];
+static int restores;
+/* The segment, and its first pages: `HEADER` in autotune/sites/messages.py. */
+static char *base;
+static size_t size;
+static struct { int32_t errno_at_death, commands; int64_t fault, nanoseconds[MAX_SAMPLES]; } volatile *header;
 
-/* ENOMEM here means that a malloc failed; without it a crash is a wild pointer. */
-static void note_errno(int number) {
+/* ENOMEM here means that a malloc failed; without it a crash is a wild pointer, or a write to an input. */
+static void note_death(int number, siginfo_t *how, void *context) {
+    const char *at = how->si_addr;
+    (void)context;
     header->errno_at_death = errno;
+    if (number == SIGSEGV && how->si_code > 0 && at > base && at < base + size) header->fault = at - base;
     raise(number);
 }
 
@@ -44,7 +54,8 @@ static void watch_fatal_signals(void) {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
     static char own_stack[65536]; /* after a stack overflow the other has no room */
     stack_t stack = {.ss_sp = own_stack, .ss_size = sizeof own_stack};
-    struct sigaction action = {.sa_handler = note_errno, .sa_flags = SA_RESETHAND | SA_NODEFER | SA_ONSTACK};
+    struct sigaction action = {
+        .sa_sigaction = note_death, .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_NODEFER | SA_ONSTACK};
     sigaltstack(&stack, 0);
     for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) sigaction(fatal[i], &action, 0);
 }
@@ -87,12 +98,18 @@ static void sweep_caches(int64_t bytes) {
     __asm__ volatile("" : : "r"(buffer) : "memory"); /* else the compiler removes the stores */
 }
 
+static void restore(const P *at) {
+    for (int i = 0; i < restores; i++)
+        memcpy((char *)at[restored[i].tensor] - restored[i].below, restored[i].pristine, restored[i].bytes);
+}
+
 /* Call once for each spare copy of the outputs. A call that only looks right if an earlier one has written to the
  * same place, or that leaves work to a thread, does not get through this. */
 static void call_spares(void (*entry)(void), int64_t spares) {
     P at[MAX_TENSORS];
     for (int64_t copy = 0; copy < spares; copy++) {
         for (int i = 0; i < tensors; i++) at[i] = spare[i] + copy * stride[i];
+        restore(at);
         time_calls(entry, 1, at);
     }
 }
@@ -128,8 +145,12 @@ static void be_candidate(int sock, int cpu, const char *object, const char *name
     if (!entry) refuse(sock);
     while (recv(sock, &command, sizeof command, 0) == sizeof command && command.samples <= MAX_SAMPLES) {
         call_spares(entry, command.spares);
-        if (command.warm) time_calls(entry, command.warm, tensor);
+        if (command.warm) {
+            restore(tensor);
+            time_calls(entry, command.warm, tensor);
+        }
         for (int64_t i = 0; i < command.samples; i++) {
+            restore(tensor);
             if (command.sweep) sweep_caches(command.sweep);
             header->nanoseconds[i] = time_calls(entry, command.calls, tensor);
         }
@@ -154,10 +175,10 @@ static ssize_t receive(int sock, char *text, size_t size, int *passed) {
 
 int main(int argc, char **argv) {
     static char text[16384];
-    if (argc < 7) return 64;
+    if (argc < 8) return 64;
     int sock = atoi(argv[1]), segment = atoi(argv[2]), own;
-    size_t size = strtoull(argv[3], 0, 10);
-    char *base = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
+    size = strtoull(argv[3], 0, 10);
+    base = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
     if (base == MAP_FAILED) return 71;
     close(segment);
     header = (void *)base;
@@ -168,9 +189,17 @@ int main(int argc, char **argv) {
         spare[i] = base + strtoull(word[1], 0, 10);
         stride[i] = strtoll(word[2], 0, 10);
     }
+    restores = atoi(*word++);
+    for (int i = 0; i < restores; i++, word += 4) {
+        restored[i].tensor = atoi(word[0]);
+        restored[i].pristine = base + strtoull(word[1], 0, 10);
+        restored[i].below = strtoull(word[2], 0, 10);
+        restored[i].bytes = strtoull(word[3], 0, 10);
+    }
     for (; word + 2 < argv + argc; word += 3)
         if (mprotect(base + strtoull(word[0], 0, 10), strtoull(word[1], 0, 10), atoi(word[2]))) return 71;
-    limit(RLIMIT_AS, size + strtoull(argv[4], 0, 10));
+    rlim_t memory = strtoull(argv[4], 0, 10); /* 0 for no limit */
+    if (memory) limit(RLIMIT_AS, size + memory);
     limit(RLIMIT_FSIZE, strtoull(argv[5], 0, 10));
     limit(RLIMIT_CORE, 0);
     prctl(PR_SET_DUMPABLE, 0); /* prevents core dumps into a pipe, too: RLIMIT_CORE does not */

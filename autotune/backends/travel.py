@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autotune.backends._base import Backend
-from autotune.model.errors import UnavailableError, UsageError
-
-_PROGRAM = "__autotune_program__"
-"""Name of the user's script in other processes. It is not `__main__`, so its guarded part does not run."""
+from autotune.model.errors import AutotuneError, UnavailableError, UsageError
+from autotune.model.project import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def unpack(sent: Sent) -> Backend:
         UnavailableError: this process cannot import its module.
     """
     try:
-        kind = operator.attrgetter(sent.name)(_module(sent))
+        kind = operator.attrgetter(sent.name)(module(sent.module, sent.file))
         backend: Backend = kind(**{name: _tuples(value) for name, value in sent.fields.items()})
     except (ImportError, AttributeError, TypeError, OSError) as error:
         where = f" ({sent.file})" if sent.file else ""
@@ -100,25 +100,95 @@ def unpack(sent: Sent) -> Backend:
     return backend
 
 
-def _module(sent: Sent) -> Any:
-    if sent.module == "__main__":
-        return _program(sent.file)
+def module(name: str, file: str) -> Any:
+    """Import a module of the user's; `__main__` is the script in a file, without its guarded part.
+
+    Raises:
+        Exception: what the module raises.
+    """
+    if name in {"__main__", PROGRAM}:
+        return program(file)
+    _executing.append(name)
     try:
-        return importlib.import_module(sent.module)
+        return importlib.import_module(name)
     except ModuleNotFoundError:
         # An editable installation is found by what `site` reads, which the keeper leaves out.
         import site
 
         site.main()
-        return importlib.import_module(sent.module)
+        return importlib.import_module(name)
+    except _Tunes:
+        advice = "put the calls of tune() under `if __name__ == '__main__':`"
+        raise ImportError(f"it tunes while it is imported; {advice}") from None
+    finally:
+        _executing.pop()
+
+
+class _Tunes(BaseException):
+    """A script that is executed as a module has come to its tuning, which is not for this process."""
+
+
+_executing: list[str] = []  # the modules that this process imports for the sake of candidates now
+
+
+def leave_to_the_script() -> None:
+    """End the import of a module for the sake of candidates: what calls this is for the script's process."""
+    if _executing:
+        raise _Tunes
 
 
 @functools.cache
-def _program(file: str) -> Any:
-    """Execute the user's script as a module."""
-    spec = importlib.util.spec_from_file_location(_PROGRAM, Path(file))
+def program(file: str) -> Any:
+    """Execute the user's script as a module, once, up to where it tunes if that is not guarded."""
+    spec = importlib.util.spec_from_file_location(PROGRAM, Path(file))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file or 'an interactive program'} is no file of Python")
-    module = sys.modules[_PROGRAM] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    made = sys.modules[PROGRAM] = importlib.util.module_from_spec(spec)
+    arguments, sys.argv = sys.argv, [file]
+    _executing.append(file)
+    try:
+        spec.loader.exec_module(made)
+    except _Tunes:
+        pass
+    finally:
+        _executing.pop()
+        sys.argv = arguments
+    return made
+
+
+def import_first(modules: Sequence[tuple[str, str]]) -> None:
+    """Import modules that candidates import, once for all of them, before any is forked.
+
+    What a module prints while it is imported was printed in the tuner's process already.
+
+    Args:
+        modules: the name and the file of each.
+
+    Raises:
+        UnavailableError: one cannot be imported in this process.
+    """
+    for name, file in modules:
+        with Importing(file or name), contextlib.redirect_stdout(io.StringIO()):
+            module(name, file)
+
+
+class Importing:
+    """Turn any exception of the user's module into an UnavailableError.
+
+    Args:
+        name: of the module, for the message.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Replace an exception, and the end of the program; not Ctrl-C."""
+        if isinstance(error, Exception | SystemExit):
+            hint = str(error) if isinstance(error, AutotuneError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, SystemExit):
+                hint = "it ends the program; put what is not a definition under `if __name__ == '__main__':`"
+            raise UnavailableError(f"cannot import {self._name}: {hint}") from error

@@ -54,7 +54,7 @@ def trial_of(
         samples
     ):  # the samples have another unit, or are from another run
         samples = (time,)
-    reading = replace(metrics(samples, flops=0, bytes_moved=0), median_ms=time)
+    reading = replace(metrics(samples, flops=None, bytes_moved=0), median_ms=time)
     return Trial(config, status, "", path, order, "", reading, None, compile_s, started_at, samples)
 
 

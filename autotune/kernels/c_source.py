@@ -11,8 +11,25 @@ import platform
 import textwrap
 from pathlib import Path
 
+from autotune.model.errors import UsageError
+from autotune.model.kernel import Specs
+
 C_TYPES = {"float32": "float", "float64": "double"}
 ITEM_BYTES = {"float32": 4, "float64": 8}
+
+
+def require_c_types(specs: Specs) -> None:
+    """Refuse dtypes that the generated C does not have.
+
+    Raises:
+        UsageError: it names those that it has, and the backend that has the others.
+    """
+    for spec in specs:
+        if spec.dtype not in C_TYPES:
+            raise UsageError(
+                f"tensor {spec.name!r}: this kernel's C is of {' or '.join(C_TYPES)}, not {spec.dtype}; its "
+                "candidates of the backend numpy take any float: --backend numpy"
+            )
 
 
 @functools.lru_cache(maxsize=1)

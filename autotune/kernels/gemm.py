@@ -1,4 +1,7 @@
-"""Matrix product: C = A B (`lhs_rhs`) and C = AᵀB (`lhsT_rhs`), float32 or float64, any strides."""
+"""Matrix product: C = A B (`lhs_rhs`) and C = AᵀB (`lhsT_rhs`), any strides.
+
+The C is of float32 or float64; the NumPy source of any float.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.kernels import gemm_c, gemm_numpy
-from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, lanes
+from autotune.kernels.c_source import host_vector_bytes, lanes, require_c_types
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
+from autotune.kernels.narrow import baseline, total_bytes
 from autotune.kernels.register_tile import dot_tiles, register_tiles
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
@@ -44,7 +48,12 @@ def inputs(
 
 
 def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
-    """Return the default space of the C generator."""
+    """Return the default space of the C generator.
+
+    Raises:
+        UsageError: the C generator does not have the dtype.
+    """
+    require_c_types(specs)
     product = Product.of(specs, _outputs(specs, lhs_transposed=lhs_transposed), lhs_transposed)
     vector_bytes = host_vector_bytes()
     few = 2 * product.n <= lanes(product.dtype, vector_bytes)
@@ -150,12 +159,11 @@ def _flops(specs: Specs, *, lhs_transposed: bool) -> int:
 
 
 def _bytes_moved(specs: Specs, *, lhs_transposed: bool) -> int:
-    shapes = [spec.shape for spec in (*specs, *_outputs(specs, lhs_transposed=lhs_transposed))]
-    return ITEM_BYTES[specs[0].dtype] * sum(rows * columns for rows, columns in shapes)
+    return total_bytes(specs, _outputs(specs, lhs_transposed=lhs_transposed))
 
 
 def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> Arrays:
-    """Return NumPy's product: the golden when given float64, the reference when given the inputs."""
+    """Return NumPy's product: the golden when given float64, the baseline when given the inputs."""
     return (np.matmul(lhs.T if lhs_transposed else lhs, rhs),)
 
 
@@ -169,8 +177,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         },
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
-        reference=partial(_product, lhs_transposed=lhs_transposed),
-        reference_name="NumPy",
+        baselines={"NumPy": baseline(partial(_product, lhs_transposed=lhs_transposed))},
         flops=partial(_flops, lhs_transposed=lhs_transposed),
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.kernels.c_source import (
-    ITEM_BYTES,
     host_vector_bytes,
     indent,
     lanes,
     prelude,
+    require_c_types,
     round_up,
 )
 from autotune.kernels.c_threads import entry_point
+from autotune.kernels.narrow import baseline, is_narrow, total_bytes
 from autotune.kernels.register_tile import RegisterTile, register_tiles, with_edges
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
@@ -174,6 +175,18 @@ def source(config: Config, inputs: Specs, outputs: Specs) -> str:
 def numpy_source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001
     """Return Python text that defines `rmsnorm_linear(x, gain, weight, y)`, `block_rows` at a time."""
     step = config["block_rows"]
+    if is_narrow(inputs):
+        return f"""\
+import numpy as np
+
+
+def {ENTRY}(x, gain, weight, y):
+    scaled = gain.astype(np.float32)[:, None] * weight.astype(np.float32)
+    for low in range(0, {inputs[0].shape[0]}, {step}):
+        part = x[low : low + {step}].astype(np.float32)
+        mean_square = np.einsum("ij,ij->i", part, part) / {inputs[0].shape[1]}
+        y[low : low + {step}] = np.matmul(part, scaled) / np.sqrt(mean_square + {EPSILON})[:, None]
+"""
     return f"""\
 import numpy as np
 
@@ -195,7 +208,12 @@ def inputs(rows: int, depth: int, columns: int, *, dtype: str = "float32", seed:
 
 
 def space(specs: Specs) -> SearchSpace:
-    """Return the default space of the C generator."""
+    """Return the default space of the C generator.
+
+    Raises:
+        UsageError: the C generator does not have the dtype.
+    """
+    require_c_types(specs)
     rows, columns = specs[0].shape[0], specs[2].shape[1]
     vector_bytes = host_vector_bytes()
     tiles = register_tiles(rows, columns, specs[0].dtype, vector_bytes)
@@ -240,8 +258,7 @@ def _flops(specs: Specs) -> int:
 
 
 def _bytes_moved(specs: Specs) -> int:
-    (rows, depth), (_, columns) = specs[0].shape, specs[2].shape
-    return ITEM_BYTES[specs[0].dtype] * (rows * depth + depth + depth * columns + rows * columns)
+    return total_bytes(specs, _outputs(specs))
 
 
 kernel = Kernel(
@@ -250,8 +267,7 @@ kernel = Kernel(
     generators={"c": source, "numpy": numpy_source},
     outputs=_outputs,
     golden=golden,
-    reference=golden,
-    reference_name="NumPy",
+    baselines={"NumPy": baseline(golden)},
     flops=_flops,
     bytes_moved=_bytes_moved,
     reduction_length=lambda specs: specs[0].shape[1],

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.kernels.c_exp import exp_function
-from autotune.kernels.c_source import ITEM_BYTES, host_vector_bytes, prelude
+from autotune.kernels.c_source import host_vector_bytes, prelude, require_c_types
 from autotune.kernels.c_threads import entry_point
+from autotune.kernels.narrow import baseline, is_narrow, total_bytes
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
@@ -153,6 +154,18 @@ def source(config: Config, inputs: Specs, outputs: Specs) -> str:
 
 def numpy_source(config: Config, inputs: Specs, outputs: Specs) -> str:  # noqa: ARG001
     """Return Python text that defines `softmax(x, y)`; `block_rows` rows at a time stay in the cache."""
+    if is_narrow(inputs):
+        return f"""\
+import numpy as np
+
+
+def {ENTRY}(x, y):
+    for low in range(0, {inputs[0].shape[0]}, {config["block_rows"]}):
+        part = x[low : low + {config["block_rows"]}].astype(np.float32)
+        part -= part.max(axis=1, keepdims=True)
+        np.exp(part, out=part)
+        y[low : low + {config["block_rows"]}] = part / part.sum(axis=1, keepdims=True)
+"""
     return f"""\
 import numpy as np
 
@@ -172,7 +185,12 @@ def inputs(rows: int, columns: int, *, dtype: str = "float32", seed: int = 0) ->
 
 
 def space(specs: Specs) -> SearchSpace:
-    """Return the default space of the C generator."""
+    """Return the default space of the C generator.
+
+    Raises:
+        UsageError: the C generator does not have the dtype.
+    """
+    require_c_types(specs)
     rows = specs[0].shape[0]
     vector_bytes = host_vector_bytes()
     parameters: dict[str, Any] = {
@@ -212,10 +230,9 @@ kernel = Kernel(
     generators={"c": source, "numpy": numpy_source},
     outputs=_outputs,
     golden=golden,
-    reference=golden,
-    reference_name="NumPy",
+    baselines={"NumPy": baseline(golden)},
     flops=lambda specs: 5 * _elements(specs),  # maximum, difference, exp, sum, quotient: one each
-    bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * _elements(specs),
+    bytes_moved=lambda specs: 2 * total_bytes(specs),
     reduction_length=lambda specs: specs[0].shape[1],
     space=space,
     spaces={"numpy": numpy_space},

@@ -14,9 +14,11 @@ from autotune.kernels.c_source import (
     indent,
     lanes,
     prelude,
+    require_c_types,
     round_up,
 )
 from autotune.kernels.c_threads import entry_point
+from autotune.kernels.narrow import total_bytes
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
@@ -256,7 +258,12 @@ def inputs(rows: int, columns: int, *, dtype: str = "float32", seed: int = 0) ->
 
 
 def space(specs: Specs) -> SearchSpace:
-    """Return the default space of the C generator."""
+    """Return the default space of the C generator.
+
+    Raises:
+        UsageError: the C generator does not have the dtype.
+    """
+    require_c_types(specs)
     rows, columns = specs[0].shape
     vector_bytes = host_vector_bytes()
     neighbours = specs[0].element_strides[1] == 1
@@ -307,10 +314,9 @@ kernel = Kernel(
     generators={"c": source, "numpy": numpy_source},
     outputs=_outputs,
     golden=golden,
-    reference=golden,
-    reference_name="NumPy",
+    baselines={"NumPy": golden},
     flops=lambda _specs: 0,
-    bytes_moved=lambda specs: 2 * ITEM_BYTES[specs[0].dtype] * specs[0].shape[0] * specs[0].shape[1],
+    bytes_moved=lambda specs: 2 * total_bytes(specs),
     space=space,
     spaces={"numpy": numpy_space},
 )

@@ -13,11 +13,11 @@ import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.machine.limits import lower_limit
 from autotune.model.errors import UnavailableError
+from autotune.model.roofline import Roofline
 
 _COMPILERS = ("cc", "gcc", "clang")
 _ROOFLINE = Path(__file__).with_name("roofline.c")
@@ -26,30 +26,6 @@ _FIRST_LEVEL = 16 << 10  # bytes; each further one that roofline.c measures is f
 _ALL_USERS = [b"0", b"0", b"4294967295"]
 _UNMAPPED_USER = 65534
 _THREADS = ("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "GOTO_")
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """The measured limits of a machine or of some of its cores, with all of them busy.
-
-    Args:
-        peak_gflops: of fused multiply-adds on registers, in GFLOP/s.
-        bandwidth_gbytes_per_s: of memory, in GB/s; data in the caches can be faster.
-        levels: (bytes, GB/s) of arrays that fit into the caches, small ones first.
-    """
-
-    peak_gflops: float
-    bandwidth_gbytes_per_s: float
-    levels: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def ridge(self) -> float:
-        """The FLOP/byte above which arithmetic is the limit, and below which memory is."""
-        return self.peak_gflops / self.bandwidth_gbytes_per_s
-
-    def attainable_gflops(self, intensity: float) -> float:
-        """Return the most that a kernel of `intensity` FLOP/byte can do."""
-        return min(self.peak_gflops, self.bandwidth_gbytes_per_s * intensity)
 
 
 @functools.lru_cache
@@ -226,39 +202,6 @@ def _is_ours(program: Path) -> bool:
     return stat.S_ISREG(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o022
 
 
-_SLACK = 1.25  # above the measured limits: clocks vary, and so does what the roofline's own loops reach
-
-
-def beyond(limits: Roofline | None, dtype: str, flops: float, bytes_moved: float, median_ms: float) -> str:
-    """Return why no kernel on this machine can be so fast; empty if one can, or if nobody knows.
-
-    Args:
-        limits: of this machine.
-        dtype: of the outputs. The peak of other types than float32 and float64 is not known.
-        flops: of one call, as the kernel says.
-        bytes_moved: by one call, as the kernel says.
-        median_ms: milliseconds of one call.
-    """
-    if limits is None:
-        return ""
-    gflops, gbytes_per_s = flops / median_ms / 1e6, bytes_moved / median_ms / 1e6
-    if dtype in {"float32", "float64"} and gflops > _SLACK * limits.peak_gflops:
-        return (
-            f"{gflops:.3g} GFLOP/s, and this machine can do {limits.peak_gflops:.3g}: either the kernel's "
-            "`flops` is wrong, or the work is not done in every call"
-        )
-    fitting = [rate for size, rate in limits.levels if size <= bytes_moved] or [
-        each for _, each in limits.levels[:1]
-    ]
-    fastest = max([*fitting[-1:], limits.bandwidth_gbytes_per_s])
-    if limits.levels and gbytes_per_s > _SLACK * fastest:
-        return (
-            f"{gbytes_per_s:.3g} GB/s, and this machine can move {fastest:.3g} for data of this size: either "
-            "the kernel's `bytes_moved` is wrong, or the work is not done in every call"
-        )
-    return ""
-
-
 def roofline(dtype: str = "float32", cores: int | None = None, *, again: bool = False) -> Roofline | None:
     """Return the measured limits; they are measured once for each machine (about a second) and kept.
 
@@ -276,8 +219,8 @@ def roofline(dtype: str = "float32", cores: int | None = None, *, again: bool = 
     except (UnavailableError, OSError, ValueError, subprocess.SubprocessError):
         return None
     sizes = [_FIRST_LEVEL << (2 * place) for place in range(len(levels))]
-    peak = double if dtype == "float64" else single
-    return Roofline(peak, bandwidth, tuple(zip(sizes, levels, strict=True)))
+    peak, of = (double, dtype) if dtype == "float64" else (single, "float32")
+    return Roofline(peak, bandwidth, tuple(zip(sizes, levels, strict=True)), of)
 
 
 def _output(program: Path) -> list[str]:

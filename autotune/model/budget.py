@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from autotune.model.errors import UsageError
 
@@ -14,7 +14,7 @@ class Limits:
     Args:
         compile_s: seconds of compiling; time stopped for a measurement does not count.
         run_s: seconds until a call returns; again for the timing, beside what `Timing` allows.
-        memory_bytes: address space of a compiler, and of a candidate beside its tensors.
+        memory_bytes: address space of a compiler, and of a candidate beside its tensors; 0 for no limit.
         output_bytes: of what a candidate prints; more kills it. A compiler's messages are cut there.
     """
 
@@ -31,12 +31,12 @@ class Budget:
     Args:
         trials: configs that may be tried, those of earlier runs included; None for as many as there are.
         seconds: wall seconds after which no measurement is begun, confirmation aside; None for no end.
-        limits: what each single config may use.
+        limits: what each single config may use; the backend's by default.
     """
 
     trials: int | None = None
     seconds: float | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for invalid values."""

@@ -31,6 +31,10 @@ class UnavailableError(AutotuneError):
     exit_code = 69
 
 
+class DeviceLostError(UnavailableError):
+    """A device failed, and not the candidate that it ran; it is used no more."""
+
+
 class CacheError(AutotuneError):
     """The cache could not be written or read: full disk, missing rights."""
 

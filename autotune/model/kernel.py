@@ -16,6 +16,18 @@ if TYPE_CHECKING:  # the keeper imports this module, and starts and forks severa
     from autotune.model.space import Config, SearchSpace
 
 
+_SHORT_NAMES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "e4m3fn": "float8_e4m3fn",
+    "fp8_e4m3fn": "float8_e4m3fn",
+    "e5m2": "float8_e5m2",
+    "fp8_e5m2": "float8_e5m2",
+}
+"""What hardware and frameworks call a dtype -> NumPy's or ml_dtypes' name."""
 ALIGNMENT = 16
 """Bytes: tensors begin at a multiple of it, as memory from malloc does; a kernel may rely on no more."""
 
@@ -27,7 +39,8 @@ class TensorSpec:
     Args:
         name: what the kernel calls it (`lhs`).
         shape: extents, outermost first.
-        dtype: NumPy's name for the element type (`float32`).
+        dtype: NumPy's name for the element type (`float32`), or ml_dtypes' (`bfloat16`, `float8_e4m3fn`,
+            `float8_e4m3`, `float8_e5m2`); short names such as `bf16` are taken for them.
         strides: elements (not bytes) between neighbours along each axis; None for C order. They may be 0 or
             negative; the first element is then the one at index 0.
         range: least and greatest value of an input that is drawn from the seed; None for standard normal
@@ -57,6 +70,7 @@ class TensorSpec:
         if not isinstance(self.dtype, str):
             name = getattr(self.dtype, "str", "")[:1] == ">" and getattr(self.dtype, "str", "")
             change("dtype", name or getattr(self.dtype, "name", None) or getattr(self.dtype, "__name__", ""))
+        change("dtype", _SHORT_NAMES.get(self.dtype, self.dtype))
         if self.range is not None:
             low, high = self.range
             if not low <= high:
@@ -88,6 +102,16 @@ class TensorSpec:
         return tuple(reversed(strides))
 
     @property
+    def overlaps(self) -> bool:
+        """Whether some elements may have one address."""
+        span = 0
+        for step, extent in sorted(zip(map(abs, self.element_strides), self.shape, strict=True)):
+            if extent > 1 and step <= span:
+                return True
+            span += (extent - 1) * step
+        return False
+
+    @property
     def reach(self) -> tuple[int, int]:
         """Elements from the first one down to the lowest address, and up to the highest, itself included."""
         if 0 in self.shape:
@@ -104,6 +128,8 @@ def _plain(value: Any) -> float:
 
 
 Specs = tuple[TensorSpec, ...]
+Baseline = Callable[..., "tuple[NDArray[Any], ...] | NDArray[Any]"]
+"""Inputs as given -> outputs; one that returns its only output need not make a tuple of it."""
 Generator = Callable[["Config", Specs, Specs], str]
 """(config, input specs, output specs) -> the source text of one candidate."""
 
@@ -146,22 +172,31 @@ class Kernel:
     Every pointer is a multiple of `ALIGNMENT` (16 bytes). Candidates are also
     called with tensors that are aligned no better than that.
 
+    An input that is in `in_place` may be written: its pointer is not const. It is restored before every call.
+
     Args:
         name: the cache folder's name (`gemm_lhs_rhs`).
         entry: the symbol, or Python function, that a candidate defines.
         generators: backend name -> generator.
         outputs: input specs -> output specs.
         golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
-            signed integers as int64, unsigned ones as uint64, bool as bool.
-        reference: inputs as given -> outputs; the code that one writes without a tuner, timed for comparison.
-        reference_name: what the reference is, for people (`NumPy`).
-        flops: input specs -> floating-point operations of one call.
-        bytes_moved: input specs -> bytes that one call must read and write at the least.
+            signed integers as int64, unsigned ones as uint64, bool as bool. After the outputs it returns the
+            new contents of each input in `in_place`, in that order.
+        baselines: name for people (`NumPy`) -> code that one writes without a tuner, timed for comparison. It
+            takes the inputs as given and returns what golden returns; it may change the inputs in `in_place`,
+            and return them.
+        flops: input specs -> floating-point operations of one call; None if nobody knows: then no GFLOP/s is
+            told.
+        bytes_moved: input specs -> bytes that one call must read and write at the least; None for those of
+            all inputs and outputs, each once.
         reduction_length: input specs -> terms summed into one output element; widens the tolerance.
         compare: (outputs, exact outputs) -> what is wrong with the outputs, empty if they are right. It
             replaces the comparison by element, for kernels with several right answers.
         space: input specs -> the default search space.
+        imports: name and file of each Python module that candidates import: the process that runs them
+            imports it once, before the first; the name of a script is `__main__`.
         spaces: backend name -> space, of the generators whose parameters are not those of `space`.
+        in_place: names of the inputs that the kernel changes.
     """
 
     name: str
@@ -169,15 +204,46 @@ class Kernel:
     generators: Mapping[str, Generator]
     outputs: Callable[[Specs], Specs]
     golden: Callable[..., tuple[NDArray[Any], ...]]
-    flops: Callable[[Specs], int]
-    bytes_moved: Callable[[Specs], int]
     space: Callable[[Specs], SearchSpace]
+    flops: Callable[[Specs], int] | None = None
+    bytes_moved: Callable[[Specs], int] | None = None
     reduction_length: Callable[[Specs], int] = lambda _specs: 1
-    reference: Callable[..., tuple[NDArray[Any], ...]] | None = None
-    reference_name: str = "reference"
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
     compare: Callable[[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]], str] | None = None
+    imports: tuple[tuple[str, str], ...] = ()
     spaces: Mapping[str, Callable[[Specs], SearchSpace]] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take one name, or a list of names, for a tuple."""
+        names = (self.in_place,) if isinstance(self.in_place, str) else tuple(self.in_place)
+        object.__setattr__(self, "in_place", names)
 
     def space_of(self, backend: str, specs: Specs) -> SearchSpace:
         """Return the default search space of a backend's generator for these inputs."""
         return self.spaces.get(backend, self.space)(specs)
+
+    def changed(self, specs: Specs) -> Specs:
+        """Return the specs of the inputs that the kernel changes, in the order of `in_place`.
+
+        Raises:
+            UsageError: `in_place` names no input, or one twice, or one whose elements share addresses.
+        """
+        names = [spec.name for spec in specs]
+        changed = []
+        for name in self.in_place:
+            if names.count(name) != 1 or self.in_place.count(name) != 1:
+                raise UsageError(
+                    f"kernel {self.name}: in_place names {name!r}; name each changed input once: "
+                    f"{', '.join(names)}"
+                )
+            changed.append(specs[names.index(name)])
+            if changed[-1].overlaps:
+                raise UsageError(
+                    f"kernel {self.name}: elements of {name!r} share an address, so it cannot be changed"
+                )
+        return tuple(changed)
+
+    def checked(self, specs: Specs) -> Specs:
+        """Return the specs of all that a candidate writes: the outputs, then the inputs that it changes."""
+        return (*self.outputs(specs), *self.changed(specs))

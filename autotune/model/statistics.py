@@ -70,7 +70,7 @@ def quantile(ordered: Sequence[float], fraction: float) -> float:
 
 def metrics(
     samples_ms: Sequence[float],
-    flops: int,
+    flops: int | None,
     bytes_moved: int,
     peak_gflops: float | None = None,
     bandwidth_gbytes_per_s: float | None = None,
@@ -83,18 +83,18 @@ def metrics(
 
     Args:
         samples_ms: milliseconds of each repeat.
-        flops: floating-point operations of one call.
+        flops: floating-point operations of one call; None leaves out the figures that need them.
         bytes_moved: bytes one call must move at the least.
         peak_gflops: measured peak of this machine; None if unknown.
         bandwidth_gbytes_per_s: measured memory bandwidth of this machine; None if unknown.
         device_gflops: the data sheet's peak, for MFU; None if unknown.
     """
     summary = summarize(samples_ms)
-    gflops = flops / summary.median / 1e6
+    gflops = None if flops is None else flops / summary.median / 1e6
     gbytes_per_s = bytes_moved / summary.median / 1e6
-    intensity = flops / bytes_moved if bytes_moved else 0.0
+    intensity = None if flops is None else flops / bytes_moved if bytes_moved else 0.0
     fraction = None
-    if peak_gflops and bandwidth_gbytes_per_s:
+    if peak_gflops and bandwidth_gbytes_per_s and gflops is not None and intensity is not None:
         roof = min(peak_gflops, intensity * bandwidth_gbytes_per_s or peak_gflops)
         fraction = gflops / roof if flops else gbytes_per_s / bandwidth_gbytes_per_s
     return Metrics(
@@ -109,5 +109,5 @@ def metrics(
         gbytes_per_s=gbytes_per_s,
         arithmetic_intensity=intensity,
         roofline_fraction=fraction,
-        mfu=gflops / device_gflops if device_gflops else None,
+        mfu=gflops / device_gflops if device_gflops and gflops is not None else None,
     )

@@ -7,6 +7,9 @@ from typing import Any
 
 from autotune.model.errors import UsageError
 
+SWEEP_BYTES = 96 << 20
+"""Written between calls that must not find their data in a cache: several times the largest one."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -20,7 +23,7 @@ class Timing:
         target_ci: stop once the median's 95 % interval is narrower than this fraction of the median.
         max_s: seconds of samples after which no further one is taken.
         min_sample_ns: calls are batched until a sample lasts this long: a thousand times what the clock
-            resolves.
+            resolves. Those of a kernel that changes its inputs are not.
     """
 
     caches: str = "warm"

@@ -37,9 +37,10 @@ _STATUSES = {status.value: status for status in Status}
 
 @dataclass(frozen=True)
 class Metrics:
-    """The measured figures of a trial that ended ok; None if the device's peak is unknown.
+    """The measured figures of a trial that ended ok; None for those that need an unknown number.
 
-    `ci95_*` bound the median. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
+    `ci95_*` bound the median. `gflops`, `arithmetic_intensity`, `roofline_fraction` and `mfu` need the
+    kernel's FLOP. `roofline_fraction` is of the measured roofline, `mfu` of the sheet's peak.
     `waited` is the time that the candidate waited for a core, as a fraction of the time that it was timed.
     """
 
@@ -50,9 +51,9 @@ class Metrics:
     ci95_high_ms: float
     repeats: int
     outliers: int
-    gflops: float
+    gflops: float | None
     gbytes_per_s: float
-    arithmetic_intensity: float
+    arithmetic_intensity: float | None
     roofline_fraction: float | None = None
     mfu: float | None = None
     waited: float = 0.0
@@ -64,8 +65,8 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The code that one writes without a tuner, measured in turns with the finalists.
+class Baseline:
+    """Code that one writes without a tuner, measured in turns with the finalists.
 
     Attributes:
         name: what it is, and its number of threads if that matters.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.model.fingerprint import digest, function_digest
+from autotune.model.fingerprint import Indescribable, digest, function_digest
 from autotune.model.kernel import Generator, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, Value
-from autotune.model.tensors import dtype_of, materialize
+from autotune.model.tensors import dtype_of, extent_bytes, materialize
 
 NAME_BYTES = 255  # NAME_MAX of ext4, xfs, apfs and NFS alike
 _CUT_DIGITS = 16
@@ -92,6 +92,11 @@ class Workload:
     includes: Callable[[str], Mapping[str, str]] = lambda _source: {}
 
     @functools.cached_property
+    def dtype(self) -> str:
+        """The dtype of the first tensor that is written."""
+        return self.kernel.checked(self.inputs.specs)[0].dtype
+
+    @functools.cached_property
     def digest(self) -> str:
         """The context's digest, by which records refer to it."""
         return digest(self.context)
@@ -156,7 +161,7 @@ def workload(
 
     Raises:
         UsageError: the kernel has no generator for this backend, or its name cannot name a folder.
-            A dtype is not known or has no tolerance.
+            A dtype is not known or has no tolerance. Nothing is written, or `in_place` is wrong.
         DataError: the inputs hold NaN or infinity, or do not match their specs.
     """
     if backend not in kernel.generators:
@@ -166,8 +171,8 @@ def workload(
         raise UsageError(f"kernel name {kernel.name!r} cannot name a folder; use letters, digits, _ . + -")
     specs = inputs.specs
     outputs = tuple(kernel.outputs(specs))
-    if not outputs:
-        raise UsageError(f"kernel {kernel.name}: no outputs, so nothing can be checked")
+    if not kernel.checked(specs):
+        raise UsageError(f"kernel {kernel.name}: no outputs and nothing in_place, so nothing can be checked")
     for spec in specs + outputs:
         dtype_of(spec)
     context = {
@@ -177,16 +182,34 @@ def workload(
         "inputs": [spec_dict(spec) for spec in specs],
         "outputs": [spec_dict(spec) for spec in outputs],
         "data": _data_digest(inputs),
-        "golden": function_digest(kernel.golden),
-        **({"compare": function_digest(kernel.compare)} if kernel.compare else {}),
-        "work": {
-            "flops": _count(kernel, "flops", kernel.flops(specs)),
-            "bytes": _count(kernel, "bytes_moved", kernel.bytes_moved(specs)),
-            "reduction_length": _count(kernel, "reduction_length", kernel.reduction_length(specs)),
-        },
+        "golden": _known_by(kernel, "golden", kernel.golden),
+        **({"compare": _known_by(kernel, "compare", kernel.compare)} if kernel.compare else {}),
+        **({"in_place": list(kernel.in_place)} if kernel.in_place else {}),
+        "work": _work(kernel, specs, outputs),
         **decides,
     }
     return Workload(kernel, inputs, outputs, backend, json.loads(_encode(context)), includes)
+
+
+def _known_by(kernel: Kernel, field: str, function: Callable[..., object]) -> str:
+    try:
+        return function_digest(function)
+    except Indescribable as fault:
+        raise UsageError(f"kernel {kernel.name}: {field} {fault}") from None
+
+
+def _work(kernel: Kernel, specs: Specs, outputs: Specs) -> dict[str, int | None]:
+    moved = kernel.bytes_moved(specs) if kernel.bytes_moved else sum(map(_least_bytes, specs + outputs))
+    return {
+        "flops": None if kernel.flops is None else _count(kernel, "flops", kernel.flops(specs)),
+        "bytes": _count(kernel, "bytes_moved", moved),
+        "reduction_length": _count(kernel, "reduction_length", kernel.reduction_length(specs)),
+    }
+
+
+def _least_bytes(spec: TensorSpec) -> int:
+    """Return the bytes of a tensor's elements; of those with one address, such as broadcast ones, once."""
+    return min(math.prod(spec.shape) * dtype_of(spec).itemsize, extent_bytes(spec))
 
 
 def _count(kernel: Kernel, field: str, value: object) -> int:
@@ -269,5 +292,5 @@ def _data_digest(inputs: Inputs) -> dict[str, object]:
         return {"seed": inputs.seed}
     state = hashlib.sha256()
     for array in materialize(inputs):
-        state.update(np.ascontiguousarray(array).data)
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {"arrays": state.hexdigest()[:32]}

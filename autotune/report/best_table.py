@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from autotune.report.records import statuses
-from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
+from autotune.report.units import config_text, duration, elapsed, interval, rate_text, ratio
 from autotune.report.visible import visible
 from autotune.store.summary import Summary
 
@@ -27,21 +27,18 @@ def _time(workload: Summary) -> str:
     return duration(workload.best_reading.median_ms) if workload.best_reading else NOTHING
 
 
-def _reference(workload: Summary) -> str:
-    return duration(workload.reference.metrics.median_ms) if workload.reference else NOTHING
+def _baseline(workload: Summary) -> str:
+    return duration(workload.baseline.metrics.median_ms) if workload.baseline else NOTHING
 
 
 def _speedup(workload: Summary) -> str:
     if workload.speedup is None:
-        return UNSTEADY if workload.reference and workload.best_reading else NOTHING
+        return UNSTEADY if workload.baseline and workload.best_reading else NOTHING
     return ratio(workload.speedup)
 
 
 def _throughput(workload: Summary) -> str:
-    if workload.best_reading is None:
-        return NOTHING
-    value, unit = throughput(workload.best_reading)
-    return f"{figures(value)} {unit}" if value else NOTHING  # the work of an imported trial is unknown
+    return (workload.best_reading and rate_text(workload.best_reading)) or NOTHING
 
 
 def _roofline(workload: Summary) -> str:
@@ -51,6 +48,11 @@ def _roofline(workload: Summary) -> str:
         if reading is None or reading.roofline_fraction is None
         else f"{reading.roofline_fraction:.0%}"
     )
+
+
+def _mfu(workload: Summary) -> str:
+    reading = workload.best_reading
+    return NOTHING if reading is None or reading.mfu is None else f"{reading.mfu:.1%}"
 
 
 def best_config(workload: Summary) -> str:
@@ -80,10 +82,11 @@ COLUMNS = (
     Column("backend", lambda workload: visible(workload.backend)),
     Column("best config", best_config),
     Column("time", _time, numeric=True),
-    Column("reference", _reference, numeric=True),
+    Column("baseline", _baseline, numeric=True),
     Column("speed-up", _speedup, numeric=True),
     Column("rate", _throughput, numeric=True),
     Column("roofline", _roofline, numeric=True),
+    Column("MFU", _mfu, numeric=True),
     Column("ties", _ties, numeric=True),
     Column("ok trials", _trials, numeric=True),
     Column("spent", lambda workload: elapsed(workload.search.elapsed_s), numeric=True),
@@ -102,15 +105,20 @@ def endings(workload: Summary) -> str:
 
 
 def against(workload: Summary) -> str:
-    """Return the reference's name and, if there is no speed-up, the reason; empty without a reference."""
-    if workload.reference is None:
+    """Return the fastest baseline's name, then the others with their times; empty without a baseline.
+
+    If there is no speed-up, the reason follows.
+    """
+    if workload.baseline is None:
         return ""
-    name = f"against {visible(workload.reference.name)}"
+    others = [each for each in workload.baselines if each is not workload.baseline]
+    slower = ", ".join(f"{visible(each.name)} {duration(each.metrics.median_ms)}" for each in others)
+    name = f"against {visible(workload.baseline.name)}{f' (slower: {slower})' if slower else ''}"
     if workload.speedup is not None or workload.best_reading is None:
         return name
-    readings = workload.best_reading, workload.reference.metrics
+    readings = workload.best_reading, workload.baseline.metrics
     best, other = (interval(each.ci95_low_ms, each.ci95_high_ms) for each in readings)
-    return f"{name}, but the machine was busy: the best took {best}, the reference {other}"
+    return f"{name}, but the machine was busy: the best took {best}, the baseline {other}"
 
 
 def headline(workload: Summary) -> str:
@@ -121,9 +129,11 @@ def headline(workload: Summary) -> str:
     facts = [] if rate == NOTHING else [rate]
     if _roofline(workload) != NOTHING:
         facts.append(f"{_roofline(workload)} of the roofline")
+    if _mfu(workload) != NOTHING:
+        facts.append(f"{_mfu(workload)} MFU")
     if workload.ties:
         facts.append("1 tie" if len(workload.ties) == 1 else f"{len(workload.ties)} ties")
-    if workload.reference is None or workload.speedup is None:
+    if workload.baseline is None or workload.speedup is None:
         return ", ".join((_time(workload), *facts))
-    against = f"{_time(workload)} against {_reference(workload)}"
-    return visible(f"{_speedup(workload)} over {workload.reference.name}: {', '.join((against, *facts))}")
+    against = f"{_time(workload)} against {_baseline(workload)}"
+    return visible(f"{_speedup(workload)} over {workload.baseline.name}: {', '.join((against, *facts))}")

@@ -14,7 +14,7 @@ from autotune.report.scene import Path, Point, Scene, to_svg
 from autotune.report.units import duration, figures
 
 _WIDTH, _HEIGHT = 160.0, 18.0  # of an interval's drawing
-_ROLES = {"faster": "best", "same": "muted", "unclear": "muted", "slower": "reference"}
+_ROLES = {"faster": "best", "same": "muted", "unclear": "muted", "slower": "baseline"}
 _CELLS = {"faster": "n wins interval", "same": "n note interval", "slower": "n loses interval"}
 _CELLS["unclear"] = _CELLS["same"]
 _NOTE = (

@@ -1,11 +1,11 @@
-"""The charts of one kernel across its shapes: best against reference, spread, roofline."""
+"""The charts of one kernel across its shapes: best against baseline, spread, roofline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from autotune.machine.cpu import Roofline
+from autotune.model.roofline import Roofline
 from autotune.model.trial import Metrics
 from autotune.report.axes import POINTS, axes, legend, sampled, slowdown_axis, spread_row
 from autotune.report.best_table import best_config
@@ -27,16 +27,14 @@ def kernel_charts(workloads: Sequence[Summary]) -> list[Scene]:
     known = [workload for workload in workloads if workload.best_reading]
     if not known:
         return []
-    with_roof = [
-        workload for workload in known if workload.roofline and workload.work.flops > 0 < workload.work.bytes
-    ]
+    with_roof = [each for each in known if each.roofline and each.work.flops and each.work.bytes]
     charts = [comparison(known), spreads(known)]
     return [*charts, roofline(with_roof)] if with_roof else charts
 
 
 def comparison(workloads: Sequence[Summary]) -> Scene:
-    """Draw each shape's best and its reference as bars from zero, with the speed-up at the right."""
-    readings = [(workload.best_reading, workload.reference_reading) for workload in workloads]
+    """Draw each shape's best and its baseline as bars from zero, with the speed-up at the right."""
+    readings = [(workload.best_reading, workload.baseline_reading) for workload in workloads]
     rates = [throughput(reading) for pair in readings for reading in pair if reading]
     scale = Scale(0, max(rate for rate, _ in rates) or 1.0, 0, WIDTH - 92)
     marks: list[Mark] = []
@@ -44,21 +42,21 @@ def comparison(workloads: Sequence[Summary]) -> Scene:
         top = row * ROW
         marks.append(Label(0, top + 14, fit(workload.shapes, WIDTH - 80), bold=True))
         if workload.speedup is not None:
-            role = "best" if workload.speedup >= 1 else "reference"
+            role = "best" if workload.speedup >= 1 else "baseline"
             marks.append(Label(WIDTH, top + 14, ratio(workload.speedup), role, anchor="end", bold=True))
         if workload.best_reading:
             marks.extend(
                 _bar(workload.best_reading, scale, Bar(0, top + 19, 0, 12, "best", best_config(workload)))
             )
-        if workload.reference:
-            bar = Bar(0, top + 32, 0, 7, "reference", workload.reference.name)
-            marks.extend(_bar(workload.reference.metrics, scale, bar))
+        if workload.baseline:
+            bar = Bar(0, top + 32, 0, 7, "baseline", workload.baseline.name)
+            marks.extend(_bar(workload.baseline.metrics, scale, bar))
     entries = [("best", "circle", f"best config, {rates[0][1]}")]
-    names = sorted({workload.reference.name for workload in workloads if workload.reference})
-    entries += [("reference", "diamond", f"{fit(' or '.join(names), 150)} (reference)")] if names else []
+    names = sorted({workload.baseline.name for workload in workloads if workload.baseline})
+    entries += [("baseline", "diamond", f"{fit(' or '.join(names), 150)} (baseline)")] if names else []
     height = len(workloads) * ROW + 18
     marks.extend(legend(height, entries))
-    return Scene(WIDTH, height + 8, "Best against reference" if names else "Best of each shape", tuple(marks))
+    return Scene(WIDTH, height + 8, "Best against baseline" if names else "Best of each shape", tuple(marks))
 
 
 def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:
@@ -73,8 +71,8 @@ def _bar(reading: Metrics, scale: Scale, bar: Bar) -> Iterator[Mark]:
 def spreads(workloads: Sequence[Summary]) -> Scene:
     """Draw the slowdown of each shape's configs against its best: it shows what tuning gains."""
     slowdowns = [_slowdowns(workload) for workload in workloads]
-    references = [workload.speedup for workload in workloads if workload.speedup]
-    everything = [1.0, *references, *(value for group in slowdowns for value in group)]
+    baselines = [workload.speedup for workload in workloads if workload.speedup]
+    everything = [1.0, *baselines, *(value for group in slowdowns for value in group)]
     scale = spanning(everything, 6, WIDTH - 8, log=True, margin=0.02)
     pitch = 38.0
     tops = [row * pitch for row in range(len(workloads))]
@@ -84,13 +82,13 @@ def spreads(workloads: Sequence[Summary]) -> Scene:
         marks.append(Label(WIDTH, top + 14, f"{len(group)} configs", "muted", size=10, anchor="end"))
         marks.extend(spread_row(group, scale, top + 25))
         if workload.speedup:
-            title = f"reference: {ratio(workload.speedup)} the best's time"
-            marks.append(Point(scale(workload.speedup), top + 25, "reference", 5.5, "diamond", title))
+            title = f"baseline: {ratio(workload.speedup)} the best's time"
+            marks.append(Point(scale(workload.speedup), top + 25, "baseline", 5.5, "diamond", title))
         marks.append(Point(scale(1), top + 25, "best", 4.5))
     bottom = len(workloads) * pitch + 38
     entries = [("best", "circle", "best"), ("spread", "circle", "half of all configs")]
-    if references:
-        entries.append(("reference", "diamond", "reference"))
+    if baselines:
+        entries.append(("baseline", "diamond", "baseline"))
     marks.extend(legend(bottom, entries))
     return Scene(WIDTH, bottom + 8, "Spread: time over the best's", tuple(marks))
 
@@ -120,16 +118,16 @@ def roofline(workloads: Sequence[Summary]) -> Scene:
 
 
 def _intensity(workload: Summary) -> float:
-    return workload.work.flops / workload.work.bytes
+    return (workload.work.flops or 0) / workload.work.bytes
 
 
 def _gflops(workload: Summary, reading: Metrics) -> float:
-    return workload.work.flops / reading.median_ms / 1e6
+    return (workload.work.flops or 0) / reading.median_ms / 1e6
 
 
 def _rates(workload: Summary) -> list[float]:
     readings = [trial.metrics for trial in workload.measured]
-    readings += [workload.best_reading, workload.reference_reading]
+    readings += [workload.best_reading, workload.baseline_reading]
     return [_gflops(workload, reading) for reading in readings if reading]
 
 
@@ -154,9 +152,9 @@ def _roofline_points(workloads: Sequence[Summary], x: Scale, y: Scale) -> Iterat
         at = x(_intensity(workload))
         for rate in sampled(_rates(workload), max(1, POINTS // len(workloads))):
             yield Point(at, y(rate), "trial", 2.5)
-        if workload.reference:
-            height = y(_gflops(workload, workload.reference.metrics))
-            yield Point(at, height, "reference", 5.5, "diamond", f"{workload.shapes}: reference")
+        if workload.baseline:
+            height = y(_gflops(workload, workload.baseline.metrics))
+            yield Point(at, height, "baseline", 5.5, "diamond", f"{workload.shapes}: baseline")
         if workload.best_reading:
             bests.append(
                 Point(at, y(_gflops(workload, workload.best_reading)), "best", 4.5, title=workload.shapes)

@@ -12,7 +12,7 @@ from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
 from autotune.report.records import log_tail, statuses, texts
 from autotune.report.scene import Scene, to_svg
-from autotune.report.units import config_text, duration, elapsed, figures, interval, ratio, throughput
+from autotune.report.units import config_text, duration, elapsed, figures, interval, rate_text, ratio
 from autotune.report.workload_charts import workload_charts
 from autotune.store.results import speedup
 from autotune.store.summary import Summary
@@ -105,7 +105,7 @@ def _workload(workload: Summary) -> Iterator[Markup]:
 
 
 def _best_table(workload: Summary) -> Markup:
-    headings = ("median", "95 % CI", "rate", *(("speed-up",) if workload.reference else ()))
+    headings = ("median", "95 % CI", "rate", *(("speed-up",) if workload.baseline else ()))
     head = element(
         "thead", element("tr", heading("config", False), *(heading(name, True) for name in headings))
     )
@@ -121,15 +121,14 @@ def _best_table(workload: Summary) -> Markup:
 def _reading(workload: Summary, trial: Trial) -> tuple[str, ...]:
     reading = trial.best_reading
     assert reading is not None, "a measured trial has a reading"
-    rate, unit = throughput(reading)
     cells = (
         duration(reading.median_ms),
         interval(reading.ci95_low_ms, reading.ci95_high_ms),
-        f"{figures(rate)} {unit}" if rate else NOTHING,
+        rate_text(reading) or NOTHING,
     )
-    if workload.reference is None:
+    if workload.baseline is None:
         return cells
-    times = speedup(workload.reference.metrics, reading)
+    times = speedup(workload.baseline.metrics, reading)
     return (*cells, UNSTEADY if times is None else ratio(times))
 
 
@@ -187,7 +186,9 @@ def _facts(workload: Summary) -> Mapping[str, str]:
     if workload.roofline:
         roof = workload.roofline
         peak, bandwidth = figures(roof.peak_gflops), figures(roof.bandwidth_gbytes_per_s)
-        facts["measured roofline"] = f"{peak} GFLOP/s, {bandwidth} GB/s"
+        facts["roofline"] = f"{peak} GFLOP/s, {bandwidth} GB/s"
+        if roof.sheet_gflops is not None:
+            facts["peak of the data sheet"] = f"{figures(roof.sheet_gflops)} GFLOP/s"
     return facts
 
 

@@ -2,7 +2,7 @@
 
 Blue against orange is the pair of Okabe and Ito's palette that every kind of colour vision separates
 (https://jfly.uni-koeln.de/color/). Nearly all other colours are greys. No chart relies on colour alone: the
-best is a circle, the reference a diamond or a dashed line, a failure a cross.
+best is a circle, the baseline a diamond or a dashed line, a failure a cross.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROLES = {
     "page": Colour("#f6f7f9", "#0f141b"),
     "card": Colour("#ffffff", "#171e28"),
     "best": Colour("#0068a8", "#56b4e9"),
-    "reference": Colour("#ac5400", "#f0a43c"),
+    "baseline": Colour("#ac5400", "#f0a43c"),
     "trial": Colour("#6b7a8d", "#8b9bb0", 0.45),
     "spread": Colour("#c3d5e4", "#2c4a63"),
     "failed": Colour("#a3326b", "#e58ab8"),

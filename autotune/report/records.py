@@ -57,7 +57,9 @@ def _with_backend(trial: Trial) -> Trial:
 def machine(workload: Summary) -> str:
     """Name the machine on which a workload was measured."""
     facts = workload.environment
-    return " · ".join(visible(str(facts[key])) for key in ("host", "cpu", "version") if facts.get(key))
+    return " · ".join(
+        visible(str(facts[key])) for key in ("host", "cpu", "device", "version") if facts.get(key)
+    )
 
 
 def texts(facts: Mapping[str, object]) -> dict[str, str]:

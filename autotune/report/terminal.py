@@ -20,7 +20,7 @@ from autotune.store.summary import Summary
 
 _UNBOUND = 10_000
 """Columns of a pipe: a row is always one line, so that grep and awk get all of it."""
-_STYLES = {"kernel": "bold", "best config": "cyan", "reference": "dim"}
+_STYLES = {"kernel": "bold", "best config": "cyan", "baseline": "dim"}
 _BELOW = {"ok trials", "spent"}
 """Columns that are printed below the table."""
 _WIDE = {"backend", "best config"}
@@ -92,7 +92,7 @@ def _facts(workload: Summary, below: set[str]) -> list[str]:
 
 
 def _style(workload: Summary) -> str:
-    """Return the style of a speed-up: green if it beats the reference."""
+    """Return the style of a speed-up: green if it beats the baseline."""
     return "yellow" if workload.speedup is not None and workload.speedup < 1 else "bold green"
 
 

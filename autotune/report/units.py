@@ -53,8 +53,17 @@ def ratio(value: float) -> str:
 
 
 def throughput(metrics: Metrics) -> tuple[float, str]:
-    """Return a kernel's rate and its unit; bytes moved if the kernel does no arithmetic (a transpose)."""
-    return (metrics.gflops, "GFLOP/s") if metrics.gflops > 0 else (metrics.gbytes_per_s, "GB/s")
+    """Return a kernel's rate and its unit.
+
+    It is of the bytes moved if the kernel does no arithmetic (a transpose), or if its FLOP are unknown.
+    """
+    return (metrics.gflops, "GFLOP/s") if metrics.gflops else (metrics.gbytes_per_s, "GB/s")
+
+
+def rate_text(metrics: Metrics) -> str:
+    """Write a kernel's rate; empty if the work of a call is unknown, as of an imported trial."""
+    value, unit = throughput(metrics)
+    return f"{figures(value)} {unit}" if value else ""
 
 
 def config_text(config: Mapping[str, Value]) -> str:

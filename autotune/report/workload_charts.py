@@ -35,10 +35,10 @@ def workload_charts(workload: Summary) -> list[Scene]:
 
 
 def distribution(workload: Summary, best_ms: float) -> Scene:
-    """Draw a histogram of all configs' first readings, with the reference and the confirmed best."""
+    """Draw a histogram of all configs' first readings, with the baseline and the confirmed best."""
     times = [trial.metrics.median_ms for trial in workload.measured if trial.metrics]
-    reference = [workload.reference.metrics.median_ms] if workload.reference else []
-    x = spanning([best_ms, *times, *reference], LEFT, WIDTH - 6, log=True, margin=0.03)
+    baseline = [workload.baseline.metrics.median_ms] if workload.baseline else []
+    x = spanning([best_ms, *times, *baseline], LEFT, WIDTH - 6, log=True, margin=0.03)
     counts = [0] * BINS
     for time in times:
         counts[min(BINS - 1, int((x(time) - x.start) / (x.end - x.start) * BINS))] += 1
@@ -56,15 +56,15 @@ def distribution(workload: Summary, best_ms: float) -> Scene:
 
 
 def _uprights(workload: Summary, best_ms: float, x: Scale, y: Scale) -> Iterator[Mark]:
-    """Draw lines for the best and the reference; the outer is taller, so that no line crosses a label."""
+    """Draw lines for the best and the baseline; the outer is taller, so that no line crosses a label."""
     lines = [("best", best_ms, f"best {duration(best_ms)}")]
-    if workload.reference:
-        median = workload.reference.metrics.median_ms
-        lines.append(("reference", median, f"{workload.reference.name} {duration(median)}"))
+    if workload.baseline:
+        median = workload.baseline.metrics.median_ms
+        lines.append(("baseline", median, f"{workload.baseline.name} {duration(median)}"))
     lines.sort(key=lambda line: line[1], reverse=x(best_ms) > WIDTH * 0.6)
     for top, (role, value, text) in zip((28.0, 42.0), lines, strict=False):
         at = x(value)
-        yield Path(((at, y.start), (at, top - 6)), role, 2, dashed=role == "reference")
+        yield Path(((at, y.start), (at, top - 6)), role, 2, dashed=role == "baseline")
         beside, anchor = (at + 6, "start") if at < WIDTH * 0.6 else (at - 6, "end")
         yield Label(beside, top + 4, fit(text, 200, 11), role, 11, anchor, bold=True)
 
@@ -73,15 +73,15 @@ def progress(workload: Summary) -> Scene:
     """Draw each trial in the order of measuring, and the best so far: it shows how fast the search was."""
     moments, unit = _moments(workload)
     times = [trial.metrics.median_ms for _, trial in moments if trial.metrics]
-    reference = [workload.reference.metrics.median_ms] if workload.reference else []
+    baseline = [workload.baseline.metrics.median_ms] if workload.baseline else []
     x = Scale(0, max([1e-3, *(at for at, _ in moments)]) * 1.02, LEFT, WIDTH - 6)
-    y = spanning([*times, *reference], HEIGHT, 38 if workload.failed else 24, log=True)
+    y = spanning([*times, *baseline], HEIGHT, 38 if workload.failed else 24, log=True)
     marks: list[Mark] = list(axes(x, y, unit, "median time, ms"))
-    if workload.reference:
-        level = y(workload.reference.metrics.median_ms)
-        marks.append(Path(((x.start, level), (x.end, level)), "reference", 1.5, dashed=True))
-        name = fit(workload.reference.name, 160, 11)
-        marks.append(Label(x.end, level - 5, name, "reference", 11, "end", bold=True))
+    if workload.baseline:
+        level = y(workload.baseline.metrics.median_ms)
+        marks.append(Path(((x.start, level), (x.end, level)), "baseline", 1.5, dashed=True))
+        name = fit(workload.baseline.name, 160, 11)
+        marks.append(Label(x.end, level - 5, name, "baseline", 11, "end", bold=True))
     marks.extend(_trials(moments, x, y))
     marks.extend(_best_so_far(moments, x, y))
     entries = [("best", "circle", "best so far"), ("trial", "circle", "trial")]

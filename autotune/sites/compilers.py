@@ -115,8 +115,9 @@ class Compilers:
             os.close(log)
             message = f"{request.command[0]}: {error.strerror}"
             return CompileReply(request.number, Ending(Status.ERROR, message))
+        memory = [(resource.RLIMIT_AS, self._limits.memory_bytes)] if self._limits.memory_bytes else []
         for which, value in (
-            (resource.RLIMIT_AS, self._limits.memory_bytes),
+            *memory,
             (resource.RLIMIT_FSIZE, max(self._limits.output_bytes, _LARGEST_OBJECT)),
             (resource.RLIMIT_CORE, 0),
         ):

@@ -8,18 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.model.errors import DataError
 from autotune.model.kernel import Kernel, TensorSpec
-from autotune.model.tensors import Array, Index, dtype_of
+from autotune.model.tensors import Array, Index, Kind, dtype_of, format_of, is_float, kind_of
 from autotune.sites.poison import bits, is_poison
 
 SAFETY = 8.0
 """Multiplies the expected rounding error: the worst of 10^7 normally distributed ones is 5.4 of it."""
+STORED_ELEMENT, STORED_TERMS = 2.0, 3.0
+"""Multiply eps of a 16-bit type. First four roundings of the element itself, of eps / 2 each at their worst.
+Then one rounding of each term that is summed into it, at 5.7 times its expected error of 0.42 * eps / 2; that
+holds even if `_scales` gives only 0.4 of the true scale, the least that it gives."""
 
-_VERSION = 2
+_VERSION = 3
 """Of the checks of outputs and clocks: raised when they become stricter, so results are checked anew."""
 _PERTURBATIONS, _PERTURBED = 2, 1e-6
 _MAX_REGIONS = 8
@@ -83,7 +88,7 @@ class Golden:
     """The exact outputs of one workload, and how far from them a candidate may be.
 
     Args:
-        specs: the outputs.
+        specs: the outputs, and behind them the inputs that the kernel changes.
         values: exact; float64 for floats, of the output's own dtype for integers and bool.
         tolerances: allowed absolute difference, element by element.
         judge: the kernel's own comparison, if it has one.
@@ -101,8 +106,8 @@ class Golden:
         Raises:
             DataError: the golden's shapes or values do not fit the kernel's outputs.
         """
-        outputs = kernel.outputs(tuple(specs))
-        exact = [_widened(array) for array in arrays]
+        outputs = kernel.checked(tuple(specs))
+        exact = [widened(array) for array in arrays]
         values = _outputs(kernel, outputs, exact)
         terms = kernel.reduction_length(tuple(specs))
         scales = _scales(kernel, outputs, exact, values)
@@ -145,7 +150,7 @@ class Golden:
             if not self._right(place, got, turn, chosen).all():
                 wrong = ~self._right(place, got, turn, None)
                 return _describe(
-                    self.specs[place], self.values[place], self.tolerances[place], got, wrong, turn
+                    self.specs[place], self.values[place], self._allowed(place), got, wrong, turn
                 )
         return None
 
@@ -170,19 +175,30 @@ class Golden:
                 return mismatch
         return None
 
+    def _allowed(self, place: int) -> Array:
+        """Return how far from the golden each element of an output may be, the last rounding included."""
+        allowed, (least, largest) = self.tolerances[place], self.bounds[place]
+        if dtype_of(self.specs[place]).itemsize > 2 or not is_float(dtype_of(self.specs[place])):
+            return allowed  # that rounding is a small part of it
+        ends = [np.abs(end - self.values[place]) for end in (least, largest)]
+        return np.maximum(*(np.where(np.isfinite(each), each, allowed) for each in ends))
+
     def _right(self, place: int, got: Array, turn: int, chosen: Index | None) -> NDArray[np.bool_]:
         value, (least, largest) = self.values[place], self.bounds[place]
         if chosen is not None:
             got, value, least, largest = got[chosen], value[chosen], least[chosen], largest[chosen]
-        if got.dtype.kind != "f":
+        if not is_float(got.dtype):
             exact: NDArray[np.bool_] = bits(got) == bits(
                 least
             )  # a bool of another byte than 0 and 1 is wrong
             return exact
-        right: NDArray[np.bool_] = (least <= got) & (got <= largest)
+        compared = got if got.dtype == least.dtype else _in_float32(got)
+        right: NDArray[np.bool_] = (least <= compared) & (compared <= largest)
         if not right.all():
-            with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
-                right |= (got == value) | (np.isnan(got) & np.isnan(value) & ~is_poison(got, turn))
+            may_be_nan = np.isnan(value)
+            if not _has_infinity(got.dtype):
+                may_be_nan |= np.isinf(least) | np.isinf(largest)
+            right |= np.isnan(compared) & may_be_nan & ~is_poison(got, turn)
         return right
 
 
@@ -191,14 +207,24 @@ def rules() -> dict[str, object]:
     return {"version": _VERSION, "safety": SAFETY}
 
 
-def _widened(array: Array) -> Array:
-    kinds: dict[str, type] = {"f": np.float64, "i": np.int64, "u": np.uint64, "b": np.bool_}
-    return array.astype(kinds[array.dtype.kind])
+_WIDE = {Kind.FLOAT: np.float64, Kind.SIGNED: np.int64, Kind.UNSIGNED: np.uint64, Kind.BOOL: np.bool_}
+
+
+def widened(array: Array) -> Array:
+    """Return an input as a golden gets it: float64, int64, uint64 or bool."""
+    kind = kind_of(array.dtype)
+    assert kind is not None
+    return array.astype(_WIDE[kind])
+
+
+def _golden(kernel: Kernel, inputs: Sequence[Array]) -> Any:
+    """Call the golden, which may change its inputs if the kernel does."""
+    return kernel.golden(*([array.copy() for array in inputs] if kernel.in_place else inputs))
 
 
 def _outputs(kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Return the golden's outputs: float64, or the output's own dtype for integers and bool."""
-    found = kernel.golden(*inputs)
+    found = _golden(kernel, inputs)
     if isinstance(found, np.ndarray) and len(specs) == 1 and found.shape == specs[0].shape:
         found = (found,)  # a golden may return its only output
     values = tuple(np.asarray(value) for value in found)
@@ -210,7 +236,7 @@ def _outputs(kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array
 
 def _exactly(kernel: Kernel, value: Array, spec: TensorSpec) -> Array:
     dtype = dtype_of(spec)
-    if dtype.kind == "f":
+    if is_float(dtype):
         return value.astype(np.float64)
     with np.errstate(invalid="ignore"):
         exact = value.astype(dtype)
@@ -231,14 +257,14 @@ def _scales(
     tenth is raised to its upper end, since a small difference may be chance.
     """
     scales = [np.zeros(value.shape) for value in values]
-    floats = any(array.dtype.kind == "f" for array in inputs)
-    if not floats or all(dtype_of(spec).kind != "f" for spec in specs):
+    floats = any(is_float(array.dtype) for array in inputs)
+    if not floats or not any(is_float(dtype_of(spec)) for spec in specs):
         return scales
     rng = np.random.default_rng(0)
     for _ in range(_PERTURBATIONS):
         moved = [
             array * (1 + _PERTURBED * rng.standard_normal(array.shape, np.float32))
-            if array.dtype.kind == "f"
+            if is_float(array.dtype)
             else array
             for array in inputs
         ]
@@ -257,7 +283,7 @@ def _low(scale: Array) -> float:
 def _outputs_of_floats(
     kernel: Kernel, specs: Sequence[TensorSpec], inputs: Sequence[Array]
 ) -> Sequence[Array]:
-    found = kernel.golden(*inputs)
+    found = _golden(kernel, inputs)
     found = (found,) if isinstance(found, np.ndarray) and len(specs) == 1 else found
     return [
         np.asarray(value).reshape(spec.shape).astype(np.float64)
@@ -266,10 +292,14 @@ def _outputs_of_floats(
 
 
 def tolerance(value: Array, dtype: np.dtype[Any], terms: int, scale: Array | float = 0.0) -> Array:
-    """Return how far each element may be from the golden.
+    """Return how far each element may be from the golden before it is rounded to its own dtype.
 
     Rounding errors of a sum of n terms add up like a random walk: about eps * sqrt(n) times the root of the
-    sum of the squared terms (after Higham and Mary, 2019), besides the rounding of the element itself.
+    sum of the squared terms (after Higham and Mary, 2019), besides the rounding of the element itself. Sums
+    of floats of 8 and 16 bits are to be kept in float32 or better. Other results may be stored in 16 bits on
+    the way: in the output's own dtype, or in bfloat16 if that has 8. A result below the least normal number
+    may be zero, but for the formats whose range is so narrow that this would hide errors.
+
     Integers and booleans must be exact. The tolerance of NaN and Inf is 0: they are compared exactly.
 
     Args:
@@ -278,29 +308,72 @@ def tolerance(value: Array, dtype: np.dtype[Any], terms: int, scale: Array | flo
         terms: that are summed into one element.
         scale: of each element: the root of the sum of its squared terms.
     """
-    if dtype.kind != "f":
+    if not is_float(dtype):
         return np.zeros(value.shape)
     finite = np.isfinite(value)
     magnitude = np.where(finite, np.abs(value), 0.0)
-    allowed = SAFETY * float(np.finfo(dtype).eps) * (magnitude + np.sqrt(max(terms, 1)) * scale)
+    summed = format_of(dtype if dtype.itemsize > 4 else np.dtype(np.float32))
+    allowed = SAFETY * float(summed.eps) * (magnitude + np.sqrt(max(terms, 1)) * scale)
+    if dtype.itemsize < 4:
+        stored = format_of(dtype if dtype.itemsize == 2 else np.dtype(ml_dtypes.bfloat16))
+        allowed += float(stored.eps) * (STORED_ELEMENT * magnitude + STORED_TERMS * scale)
+    if format_of(dtype).minexp <= summed.minexp:
+        allowed = np.maximum(allowed, float(format_of(dtype).smallest_normal))
     return np.where(finite, allowed, 0.0)
 
 
+def _in_float32(array: Array) -> Array:
+    if array.itemsize == 1:  # looking them up takes a seventh of the time
+        return _values_of_bytes(array.dtype).take(bits(array))
+    with np.errstate(invalid="ignore"):  # a poison is a signalling NaN
+        return array.astype(np.float32)
+
+
+@functools.cache
+def _values_of_bytes(dtype: np.dtype[Any]) -> Array:
+    with np.errstate(invalid="ignore"):
+        return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+
+
+def _has_infinity(dtype: np.dtype[Any]) -> bool:
+    return str(dtype) != "float8_e4m3fn"
+
+
 def _bounds(value: Array, allowed: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return the least and the largest number of a dtype that lie within the tolerance of each element.
+    """Return the least and the largest right value of each element, in a dtype in which they are compared.
+
+    What lies within the tolerance may be rounded to either neighbour: upwards, downwards, to nearest or at
+    random. Beyond the largest number those are that number and infinity. The same holds of an infinite golden
+    in 8 bits, as conversions to them saturate.
 
     Comparing in the outputs' own dtype takes a sixth of the time that a difference in float64 takes, and each
-    candidate is compared several times.
+    candidate is compared several times. Numbers of ml_dtypes are compared in float32, which holds them all.
     """
-    if dtype.kind != "f":
+    if not is_float(dtype):
         own = value.astype(dtype)
         return own, own
     low, high = np.asarray(value - allowed), np.asarray(value + allowed)
-    with np.errstate(over="ignore"):
-        least, largest = low.astype(dtype), high.astype(dtype)
-    np.nextafter(least, np.inf, out=least, where=least < low, dtype=dtype)
-    np.nextafter(largest, -np.inf, out=largest, where=largest > high, dtype=dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype.isbuiltin != 1:
+            least, largest = _on_grid(low, dtype, np.floor), _on_grid(high, dtype, np.ceil)
+        else:
+            least, largest = low.astype(dtype), high.astype(dtype)
+            np.nextafter(least, -np.inf, out=least, where=least > low, dtype=dtype)
+            np.nextafter(largest, np.inf, out=largest, where=largest < high, dtype=dtype)
     return least, largest
+
+
+def _on_grid(edge: Array, dtype: np.dtype[Any], rounding: Callable[[Array], Array]) -> Array:
+    """Round downwards or upwards to the numbers of a dtype of ml_dtypes, which has no `nextafter`."""
+    limits = format_of(dtype)
+    _, exponent = np.frexp(edge)
+    step = np.ldexp(1.0, np.maximum(exponent - 1, limits.minexp) - limits.nmant)
+    found, largest = np.asarray(rounding(edge / step) * step), float(limits.max)
+    found = np.where(found > largest, largest if rounding is np.floor else np.inf, found)
+    found = np.where(found < -largest, -largest if rounding is np.ceil else -np.inf, found)
+    if dtype.itemsize > 1:
+        found = np.where(np.isinf(edge), edge, found)
+    return found.astype(np.float32)
 
 
 def _sample(value: Array, rng: np.random.Generator) -> Index:
@@ -332,9 +405,10 @@ def _describe(
 
 def _figure(array: Array, index: tuple[int, ...], spec: TensorSpec) -> float:
     """Return an element as a number; of a bool, its byte."""
-    if dtype_of(spec).kind == "b":
+    kind = kind_of(dtype_of(spec))
+    if kind is Kind.BOOL:
         return int(bits(array)[index])
-    return int(array[index]) if dtype_of(spec).kind in "iu" else float(array[index])
+    return float(array[index]) if kind is Kind.FLOAT else int(array[index])
 
 
 def regions(wrong: NDArray[np.bool_]) -> tuple[tuple[tuple[int, int], ...], ...]:

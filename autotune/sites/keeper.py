@@ -1,19 +1,21 @@
 """The process that starts every compiler and candidate, enforces their limits, and kills them at the end.
 
-`workers.py` runs it as a program of its own. It never calls a candidate itself, so a candidate cannot corrupt
+`local.py` runs it as a program of its own. It never calls a candidate itself, so a candidate cannot corrupt
 its memory. It is the subreaper of all that they start, so no process escapes it. When its socket to the tuner
 closes, for whatever reason, it kills them all and ends.
+
+A candidate has a process of its own, or runs in that of its device, as its backend says. Both obey the same
+commands in the same way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import functools
 import itertools
 import mmap
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -24,60 +26,67 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from autotune.backends import Artifact, Binding
-from autotune.backends.travel import unpack
+from autotune.backends import Binding
+from autotune.backends.travel import import_first, unpack
 from autotune.model.errors import UnavailableError
+from autotune.model.timing import SWEEP_BYTES
 from autotune.model.trial import Status
 from autotune.sites.compilers import Compilers
+from autotune.sites.endings import died, refused
 from autotune.sites.messages import (
+    CALL,
+    COMMAND,
     HEADER,
     HEADER_BYTES,
+    LARGEST_MESSAGE,
+    LOAD,
     OK,
+    OPEN,
+    UNLOAD,
     Call,
     Called,
     CompileRequest,
     Ending,
     Load,
-    Message,
     Settings,
     Unload,
     Unloaded,
     Unusable,
 )
-from autotune.sites.processes import (
-    Family,
-    filled,
-    first_to_go,
-    kill,
-    oom_kills,
-    out_of_memory,
-    signal_name,
-    spawn,
-)
-from autotune.sites.runner import REFUSED_MEMORY, Loader, serve
+from autotune.sites.processes import Family, children_of, first_to_go, kill, oom_kills, spawn
+from autotune.sites.runner import Body, Place, artifact_at, be_candidate, serve
 from autotune.sites.wire import receive, send, wait
-
-_LARGEST_REPLY = 1 << 16
-_SWEEP_BYTES = 96 << 20  # several times the largest cache
 
 
 class _Ended(Exception):
     """The candidate cannot go on; carries how it ended."""
 
-    def __init__(self, status: Status, message: str = "") -> None:
-        super().__init__(message)
-        self.ending = Ending(status, message)
+    def __init__(self, ending: Ending, lost: bool = False) -> None:
+        super().__init__(ending.message)
+        self.called = Called(ending, lost=lost)
 
 
 @dataclass
-class _Candidate:
-    """A process that runs a candidate; commanded over its own socket."""
+class _Process:
+    """A process that runs a candidate, or those of a device; commanded over its own socket.
+
+    Args:
+        pid: its id.
+        sock: takes commands, and answers if one cannot be done.
+        schedstat: descriptor of its file in /proc.
+        commands: that the candidate got.
+        reaped: it is dead.
+        stuck: it did not return, or cannot be trusted: it must be killed.
+        children: that a device's runtime started.
+    """
 
     pid: int
     sock: socket.socket
     schedstat: int
     commands: int = 0
     reaped: bool = False
+    stuck: bool = False
+    children: frozenset[int] = frozenset()
 
     def scheduled(self) -> tuple[int, int]:
         """Return the nanoseconds that its main thread has run and has waited for a core; -1 if unknown."""
@@ -94,13 +103,13 @@ class Keeper:
         control: socket to the tuner, for compiles.
         stage: socket to the tuner, for the one candidate that is measured.
         settings: limits, tensors, runner and folder.
-        load: loads a candidate; used if the settings name no runner.
+        body: what a fork of the runner does; used if the settings name no runner.
     """
 
-    def __init__(
-        self, control: socket.socket, stage: socket.socket, settings: Settings, load: Loader
-    ) -> None:
-        self._control, self._stage, self._settings, self._load = control, stage, settings, load
+    def __init__(self, control: socket.socket, stage: socket.socket, settings: Settings, body: Body) -> None:
+        self._control, self._stage, self._settings, self._body = control, stage, settings, body
+        self._device: _Process | None = None
+        self._lost = ""  # why the device is used no more
         self._limits, self._compilers, self._family = settings.limits, Compilers(settings), Family()
         self._header = mmap.mmap(settings.segment, HEADER_BYTES)
         self._oom_kills = 0
@@ -153,7 +162,8 @@ class Keeper:
             send(self._control, each)
 
     def _kill_strays(self, *kept: int) -> None:
-        self._family.kill_all_but((self._runner_pid, *kept, *self._compilers.pids))
+        device = (self._device.pid, *self._device.children) if self._device else ()
+        self._family.kill_all_but({self._runner_pid, *kept, *device, *self._compilers.pids})
 
     # -- the runner, which forks candidates
 
@@ -171,7 +181,8 @@ class Keeper:
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             numbers = [*descriptors, settings.size, limits.memory_bytes, limits.output_bytes]
-            numbers += [len(settings.tensors), *itertools.chain.from_iterable(settings.tensors)]
+            for places in (settings.tensors, settings.restored):
+                numbers += [len(places), *itertools.chain.from_iterable(places)]
             numbers += itertools.chain.from_iterable(settings.protected)
             words = [*settings.runner, *map(str, numbers)]
             streams = [(os.POSIX_SPAWN_DUP2, self._log, 1), (os.POSIX_SPAWN_DUP2, self._log, 2)]
@@ -183,14 +194,13 @@ class Keeper:
             other.close()
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
-        serve(sock, self._settings, self._load)
+        serve(sock, self._settings, self._body)
 
-    def _start_candidate(self, request: Load) -> _Candidate:
+    def _fork(self, request: Load) -> _Process:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            text = f"{request.object}\0{request.entry}\0".encode()
-            socket.send_fds(self._runner, [text], [theirs.fileno()])
+            socket.send_fds(self._runner, [request.text()], [theirs.fileno()])
         answer = self._runner.recv(4)
         if not answer:
             raise EOFError
@@ -199,7 +209,7 @@ class Keeper:
             schedstat = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY)  # not in every container
         except OSError:
             schedstat = -1
-        return _Candidate(pid, ours, schedstat)
+        return _Process(pid, ours, schedstat)
 
     # -- the candidate
 
@@ -208,114 +218,137 @@ class Keeper:
         HEADER.pack_into(self._header, 0, 0, 0, 0)
         os.ftruncate(self._log, 0)
         self._oom_kills = oom_kills()
-        candidate = self._start_candidate(request)
-        while isinstance(order := self._next_order(candidate), Call):
-            with self._compilers.held() if order.timed else contextlib.nullcontext():
-                called = self._call(candidate, order)
+        process = self._process_for(request)
+        while isinstance(order := self._next_order(process), Call):
+            hold = order.timed and not self._settings.own_clock
+            with self._compilers.held() if hold else contextlib.nullcontext():
+                called = self._call(process, order)
             send(self._stage, called)
-        self._remove(candidate)
+        if process is not None:
+            process.stuck |= order.distrusted
+            self._unload(process)
+        self._clean()
         log = os.pread(self._log, self._limits.output_bytes, 0).decode(errors="replace")
         send(self._stage, Unloaded(log))
 
-    def _next_order(self, candidate: _Candidate) -> Message:
+    def _process_for(self, request: Load) -> _Process | None:
+        """Return the process that runs a candidate; None if its device cannot be opened."""
+        if not self._settings.device:
+            return self._fork(request)
+        device = self._device or self._open_device()
+        if device:
+            device.commands = 0
+            device.sock.send(LOAD + request.text())
+        return device
+
+    def _open_device(self) -> _Process | None:
+        if self._lost:
+            return None
+        device = self._fork(Load("", ""))
+        try:
+            self._command(device, OPEN, self._limits.compile_s)
+        except _Ended as stop:
+            self._lost = f"cannot be opened: {stop}"
+            self._end(device)
+            return None
+        device.children = frozenset(children_of(device.pid)) | frozenset(self._family.children())
+        HEADER.pack_into(self._header, 0, 0, 0, 0)
+        self._device = device
+        return device
+
+    def _next_order(self, process: _Process | None) -> Call | Unload:
         sources = [self._stage, self._alarm, self._control]
+        kept = [process.pid] if process else []
         while True:
             ready = wait(sources, self._compilers.patience_s)
             if self._alarm in ready:
                 self._alarm.recv(4096)
-            self._tend_compilers(ready, candidate.pid)
+            self._tend_compilers(ready, *kept)
             if self._stage in ready:
-                return receive(self._stage, Call, Unload)
+                return receive(self._stage, Call, Unload)  # type: ignore[return-value]
 
-    def _call(self, candidate: _Candidate, call: Call) -> Called:
+    def _call(self, process: _Process | None, call: Call) -> Called:
         """Have the candidate do one command; it stops itself when it has."""
-        ran_ns, waited_ns = candidate.scheduled()
-        candidate.commands += 1
-        sweep = _SWEEP_BYTES if call.cold else 0
-        command = struct.pack("=5q", call.spares, call.warm, call.calls, call.samples, sweep)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_await` says how
-            candidate.sock.send(command)
-        if candidate.commands > 1:
-            os.kill(candidate.pid, signal.SIGCONT)
+        if process is None:
+            return Called(Ending(Status.ERROR, self._lost), lost=True)
+        ran_ns, waited_ns = process.scheduled()
+        command = COMMAND.pack(
+            call.spares, call.warm, call.calls, call.samples, SWEEP_BYTES if call.cold else 0
+        )
         try:
-            self._await(candidate, call.limit_s)
+            self._command(process, CALL + command if process is self._device else command, call.limit_s)
         except _Ended as stop:
-            return Called(stop.ending)
+            self._lost = str(stop) if stop.called.lost else ""
+            return stop.called
         samples = struct.unpack_from(f"={call.samples}q", self._header, HEADER.size)
         if any(nanoseconds < 0 for nanoseconds in samples):
             return Called(Ending(Status.ERROR, "its clock ran backwards"))
-        ran_after_ns, waited_after_ns = candidate.scheduled()
-        if ran_after_ns < 0:
+        ran_after_ns, waited_after_ns = process.scheduled()
+        if ran_after_ns < 0 or self._settings.own_clock:
             return Called(OK, samples)
         return Called(OK, samples, ran_after_ns - ran_ns, waited_after_ns - waited_ns)
 
-    def _await(self, candidate: _Candidate, limit_s: float) -> None:
-        """Return when the candidate has done its command and stands still.
+    def _command(self, process: _Process, message: bytes, limit_s: float) -> None:
+        """Send a command, and return when it is done and the process stands still.
 
         Raises:
-            _Ended: it ended instead, or did not return in time.
+            _Ended: it ended instead, or refused, or did not return in time.
         """
+        process.commands += 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_await` says how
+            process.sock.send(message)
+        if process.commands > 1 or process is self._device:
+            os.kill(process.pid, signal.SIGCONT)
+        self._await(process, limit_s)
+
+    def _await(self, process: _Process, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
-        sources = [candidate.sock, self._alarm, self._control]
+        sources = [process.sock, self._alarm, self._control]
         while (left_s := deadline - time.monotonic()) > 0:
             patience_s = self._compilers.patience_s
             ready = wait(sources, left_s if patience_s is None else min(left_s, patience_s))
-            self._tend_compilers(ready, candidate.pid)
-            if candidate.sock in ready:
+            self._tend_compilers(ready, process.pid)
+            if process.sock in ready:
                 with contextlib.suppress(ConnectionResetError):
-                    if reply := candidate.sock.recv(_LARGEST_REPLY):
-                        raise self._refused(reply)
-                sources.remove(candidate.sock)  # closed: if it died, waitpid says so soon
+                    if reply := process.sock.recv(LARGEST_MESSAGE):
+                        raise _Ended(*refused(reply, self._limits))
+                sources.remove(process.sock)  # closed: if it died, waitpid says so soon
             if self._alarm in ready:
                 self._alarm.recv(4096)
-            pid, status, usage = os.wait4(candidate.pid, os.WNOHANG | os.WUNTRACED)
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG | os.WUNTRACED)
             if not pid:
                 continue
-            if not os.WIFSTOPPED(status):
-                candidate.reaped = True
-                raise self._ended(status, usage)
+            process.reaped = not os.WIFSTOPPED(status)
             _, commands, _ = HEADER.unpack_from(self._header)
-            if os.WSTOPSIG(status) != signal.SIGSTOP or commands != candidate.commands:
-                raise self._ended(status, usage)
+            if process.reaped or os.WSTOPSIG(status) != signal.SIGSTOP or commands != process.commands:
+                process.stuck, header = True, self._header[: HEADER.size]
+                oom_killed = oom_kills() > self._oom_kills
+                raise _Ended(died(status, usage, self._settings, header, oom_killed=oom_killed))
             return
-        raise _Ended(Status.TIMEOUT, f"did not return within {limit_s:g} s")
+        process.stuck = True
+        raise _Ended(Ending(Status.TIMEOUT, f"did not return within {limit_s:g} s"))
 
-    def _refused(self, reply: bytes) -> _Ended:
-        """Return how a candidate ended that could not be loaded, or raised an exception."""
-        (code,) = struct.unpack_from("=q", reply.ljust(8, b"\xff"))
-        if code == REFUSED_MEMORY:
-            return self._out_of_memory()
-        return _Ended(Status.ERROR, reply[8:].decode(errors="replace") or "sent a reply that is no result")
+    def _unload(self, process: _Process) -> None:
+        """End a candidate's process; one of a device only forgets the candidate, unless it cannot."""
+        if process is self._device and not process.stuck and not self._lost:
+            with contextlib.suppress(_Ended):
+                self._command(process, UNLOAD, self._limits.run_s)
+                for child in children_of(process.pid) - process.children:
+                    kill(child)
+                return
+        self._end(process)
+        self._device = None
 
-    def _ended(self, status: int, usage: resource.struct_rusage) -> _Ended:
-        if os.WIFSTOPPED(status):
-            return _Ended(Status.CRASH, f"stopped itself with {signal_name(os.WSTOPSIG(status))}")
-        if os.WIFEXITED(status):
-            code = os.WEXITSTATUS(status)
-            return _Ended(Status.ERROR, f"ended the process with exit code {code} before it returned")
-        number = os.WTERMSIG(status)
-        if number == signal.SIGXFSZ:
-            return _Ended(Status.ERROR, f"wrote more than {self._limits.output_bytes} bytes of output")
-        if number == signal.SIGKILL and oom_kills() > self._oom_kills:
-            return _Ended(Status.OUT_OF_MEMORY, "killed by the system, which ran out of memory")
-        failed = HEADER.unpack_from(self._header)[0] == errno.ENOMEM
-        if failed and filled(usage, self._limits.memory_bytes):
-            return self._out_of_memory()
-        hint = "; an allocation may have failed before (errno is ENOMEM)" if failed else ""
-        return _Ended(Status.CRASH, f"killed by {signal_name(number)}{hint}")
-
-    def _out_of_memory(self) -> _Ended:
-        ending = out_of_memory(self._limits.memory_bytes)
-        return _Ended(ending.status, ending.message)
-
-    def _remove(self, candidate: _Candidate) -> None:
-        """Kill the candidate with all that it started; remove the files that it left."""
-        if not candidate.reaped:
-            kill(candidate.pid)
-            os.waitpid(candidate.pid, 0)
-        candidate.sock.close()
+    def _end(self, process: _Process) -> None:
+        if not process.reaped:
+            kill(process.pid)
+            os.waitpid(process.pid, 0)
+        process.sock.close()
         with contextlib.suppress(OSError):
-            os.close(candidate.schedstat)
+            os.close(process.schedstat)
+
+    def _clean(self) -> None:
+        """Kill what the candidate started; remove the files that it left."""
         self._kill_strays()
         for name in os.listdir(self._scratch):  # noqa: PTH208  faster, and usually empty
             left = self._scratch / name
@@ -325,7 +358,25 @@ class Keeper:
                 left.unlink(missing_ok=True)
 
 
-def _not_here(path: str, _entry: str) -> Binding:
+def _body(settings: Settings) -> Body:
+    """Return what a fork of the runner does.
+
+    Raises:
+        UnavailableError: the backend cannot be imported here.
+    """
+    backend = unpack(settings.backend)
+    if settings.device:
+        from autotune.sites.device_process import be_device  # not for every keeper
+
+        return functools.partial(be_device, backend)
+
+    def load(path: str, entry: str) -> Binding:
+        return backend.load(artifact_at(path, entry, backend.name, settings))
+
+    return functools.partial(be_candidate, load)
+
+
+def _not_forked(_place: Place, path: str, _entry: str) -> None:
     raise UnavailableError(f"{path}: the backend's own program loads candidates")
 
 
@@ -334,17 +385,10 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     stage = socket.socket(fileno=int(sys.argv[2]))
     settings = receive(control, Settings)
-    if settings.runner:
-        Keeper(control, stage, settings, _not_here).serve()
-        return
     try:
-        backend = unpack(settings.backend)
+        import_first(settings.imports)
+        body = _not_forked if settings.runner else _body(settings)
     except UnavailableError as fault:
         send(control, Unusable(str(fault)))
         return
-
-    def load(path: str, entry: str) -> Binding:
-        folder, _, main = path.rpartition("/")
-        return backend.load(Artifact(backend.name, entry, folder, main, settings.inputs, settings.outputs))
-
-    Keeper(control, stage, settings, load).serve()
+    Keeper(control, stage, settings, body).serve()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autotune.model.budget import Limits
+from autotune.model.errors import DeviceLostError
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
 from autotune.sites.correctness import Golden, Mismatch
@@ -26,6 +27,8 @@ _SHORT_NS = 1_000_000  # a call this long does not notice that the outputs were 
 _OVERHEAD_NS = 500_000  # of one command: what a process does beside calling the candidate
 _WAKING_NS = 300_000  # of one command: until the compilers stand still, and the candidate has a core
 _CLOCK = 1.5  # times what the candidate's clock counted: more cannot be explained
+_RESTORED_BYTES_PER_NS = 4.0  # at the least: it only limits how many samples are taken
+_RESTORING = 3  # times what restoring inputs takes if nothing is called between: then they stay in the caches
 
 
 class Failed(Exception):
@@ -65,11 +68,15 @@ class Measurement:
         self._rng = rng
         self._turn = 0
         self._claimed_ns = self._ran_ns = self._waited_ns = self._allowed_ns = 0.0
+        self._restored = 0
 
     @property
     def waited(self) -> float:
-        """The time that the candidate waited for a core, as a fraction of the time that it was timed."""
-        return self._waited_ns / max(self._claimed_ns, 1.0)
+        """The time that the candidate waited for a core, as a fraction of the time that it was timed.
+
+        If it changes inputs, the time in which they were restored counts too: it may have waited then.
+        """
+        return self._waited_ns / max(self._claimed_ns, self._ran_ns if self._segment.restored else 1.0, 1.0)
 
     def run(self, timing: Timing, *, again: bool = False) -> Samples:
         """Check the candidate, time it, and check it once more, with spare copies of the outputs.
@@ -80,17 +87,20 @@ class Measurement:
 
         Raises:
             Failed: it did not return, or an output is wrong, or its clock is.
+            DeviceLostError: the device failed, not the candidate.
         """
         (once_ns,) = self._checked(Call(self._limits.run_s, samples=1), sampled=False)
         taken = Samples([once_ns], 1)
         if once_ns < timing.max_s * 1e9 or timing.caches == "cold":
             time_it = functools.partial(self._time, timing, once_ns)
-            taken = sample(time_it, timing, max(once_ns, 1))
-            if self._ran_ns > self._allowed_ns:  # once may be the machine's fault
+            restore_ns = sum(size for *_, size in self._segment.restored) / _RESTORED_BYTES_PER_NS
+            taken = sample(time_it, timing, max(once_ns, 1), restore_ns)
+            if self._ran_longer():  # once may be the machine's fault
                 self._claimed_ns = self._ran_ns = self._waited_ns = self._allowed_ns = 0.0
-                taken = sample(time_it, timing, max(once_ns, 1))
+                self._restored = 0
+                taken = sample(time_it, timing, max(once_ns, 1), restore_ns)
                 self._check_clock()
-        if not again:
+        if not again and self._segment.spares:
             self._call_spares(once_ns)
         elif taken.calls > 1 or len(taken.nanoseconds) > 1:
             self._checked(Call(self._limits.run_s, samples=1), sampled=True)
@@ -128,7 +138,8 @@ class Measurement:
 
     def _ok(self, called: Called) -> Called:
         if called.ending.status is not Status.OK:
-            raise Failed(called.ending.status, called.ending.message)
+            message = called.ending.message
+            raise DeviceLostError(message) if called.lost else Failed(called.ending.status, message)
         return called
 
     def _count(self, call: Call, called: Called) -> None:
@@ -141,9 +152,18 @@ class Measurement:
         self._ran_ns += called.ran_ns
         self._waited_ns += max(0, called.waited_ns - _WAKING_NS)
         self._allowed_ns += _CLOCK * (claimed + call.warm * per_call) + _OVERHEAD_NS
+        self._restored += call.warm + call.samples
+
+    def _ran_longer(self) -> bool:
+        """Return whether the candidate ran for longer than its clock, and restoring its inputs, explain."""
+        if self._ran_ns > self._allowed_ns and self._segment.restored:
+            call = Call(self._limits.run_s, calls=0, samples=min(self._restored, MAX_SAMPLES), timed=True)
+            ran_ns = self._ok(self._call(call)).ran_ns
+            self._allowed_ns += _RESTORING * self._restored * ran_ns / call.samples
+        return self._ran_ns > self._allowed_ns
 
     def _check_clock(self) -> None:
-        if self._ran_ns > self._allowed_ns:
+        if self._ran_longer():
             counted, ran = self._claimed_ns / 1e6, self._ran_ns / 1e6
             raise Failed(
                 Status.IMPLAUSIBLE, f"its clock counted {counted:.3g} ms while it ran for {ran:.3g} ms"

@@ -1,4 +1,4 @@
-"""Messages between the tuner and its keeper; see `workers.py` and `keeper.py`, the two ends.
+"""Messages between the tuner and its keeper; see `local.py` and `keeper.py`, the two ends.
 
 The keeper imports this module without NumPy, so that its forks stay small.
 """
@@ -18,9 +18,24 @@ from autotune.model.trial import Status
 MAX_SAMPLES = 4096
 """Of one `Call`; as in runner.c."""
 HEADER = struct.Struct("=iiq")
-"""The begin of the segment: errno at the death of a candidate, commands that it has done, unused. The
-nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes each; see `header` in runner.c."""
+"""The begin of the segment: errno at the death of a candidate, commands that it has done, the offset in the
+segment of what it could not access, or 0. The nanoseconds of up to `MAX_SAMPLES` samples follow, 8 bytes
+each; see `header` in runner.c."""
 HEADER_BYTES = HEADER.size + 8 * MAX_SAMPLES
+LARGEST_MESSAGE = 1 << 16
+"""Bytes of one message to or from a candidate's process."""
+COMMAND = struct.Struct("=5q")
+"""What a candidate's process receives: spares, warm, calls, samples, bytes of the sweep; see `Call`."""
+
+REFUSED, REFUSED_MEMORY, REFUSED_INPUT, LOST = 1, 2, 3, 7
+REFUSALS = {
+    REFUSED: Status.ERROR, REFUSED_MEMORY: Status.OUT_OF_MEMORY, REFUSED_INPUT: Status.WRONG_OUTPUT,
+    4: Status.CRASH, 5: Status.TIMEOUT, 6: Status.WRONG_OUTPUT,
+}  # fmt: skip
+"""What a candidate's process answers if it cannot do a command: a number in 8 bytes, and a text. `LOST` says
+that the device has failed, and not the candidate."""
+OPEN, LOAD, CALL, UNLOAD = b"O", b"L", b"C", b"U"
+"""First byte of a message to a device's process. `Load.text` follows `LOAD`, a `COMMAND` follows `CALL`."""
 
 _Kind = TypeVar("_Kind", bound="Message")
 
@@ -47,11 +62,18 @@ class Settings(Message):
         segment: descriptor of the memory file that holds the tensors.
         size: bytes of that file.
         tensors: of each tensor, inputs first: its offset in that file, that of its first spare copy, and the
-            bytes from one copy to the next, 0 for an input.
-        spares: spare copies of each output.
+            bytes from one copy to the next, 0 for an input that is not changed.
+        spares: spare copies of each tensor that is written.
+        rooms: offsets of the begin and end of each tensor with the poison around it.
         protected: (offset, bytes, protection) of the parts that a candidate must not write or read.
         compile_jobs: compilers that run at a time.
+        imports: name and file of each Python module that candidates import.
         folder: for objects and temporary files; the keeper removes it at its end.
+        device: the device whose process runs all candidates; empty for a process for each candidate.
+        own_clock: the device counts the nanoseconds: compilers may run meanwhile.
+        restored: of each input that the kernel changes: its place among the inputs; the offset of the lowest
+            byte of its pristine copy; the bytes from there to the element at index 0; the bytes to copy. The
+            process of the candidate restores it before each call.
     """
 
     backend: Sent
@@ -63,9 +85,14 @@ class Settings(Message):
     size: int
     tensors: tuple[tuple[int, int, int], ...]
     spares: int
+    rooms: tuple[tuple[int, int], ...]
     protected: tuple[tuple[int, int, int], ...]
     compile_jobs: int
+    imports: tuple[tuple[str, str], ...]
     folder: str
+    device: str = ""
+    own_clock: bool = False
+    restored: tuple[tuple[int, int, int, int], ...] = ()
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Settings:
@@ -76,7 +103,10 @@ class Settings(Message):
             "outputs": [*map(TensorSpec.from_json, plain["outputs"])],
             "limits": Limits(**plain["limits"]),
             "tensors": [*map(tuple, plain["tensors"])],
+            "rooms": [*map(tuple, plain["rooms"])],
             "protected": [*map(tuple, plain["protected"])],
+            "restored": [*map(tuple, plain["restored"])],
+            "imports": [*map(tuple, plain["imports"])],
         }
         return super().from_json({**plain, **nested})
 
@@ -158,7 +188,7 @@ class CompileReply(Message):
 
 @dataclass(frozen=True)
 class Load(Message):
-    """Start the process of one candidate. `Call`s follow, and one `Unload`.
+    """Start the process of one candidate, or give it to its device's. `Call`s follow, and one `Unload`.
 
     Args:
         object: path of the compiled candidate.
@@ -167,6 +197,10 @@ class Load(Message):
 
     object: str
     entry: str
+
+    def text(self) -> bytes:
+        """Return what the process is sent."""
+        return f"{self.object}\0{self.entry}\0".encode()
 
 
 @dataclass(frozen=True)
@@ -177,7 +211,7 @@ class Call(Message):
         limit_s: seconds until it must have returned.
         spares: calls before all others, one for each spare copy of the outputs.
         warm: calls before the timed ones.
-        calls: calls in each timed sample.
+        calls: calls in each timed sample; 1 if the kernel changes an input, and 0 only to restore it.
         samples: number of samples, at most `MAX_SAMPLES`.
         cold: sweep the caches before each sample.
         timed: the samples count: stop all compilers meanwhile.
@@ -201,12 +235,14 @@ class Called(Message):
         samples_ns: nanoseconds of each sample by the candidate's own clock; empty unless ok.
         ran_ns: nanoseconds that its main thread ran on a core, by the kernel's clock; -1 if unknown.
         waited_ns: nanoseconds that its main thread waited for a core; -1 if unknown.
+        lost: the device has failed, as the ending's message says; the candidate is not to blame.
     """
 
     ending: Ending
     samples_ns: tuple[int, ...] = ()
     ran_ns: int = -1
     waited_ns: int = -1
+    lost: bool = False
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Called:
@@ -216,7 +252,13 @@ class Called(Message):
 
 @dataclass(frozen=True)
 class Unload(Message):
-    """Kill the candidate with all that it started; `Unloaded` answers."""
+    """End the candidate with all that it started; `Unloaded` answers.
+
+    Args:
+        distrusted: it may have changed the process of its device, such as its clock: replace that.
+    """
+
+    distrusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from autotune.sites.keeper import Keeper
 from autotune.sites.messages import Settings
-from autotune.sites.runner import Loader
+from autotune.sites.runner import Loader, be_candidate
 from autotune.sites.wire import send
 
 
@@ -53,8 +54,9 @@ class Peer:
         self._wait()
 
     def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
-        code = f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
-        if settings.runner or settings.backend.is_ours:
+        path = [str(Path(each).absolute()) for each in sys.path if each]  # the keeper changes its directory
+        code = f"import sys, types; sys.path[:] = {path!r}; "
+        if settings.runner or (settings.backend.is_ours and not settings.imports):
             # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
             code += (
                 "package = sys.modules['autotune'] = types.ModuleType('autotune'); "
@@ -90,6 +92,6 @@ class Peer:
             os.setsid()
             self.control.close()
             self.stage.close()
-            Keeper(control, stage, settings, load).serve()
+            Keeper(control, stage, settings, functools.partial(be_candidate, load)).serve()
         finally:
             os._exit(0)

@@ -26,7 +26,7 @@ class Family:
 
     def kill_all_but(self, kept: Collection[int]) -> None:
         """Kill and reap our descendants, except those that are kept."""
-        while strays := [pid for pid in self._pids() if pid not in kept]:
+        while strays := [pid for pid in self.children() if pid not in kept]:
             for pid in dict.fromkeys(strays):
                 kill(pid)
                 with contextlib.suppress(
@@ -34,8 +34,18 @@ class Family:
                 ):  # the list may be wrong while it changes: proc(5)
                     os.waitpid(pid, 0)
 
-    def _pids(self) -> list[int]:
+    def children(self) -> list[int]:
+        """Return our own children, in any order."""
         return [int(word) for word in os.pread(self._children, 1 << 16, 0).split()]
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the children of any process of this user; empty if it is gone."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found.update(map(int, (task / "children").read_text(encoding="ascii").split()))
+    return found
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str], files: Sequence[FileAction]) -> int:
@@ -97,7 +107,7 @@ def filled(usage: resource.struct_rusage, memory_bytes: int) -> bool:
 
     Half of the limit counts: an array that grows by doubling fails well before all of it is in use.
     """
-    return bool(usage.ru_maxrss * 1024 * 2 >= memory_bytes)
+    return bool(memory_bytes and usage.ru_maxrss * 1024 * 2 >= memory_bytes)
 
 
 def out_of_memory(memory_bytes: int) -> Ending:

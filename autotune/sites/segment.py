@@ -42,6 +42,8 @@ class _Room:
         stride: bytes from one copy to the next.
         copies: how many there are.
         end: of the canary page behind the last copy.
+        restored: whether every call begins with a copy of the pristine tensor in it. The poison between its
+            strided elements comes with that copy, so it is always the first.
     """
 
     spec: TensorSpec
@@ -51,15 +53,19 @@ class _Room:
     stride: int
     copies: int
     end: int
+    restored: bool = False
 
     @classmethod
-    def at(cls, spec: TensorSpec, guard: int, copies: int = 1, shift: int = 0) -> _Room:
+    def at(
+        cls, spec: TensorSpec, guard: int, copies: int = 1, shift: int = 0, *, restored: bool = False
+    ) -> _Room:
         """Lay out a room behind the guard page at an offset; the copies begin `shift` bytes into a line."""
         stride = _round_up(extent_bytes(spec), _LINE) + _LINE
         begin, below = guard + _PAGE, spec.reach[0] * dtype_of(spec).itemsize
         first = begin + _PAGE + shift + _round_up(below, _LINE)
         low = first - below
-        return cls(spec, begin, low, first, stride, copies, _round_up(low + copies * stride) + _PAGE)
+        end = _round_up(low + copies * stride) + _PAGE
+        return cls(spec, begin, low, first, stride, copies, end, restored)
 
 
 class Segment:
@@ -70,33 +76,60 @@ class Segment:
     out kills the candidate.
 
     Each tensor has spare copies too, which are aligned no better than `ALIGNMENT`: one of an input, many of a
-    small output.
+    small output. A device has memory of its own, whose alignment its runtime decides: it needs none.
+
+    An input that the kernel changes is laid out as an output is. Its values stand in one more copy, which is
+    read-only. From there the process of the candidate restores it before each call.
 
     Args:
         inputs: specs and values of the inputs.
         outputs: specs of the outputs.
+        in_place: which of the inputs are changed; `outputs` and `spare_outputs` have them too, in this order,
+            behind the outputs.
+        spares: make spare copies.
     """
 
     def __init__(
-        self, inputs: Sequence[tuple[TensorSpec, NDArray[Any]]], outputs: Sequence[TensorSpec]
+        self,
+        inputs: Sequence[tuple[TensorSpec, NDArray[Any]]],
+        outputs: Sequence[TensorSpec],
+        in_place: Sequence[int] = (),
+        *,
+        spares: bool = True,
     ) -> None:
-        total = sum(_round_up(extent_bytes(spec), _LINE) + _LINE for spec in outputs)
-        self.spares = max(1, min(_SPARES, _SPARE_BYTES // max(1, total)))
+        written = [*outputs, *(inputs[place][0] for place in in_place)]
+        total = sum(_round_up(extent_bytes(spec), _LINE) + _LINE for spec in written)
+        self.spares = max(1, min(_SPARES, _SPARE_BYTES // max(1, total))) if spares else 0
         self.protected: list[tuple[int, int, int]] = []
         self._end = _round_up(HEADER_BYTES)
-        timed = [self._room(spec) for spec, _ in inputs], [self._room(spec) for spec in outputs]
+        changed = [place in in_place for place in range(len(inputs))]
+        timed = (
+            [self._room(spec, restored=new) for (spec, _), new in zip(inputs, changed, strict=True)],
+            [self._room(spec) for spec in outputs],
+        )
         self._timed_end = self._end
         spare = (
-            [self._room(spec, shift=ALIGNMENT) for spec, _ in inputs],
+            [
+                self._room(spec, self.spares if new else min(1, self.spares), ALIGNMENT, restored=new)
+                for (spec, _), new in zip(inputs, changed, strict=True)
+            ],
             [self._room(spec, self.spares, ALIGNMENT) for spec in outputs],
         )
-        for room in (*timed[0], *spare[0]):
-            self.protected.append((room.begin - _PAGE, room.end - room.begin + _PAGE, mmap.PROT_READ))
-        for room in (*timed[0], *timed[1], *spare[0], *spare[1]):
+        pristine = [self._room(inputs[place][0]) for place in in_place]
+        for room in (*timed[0], *spare[0], *pristine):
+            if not room.restored:
+                self.protected.append((room.begin - _PAGE, room.end - room.begin + _PAGE, mmap.PROT_READ))
+        for room in (*timed[0], *timed[1], *spare[0], *spare[1], *pristine):
             self.protected += [(room.begin - _PAGE, _PAGE, _PROT_NONE), (room.end, _PAGE, _PROT_NONE)]
-        strides = [0] * len(inputs) + [room.stride for room in spare[1]]
+        strides = [room.stride if room.restored else 0 for room in spare[0]]
+        strides += [room.stride for room in spare[1]]
         rooms = zip([*timed[0], *timed[1]], [*spare[0], *spare[1]], strides, strict=True)
         self.tensors = tuple((one.first, other.first, stride) for one, other, stride in rooms)
+        self.rooms = tuple((room.begin, room.end) for room in (*timed[0], *timed[1]))
+        self.restored = tuple(
+            (place, room.low, room.first - room.low, extent_bytes(room.spec))
+            for place, room in zip(in_place, pristine, strict=True)
+        )
         self.size = self._end
         self.file = os.memfd_create("tensors")
         os.ftruncate(self.file, self.size)
@@ -105,12 +138,19 @@ class Segment:
         self._order = np.random.default_rng(0)
         self._taken: deque[mmap.mmap] = deque()
         self._values = [values for _, values in inputs]
-        self._timed_inputs, self._timed_outputs = timed
-        self._spare_outputs = spare[1]
-        self._turns = dict.fromkeys((*timed[1], *spare[1]), 0)  # of the poison around each
-        self.outputs = [self._views(room)[0, ...] for room in timed[1]]
-        self.spare_outputs = [self._views(room) for room in spare[1]]
-        self._fill_inputs(spare[0], turn=1)
+        self._timed_inputs = timed[0]
+        self._timed_outputs = [*timed[1], *(timed[0][place] for place in in_place)]
+        self._spare_outputs = [*spare[1], *(spare[0][place] for place in in_place)]
+        self._turns = dict.fromkeys(
+            (*self._timed_outputs, *self._spare_outputs), 0
+        )  # of the poison around each
+        self.outputs = [self._views(room)[0, ...] for room in self._timed_outputs]
+        self.spare_outputs = [self._views(room) for room in self._spare_outputs]
+        if spares:
+            self._fill_inputs(spare[0], turn=1)
+        for place, room in zip(in_place, pristine, strict=True):
+            self._words(room)[...] = word(dtype_of(room.spec), 0)
+            self._views(room)[0, ...] = self._values[place]
         self.place_anew()
 
     def place_anew(self) -> None:
@@ -132,7 +172,7 @@ class Segment:
         self._fill_inputs(self._timed_inputs, turn=0)
 
     def poison(self, turn: int, places: Sequence[Index | None] = ()) -> None:
-        """Fill the outputs that are timed with poison, and their surroundings.
+        """Fill the outputs that are timed with poison, and their surroundings; inputs that are changed too.
 
         Args:
             turn: which of the two poisons.
@@ -142,7 +182,7 @@ class Segment:
             chosen = places[place] if places else None
             if chosen is None:
                 self._fill(room, turn)
-            else:
+            elif not room.restored:
                 bits(self.outputs[place])[chosen] = word(dtype_of(room.spec), turn)
 
     def poison_spares(self, turn: int) -> None:
@@ -164,8 +204,8 @@ class Segment:
 
     # -- inside
 
-    def _room(self, spec: TensorSpec, copies: int = 1, shift: int = 0) -> _Room:
-        made = _Room.at(spec, self._end, copies, shift)
+    def _room(self, spec: TensorSpec, copies: int = 1, shift: int = 0, *, restored: bool = False) -> _Room:
+        made = _Room.at(spec, self._end, copies, shift, restored=restored)
         self._end = made.end + _PAGE
         return made
 
@@ -176,6 +216,7 @@ class Segment:
             self._views(room)[0, ...] = values
 
     def _fill(self, room: _Room, turn: int) -> None:
+        turn = 0 if room.restored else turn
         self._words(room)[...] = word(dtype_of(room.spec), turn)
         self._turns[room] = turn
 

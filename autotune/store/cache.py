@@ -30,7 +30,8 @@ from autotune.model.errors import CacheError, DataError
 from autotune.store import journal, safe_pickle
 from autotune.store.incoming import read_file
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of `perf_metrics.json` and of the pickles: 2 has `baselines`, 1 had one `reference`."""
 RESULT = "performance_result.pkl"
 COMPILATION = "compilation_output.log"
 EXECUTION = "execution_output.log"

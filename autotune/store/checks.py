@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.space import Value
-from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.trial import Baseline, Metrics, Status, Trial
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, UsageError)
 _LIMIT = 1e18  # a figure above it, or below its inverse, is wrong, and arithmetic on it could overflow
 _DTYPE = re.compile(r"[<>=|]?[A-Za-z0-9_]{1,32}")
-_OPTIONAL = {"roofline_fraction", "mfu"}
+_OPTIONAL = {"gflops", "arithmetic_intensity", "roofline_fraction", "mfu"}
 _Made = TypeVar("_Made")
 
 
@@ -129,10 +129,10 @@ def metrics(value: Metrics | Mapping[str, Any]) -> Metrics:
     return made
 
 
-def reference(value: object) -> Reference:
-    """Return the reading of a kernel's reference."""
+def baseline(value: object) -> Baseline:
+    """Return the reading of a kernel's baseline."""
     plain = mapping(value)
-    return Reference(text(plain["name"]), metrics(mapping(plain["metrics"])))
+    return Baseline(text(plain["name"]), metrics(mapping(plain["metrics"])))
 
 
 def _brief(value: object) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from autotune.machine.cpu import is_calm
 from autotune.model.budget import Limits
 from autotune.model.errors import DataError
 from autotune.model.fingerprint import digest
-from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.trial import Baseline, Metrics, Status, Trial
 from autotune.model.workload import Context, GeneratorError, Workload, differences, workload_label
 from autotune.store import cache, checks, journal
 from autotune.store.recorder import Recorder
@@ -35,7 +35,8 @@ class Known:
         confirmed: identity -> its latest interleaved reading.
         rounds: the identities that were confirmed together, one set for each round.
         before: identity -> how many rounds there were when it was measured last; those count no more.
-        references: context digest -> the reference as it was measured last.
+        baselines: context digest -> the baselines as they were measured last.
+        baselines_tried: context digest -> the identities of those, also of the ones that failed.
         measured: identity -> the trial of each record of it: tuners that share a cache may each have
             measured a config.
         notes: what the user should know: torn records.
@@ -48,7 +49,8 @@ class Known:
     confirmed: dict[str, Metrics] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
-    references: dict[str, Reference] = field(default_factory=dict)
+    baselines: dict[str, tuple[Baseline, ...]] = field(default_factory=dict)
+    baselines_tried: dict[str, set[str]] = field(default_factory=dict)
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     count: int = 0
@@ -138,8 +140,11 @@ def _check(record: Mapping[str, Any]) -> None:
     elif kind == "confirmation":
         for reading in checks.mapping(record["readings"]).values():
             checks.metrics(reading)
+    elif kind == "baselines":
+        tuple(map(checks.baseline, checks.listed(record["readings"])))
+        tuple(map(checks.text, checks.listed(record["tried"])))
     elif kind == "reference":
-        checks.reference(record)
+        checks.baseline(record)
 
 
 def _check_context(context: Mapping[str, Any]) -> None:
@@ -149,8 +154,8 @@ def _check_context(context: Mapping[str, Any]) -> None:
         checks.specs(context[name])
     for name in ("fingerprint", "timing", "work"):
         checks.mapping(context[name])
-    for name in ("flops", "bytes"):
-        checks.number(context["work"][name])
+    checks.optional(context["work"]["flops"], checks.number)
+    checks.number(context["work"]["bytes"])
     _encode(context)  # NaN could not be written again
 
 
@@ -176,8 +181,15 @@ def _merge_record(known: Known, record: Mapping[str, Any], label: str) -> None:
     elif kind == "confirmation":
         known.confirmed.update({key: Metrics(**value) for key, value in record["readings"].items()})
         known.rounds.append(frozenset(record["readings"]))
-    elif kind == "reference":
-        known.references[record["context"]] = Reference(record["name"], Metrics(**record["metrics"]))
+    elif kind == "baselines":
+        known.baselines[record["context"]] = tuple(map(_baseline, record["readings"]))
+        known.baselines_tried[record["context"]] = set(record["tried"])
+    elif kind == "reference":  # of the schema's first form: there was one at the most
+        known.baselines[record["context"]] = (_baseline(record),)
+
+
+def _baseline(plain: Mapping[str, Any]) -> Baseline:
+    return Baseline(plain["name"], Metrics(**plain["metrics"]))
 
 
 _TRANSIENT = {status.value for status in Status if status.transient}
@@ -190,6 +202,7 @@ class Ledger:
         root: the cache root.
         workload: what is recorded.
         limits: what a config may use; a failure under other limits may not be one under these.
+        forget: use no earlier result; all are kept.
 
     Attributes:
         folder: the workload's folder.
@@ -200,12 +213,13 @@ class Ledger:
             is calm.
     """
 
-    def __init__(self, root: Path, workload: Workload, limits: Limits) -> None:
+    def __init__(self, root: Path, workload: Workload, limits: Limits, *, forget: bool = False) -> None:
         self._root = root
         self._index = root / workload.kernel.name / cache.INDEX
         self.folder = root / workload.kernel.name / workload_label(workload.inputs.specs)
         self._workload = workload
         self._limits = limits
+        self._forget = forget
         self._writer = cache.journal_writer(self._index)
         self._recorder = Recorder()
         self._introduced = False
@@ -230,7 +244,7 @@ class Ledger:
     def _read(self) -> None:
         self._seen = self.stamp()
         self.known = merge(journal.read_all(self._index), self.folder.name)
-        recalled, self._stale = self._recall()
+        recalled, self._stale = ({}, []) if self._forget else self._recall()
         self.trials = {**recalled, **{path: self.trials[path] for path in self._own}}
 
     def _recall(self) -> tuple[dict[str, Trial], list[Context]]:
@@ -324,9 +338,10 @@ class Ledger:
         for path, reading in readings.items():
             self.hold(replace(self.trials[path], confirmed=reading))
 
-    def record_reference(self, reference: Reference) -> None:
-        """Record the reference's reading."""
-        self._append({"record": "reference", **reference.to_dict()})
+    def record_baselines(self, baselines: Sequence[Baseline], tried: Sequence[str]) -> None:
+        """Record the readings of the baselines, and the identities of all that were tried."""
+        readings = [each.to_dict() for each in baselines]
+        self._append({"record": "baselines", "readings": readings, "tried": list(tried)})
 
     def _append(self, record: dict[str, Any]) -> None:
         label = self.folder.name

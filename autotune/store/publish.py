@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from autotune.machine.cpu import Roofline
 from autotune.model.errors import CacheError
 from autotune.model.kernel import TensorSpec
+from autotune.model.roofline import Roofline
 from autotune.model.version import __version__
 from autotune.model.workload import Context, Workload
 from autotune.store import cache, summary
@@ -96,7 +96,7 @@ def of_context(folder: Path, known: Known, digest: str, context: Context | None 
         roofline=None,
         timing=context["timing"],
         search=Search("unknown", seed=0, space_size=None),
-        reference=known.references.get(digest),
+        baselines=known.baselines.get(digest, ()),
         best_path=ranked.best.path if ranked.best else None,
         tie_paths=tuple(trial.path for trial in ranked.ties),
         trials=tuple(ranked.trials),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.trial import Baseline, Metrics, Status, Trial
 
 _TIE = 0.02
 
@@ -22,7 +22,7 @@ class Results:
         trials: every trial of the space, best first, failures last.
         best: the trial to use: the simplest of the winner and its ties; None if no config ended ok.
         ties: the other trials whose confirmed interval overlaps the winner's.
-        reference: the kernel's reference at its best; None if it has none.
+        baselines: the kernel's baselines, each at its best.
         folder: the workload's folder in the cache.
         measured: how many of the trials this run compiled or measured; the others were known.
         notes: what the user should know: torn records, stale results and why they are stale.
@@ -35,7 +35,7 @@ class Results:
     trials: tuple[Trial, ...]
     best: Trial | None
     ties: tuple[Trial, ...]
-    reference: Reference | None
+    baselines: tuple[Baseline, ...]
     folder: Path
     measured: int
     notes: tuple[str, ...]
@@ -47,21 +47,31 @@ class Results:
         return tuple(trial for trial in self.trials if trial.status is not Status.OK)
 
     @property
+    def baseline(self) -> Baseline | None:
+        """The fastest baseline, with which the best is compared; None if there is none."""
+        return fastest(self.baselines)
+
+    @property
     def speedup(self) -> float | None:
-        """How many times faster than the reference the best is; None if the readings cannot say."""
+        """How many times faster than the fastest baseline the best is; None if the readings cannot say."""
         reading = self.best and self.best.best_reading
-        return speedup(self.reference.metrics, reading) if self.reference and reading else None
+        return speedup(self.baseline.metrics, reading) if self.baseline and reading else None
 
 
-def speedup(reference: Metrics, reading: Metrics) -> float | None:
-    """Return how many times faster a reading is than the reference's.
+def fastest(baselines: Iterable[Baseline]) -> Baseline | None:
+    """Return the baseline of the least median; None if there is none."""
+    return min(baselines, key=lambda each: each.metrics.median_ms, default=None)
+
+
+def speedup(baseline: Metrics, reading: Metrics) -> float | None:
+    """Return how many times faster a reading is than a baseline's.
 
     None if one of them is known to no better than a factor of two: such a ratio only shows how busy the
     machine was.
     """
-    if is_unsteady(reference) or is_unsteady(reading):
+    if is_unsteady(baseline) or is_unsteady(reading):
         return None
-    return reference.median_ms / reading.median_ms
+    return baseline.median_ms / reading.median_ms
 
 
 def is_unsteady(reading: Metrics) -> bool:

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.machine.cpu import Roofline
 from autotune.model.errors import AutotuneError, DataError
 from autotune.model.kernel import Specs
-from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.roofline import Roofline
+from autotune.model.trial import Baseline, Metrics, Status, Trial
 from autotune.model.workload import Context, spec_dict
 from autotune.store import cache, checks
 from autotune.store.incoming import parse_json, read_file
-from autotune.store.results import speedup
+from autotune.store.results import fastest, speedup
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 MAX_BYTES = 1 << 28
@@ -28,12 +28,12 @@ class Work:
     """What one call of the kernel does.
 
     Args:
-        flops: floating-point operations.
+        flops: floating-point operations; None if they are unknown.
         bytes: bytes that it must read and write at the least.
         reduction_length: terms that are summed into one element of the output.
     """
 
-    flops: float
+    flops: float | None
     bytes: float
     reduction_length: int = 1
 
@@ -72,10 +72,10 @@ class Summary:
         outputs: specs of the outputs; empty in an imported summary.
         work: what one call does.
         environment: host, CPU, compiler, versions: name -> JSON value.
-        roofline: the measured limits of the machine; None if they are unknown.
+        roofline: the limits of the device; None if they are unknown.
         timing: how configs were timed: name -> JSON value.
         search: how they were searched.
-        reference: what the kernel is compared with; None if it has no reference.
+        baselines: what the kernel is compared with, each at its best.
         best_path: path of the trial to use; None if no config ended ok.
         tie_paths: paths of the trials that are as fast within the error of measurement.
         trials: best first, failures last.
@@ -95,7 +95,7 @@ class Summary:
     roofline: Roofline | None
     timing: Mapping[str, object]
     search: Search
-    reference: Reference | None
+    baselines: tuple[Baseline, ...]
     best_path: str | None
     tie_paths: tuple[str, ...]
     trials: tuple[Trial, ...]
@@ -129,17 +129,22 @@ class Summary:
         """The best trial's reading that counts."""
         return self.best.best_reading if self.best else None
 
+    @functools.cached_property
+    def baseline(self) -> Baseline | None:
+        """The fastest baseline, with which the best is compared; None if there is none."""
+        return fastest(self.baselines)
+
     @property
-    def reference_reading(self) -> Metrics | None:
-        """The reference's reading; None if there is no reference."""
-        return self.reference.metrics if self.reference else None
+    def baseline_reading(self) -> Metrics | None:
+        """The fastest baseline's reading; None if there is no baseline."""
+        return self.baseline.metrics if self.baseline else None
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the reference the best is; None if the readings cannot say."""
-        if self.best_reading is None or self.reference_reading is None:
+        """How many times faster than the fastest baseline the best is; None if the readings cannot say."""
+        if self.best_reading is None or self.baseline_reading is None:
             return None
-        return speedup(self.reference_reading, self.best_reading)
+        return speedup(self.baseline_reading, self.best_reading)
 
 
 def write(summary: Summary, state: str = "") -> None:
@@ -168,7 +173,7 @@ def _head(summary: Summary) -> dict[str, object]:
         "roofline": summary.roofline and asdict(summary.roofline),
         "timing": summary.timing,
         "search": asdict(summary.search),
-        "reference": summary.reference and summary.reference.to_dict(),
+        "baselines": [each.to_dict() for each in summary.baselines],
         "best": summary.best_path,
         "ties": summary.tie_paths,
         "contexts": summary.contexts,
@@ -221,10 +226,17 @@ def read(path: Path) -> Summary:
     if schema > cache.SCHEMA:
         raise DataError(f"{path}: schema {schema} is newer than {cache.SCHEMA}; update autotune to read it")
     try:
-        return _summary(path.parent, document)
+        return _summary(path.parent, document if schema > 1 else _of_schema_2(document))
     except checks.MALFORMED as error:
         advice = "fetch it again, or tune again to replace it"
         raise DataError(f"{path}: {checks.reason(error)}; {advice}") from error
+
+
+def _of_schema_2(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a document of schema 1, which had one `reference` or none, into one of schema 2."""
+    only = plain["reference"]
+    others = [_of_schema_2(checks.mapping(each)) for each in _others(plain)]
+    return {**plain, "baselines": [] if only is None else [only], "others": others}
 
 
 def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
@@ -243,7 +255,7 @@ def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
         roofline=checks.optional(plain["roofline"], _roofline),
         timing=checks.mapping(plain["timing"]),
         search=_search(checks.mapping(plain["search"])),
-        reference=checks.optional(plain["reference"], checks.reference),
+        baselines=tuple(map(checks.baseline, checks.listed(plain["baselines"]))),
         best_path=best,
         tie_paths=tuple(measured[path] for path in checks.listed(plain["ties"]) if path != best),
         trials=trials,
@@ -254,13 +266,15 @@ def _summary(folder: Path, plain: Mapping[str, Any]) -> Summary:
 
 def work_of(plain: Mapping[str, Any]) -> Work:
     """Make the work that a summary or a context describes."""
-    flops, bytes_moved = (max(0.0, checks.number(plain[name])) for name in ("flops", "bytes"))
-    return Work(flops, bytes_moved, int(checks.number(plain.get("reduction_length", 1))))
+    flops = checks.optional(plain["flops"], checks.number)
+    bytes_moved = max(0.0, checks.number(plain["bytes"]))
+    return Work(flops and max(0.0, flops), bytes_moved, int(checks.number(plain.get("reduction_length", 1))))
 
 
 def _roofline(value: object) -> Roofline:
     plain = checks.mapping(value)
-    return Roofline(checks.positive(plain["peak_gflops"]), checks.positive(plain["bandwidth_gbytes_per_s"]))
+    peak, bandwidth = (checks.positive(plain[name]) for name in ("peak_gflops", "bandwidth_gbytes_per_s"))
+    return Roofline(peak, bandwidth, sheet_gflops=checks.optional(plain.get("sheet_gflops"), checks.positive))
 
 
 def _search(plain: Mapping[str, Any]) -> Search:

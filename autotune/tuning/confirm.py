@@ -12,12 +12,11 @@ from statistics import median
 
 from threadpoolctl import ThreadpoolController
 
-from autotune.model.kernel import Kernel
 from autotune.model.statistics import summarize
 from autotune.model.timing import Timing
-from autotune.model.trial import Metrics, Reference, Status, Trial
+from autotune.model.trial import Baseline, Metrics, Status, Trial
 from autotune.model.workload import Workload
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.site import BuildOutcome, RunOutcome, Site
 from autotune.store.results import median_ms
 
 FINALISTS = 4
@@ -54,14 +53,14 @@ class Confirmation:
     Args:
         readings: path -> reading, of the finalists that ended ok.
         failures: the other finalists.
-        reference: the reference at its best; None if the kernel has none, or if it failed.
-        note: why the reference failed; empty if it did not.
+        baselines: the kernel's baselines that ended ok, each at its best.
+        notes: why the others failed.
     """
 
     readings: Mapping[str, Metrics]
     failures: tuple[Failure, ...]
-    reference: Reference | None
-    note: str = ""
+    baselines: tuple[Baseline, ...]
+    notes: tuple[str, ...] = ()
 
 
 def finalists(trials: Iterable[Trial]) -> list[Trial]:
@@ -73,60 +72,63 @@ def finalists(trials: Iterable[Trial]) -> list[Trial]:
 def confirm(
     work: Workload,
     chosen: Sequence[Trial],
-    workers: Workers,
+    site: Site,
     timing: Timing,
     gauge: Gauge,
     deadline: float = math.inf,
 ) -> Confirmation:
-    """Measure finalists again, in turns with the reference.
+    """Measure finalists again, in turns with the baselines.
 
-    The reference runs with one BLAS thread and with all. So the ratio is not of two different moments, nor to
-    a reference with the wrong number of threads.
+    A baseline runs with one BLAS thread and with all. So the ratio is not of two different moments, nor to a
+    baseline with the wrong number of threads.
 
     Args:
         work: the workload.
         chosen: the finalists.
-        workers: compile and run them.
+        site: builds and measures them.
         timing: its `max_s` is for all turns of a finalist together.
         gauge: makes metrics of samples.
         deadline: by time.monotonic: no turn begins after it, but for the first.
     """
     jobs = [work.job(trial.config) for trial in chosen]
-    built = [future.result() for future in [workers.compile(job.source) for job in jobs]]
-    ways = ways_of_reference(work.kernel)
+    built = [future.result() for future in [site.build(job.source) for job in jobs]]
+    ways = [(name, count) for name in work.kernel.baselines for count in thread_counts()]
     turn = replace(timing, max_s=timing.max_s / TURNS)
-    runs = [functools.partial(_run, compiled, workers, turn) for compiled in built]
-    references = [functools.partial(workers.reference, count, turn) for count in ways]
-    outcomes = take_turns(runs, references, workers.place_anew, timing.max_s, deadline)
+    runs = [functools.partial(_run, compiled, site, turn) for compiled in built]
+    baselines = [functools.partial(site.baseline, name, count, turn) for name, count in ways]
+    outcomes = take_turns(runs, baselines, site.place_anew, timing.max_s, deadline)
     readings, failures = {}, []
     for trial, job, compiled, turns in zip(chosen, jobs, built, outcomes, strict=False):
         if turns[-1].status is Status.OK:
             readings[trial.path] = _pooled(turns, gauge)
         else:
             failures.append(Failure(_failed(trial, turns[-1]), job.source, compiled.log, turns[-1].log))
-    reference = dict(zip(ways, outcomes[len(built) :], strict=True))
-    best = faster_reference(work.kernel.reference_name, reference, gauge)
-    note = "" if best or not ways else _why_failed(reference[ways[0]][-1])
-    return Confirmation(readings, tuple(failures), best, note)
+    found, notes = [], []
+    for name in work.kernel.baselines:
+        taken = zip(ways, outcomes[len(built) :], strict=True)
+        of_threads = {count: turns for (whose, count), turns in taken if whose == name}
+        if best := at_its_best(name, of_threads, gauge):
+            found.append(best)
+        else:
+            notes.append(_why_failed(name, next(iter(of_threads.values()))[-1]))
+    return Confirmation(readings, tuple(failures), tuple(found), tuple(notes))
 
 
-def _why_failed(reference: RunOutcome) -> str:
+def _why_failed(name: str, outcome: RunOutcome) -> str:
     hint = ""
-    if reference.status is Status.TIMEOUT:
+    if outcome.status is Status.TIMEOUT:
         hint = "; one that uses OpenMP hangs in a fork of a program in which OpenMP has run before `tune`"
-    return f"the reference ended with {reference.status.value}: {reference.message}{hint}"
+    return f"the baseline {name} ended with {outcome.status.value}: {outcome.message}{hint}"
 
 
-def ways_of_reference(kernel: Kernel) -> tuple[int, ...]:
-    """Return the numbers of BLAS threads that the reference is measured with; 0 for its own default."""
-    if not kernel.reference:
-        return ()
+def thread_counts() -> tuple[int, ...]:
+    """Return the numbers of BLAS threads that a baseline is measured with; 0 for its own default."""
     cores = len(os.sched_getaffinity(0))
     return (1, cores) if cores > 1 and ThreadpoolController().lib_controllers else (0,)
 
 
-def faster_reference(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Reference | None:
-    """Return the reference at its best; its name contains the threads only if they make a difference.
+def at_its_best(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge: Gauge) -> Baseline | None:
+    """Return a baseline at its best; its name contains the threads only if they make a difference.
 
     A user who wants a fast product sets the best number of threads. Small products lose time on more than
     one. On a busy machine they lose far more, since all threads spin until the last one has run.
@@ -139,12 +141,12 @@ def faster_reference(name: str, ways: Mapping[int, Sequence[RunOutcome]], gauge:
     count = min(readings, key=lambda count: readings[count].median_ms)
     best = readings.pop(count)
     differs = count and all(best.ci95_high_ms < other.ci95_low_ms for other in readings.values())
-    return Reference(f"{name}, {count} thread{'s' if count > 1 else ''}" if differs else name, best)
+    return Baseline(f"{name}, {count} thread{'s' if count > 1 else ''}" if differs else name, best)
 
 
 def take_turns(
     runs: Sequence[Callable[[], RunOutcome]],
-    references: Sequence[Callable[[], RunOutcome]],
+    baselines: Sequence[Callable[[], RunOutcome]],
     place_anew: Callable[[], None],
     max_s: float,
     deadline: float = math.inf,
@@ -155,7 +157,7 @@ def take_turns(
     the machine affect all programs alike, and change from turn to turn. A program that fails gets no further
     turn.
     """
-    programs = [*runs, *references]
+    programs = [*runs, *baselines]
     outcomes: list[list[RunOutcome]] = [[] for _ in programs]
     for turn in range(MOST_TURNS):
         if turn and time.monotonic() > deadline:
@@ -177,10 +179,10 @@ def _steady(turns: Sequence[RunOutcome], max_s: float) -> bool:
     return known.ci95_high - known.ci95_low <= _STEADY * known.median
 
 
-def _run(compiled: CompileOutcome, workers: Workers, timing: Timing) -> RunOutcome:
+def _run(compiled: BuildOutcome, site: Site, timing: Timing) -> RunOutcome:
     if compiled.artifact is None:
         return RunOutcome(compiled.status, compiled.message)
-    return workers.measure(compiled.artifact, timing, again=True)
+    return site.measure(compiled.artifact, timing, again=True)
 
 
 def _pooled(turns: Sequence[RunOutcome], gauge: Gauge) -> Metrics:

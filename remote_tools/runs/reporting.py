@@ -17,7 +17,7 @@ from remote_tools.runs.summaries import SUMMARY
 from remote_tools.sync.progress import Display
 
 INSTALL = "pip install 'remote-autotune[autotune]'"
-NEEDED = ("autotune", "numpy", "matplotlib", "threadpoolctl")
+NEEDED = ("autotune", "ml_dtypes", "numpy", "matplotlib", "threadpoolctl")
 _HOME = os.path.realpath(Path(__file__).parents[2])
 _PROGRAM = "import sys; sys.path[:] = {path}; from autotune.__main__ import program; program()"
 

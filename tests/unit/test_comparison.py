@@ -295,7 +295,7 @@ def test_the_tuner_writes_every_field_that_is_read_here(tmp_path: Path) -> None:
         roofline=None,
         timing={},
         search=autotune_summary.Search("exhaustive", 0, 1),
-        reference=None,
+        baselines=(),
         best_path="default",
         tie_paths=(),
         trials=(trial,),

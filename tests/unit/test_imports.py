@@ -19,8 +19,8 @@ ORDER = {
         "escape", "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
-        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
-        "exchange", "verify", "report", "script", "testing",
+        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning",
+        "tuner", "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
     ],
 }  # fmt: skip
 DOORS = {"__init__", "__main__", "dev_run"}  # nobody imports them

@@ -48,8 +48,7 @@ KERNEL = Kernel(
     flops=lambda specs: 4 * specs[0].shape[0],
     bytes_moved=lambda specs: 2 * 4 * specs[0].shape[0],
     space=space,
-    reference=golden,
-    reference_name="NumPy",
+    baselines={"NumPy": golden},
 )
 
 

@@ -72,7 +72,7 @@ def write_workload(
         folder: {root}/{kernel}/{shapes}.
         work: flops and bytes of one call.
         space: parameter -> values.
-        speedup: of the best over the reference.
+        speedup: of the best over the baseline.
         failing: the share of configs that fail for no reason.
     """
     rng = random.Random(f"{folder.parent.name} {folder.name}")
@@ -87,7 +87,7 @@ def write_workload(
         trial["confirmed"] = metrics(trial["metrics"]["median_ms"] * 1.02, work)
     best_ms = measured[0]["confirmed"]["median_ms"] if measured else 0.1
     record = {
-        "schema": 1,
+        "schema": 2,
         "kernel": folder.parent.name,
         "shapes": folder.name,
         "backend": "c",
@@ -98,7 +98,7 @@ def write_workload(
         "roofline": {"peak_gflops": PEAK, "bandwidth_gbytes_per_s": BANDWIDTH},
         "timing": {"caches": "warm", "max_repeats": 200},
         "search": {"strategy": "exhaustive", "seed": 0, "space_size": len(trials), "elapsed_s": 12.3},
-        "reference": {"name": "numpy", "metrics": metrics(best_ms * speedup, work)},
+        "baselines": [{"name": "numpy", "metrics": metrics(best_ms * speedup, work)}],
         "best": measured[0]["path"] if measured else None,
         "ties": [trial["path"] for trial in measured[1:2]],
         "trials": trials,
@@ -174,7 +174,7 @@ def make_hostile(path: Path) -> Path:
     record["environment"] = {HOSTILE: HOSTILE, "host": HOSTILE}
     record["search"][HOSTILE] = HOSTILE
     record["timing"][HOSTILE] = HOSTILE
-    record["reference"]["name"] = HOSTILE
+    record["baselines"][0]["name"] = HOSTILE
     for trial in record["trials"]:
         trial["config"] = {
             HOSTILE: HOSTILE,

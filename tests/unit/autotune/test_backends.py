@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,28 @@ def test_a_numpy_candidate_cannot_write_its_inputs(tmp_path: Path) -> None:
     arrays = [np.zeros(1000, "f4") for _ in range(3)]
     with pytest.raises(ValueError, match="read-only"):
         NumpyBackend().load(made)([array.ctypes.data for array in arrays])(1)
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from autotune.backends.numpy import keep_freed_memory
+if sys.argv[1:]:
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    first, second = np.ones(1 << 20), np.ones(1 << 20)
+    del first, second
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(sorted(faults() for _ in range(5))[2])
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library keeps freed memory otherwise"
+)
+def test_a_candidate_pays_once_for_the_memory_of_its_arrays() -> None:
+    """As a baseline does, which runs in a fork of a program that has freed large arrays before."""
+    words = [sys.executable, "-c", FAULTS]
+    cold, kept = (int(subprocess.check_output([*words, *more], text=True)) for more in ([], ["kept"]))
+    assert kept < 20 < cold

@@ -182,9 +182,9 @@ def test_clean_merges_journals_and_keeps_every_record(tuned, capsys):
 
 def test_a_cache_of_a_newer_version_is_refused(tuned):
     path = tuned / FOLDER / "perf_metrics.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2', 1))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3', 1))
     code, _, err = cli("best", "--cache-dir", tuned)
-    assert (65, f"autotune: {path}: schema 2 is newer than 1; update autotune to read it\n") == (code, err)
+    assert (65, f"autotune: {path}: schema 3 is newer than 2; update autotune to read it\n") == (code, err)
 
 
 @pytest.mark.parametrize(

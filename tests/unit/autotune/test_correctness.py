@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vector_add import INPUTS, KERNEL
 
 from autotune.model.errors import DataError, UsageError
-from autotune.model.kernel import Inputs, TensorSpec
+from autotune.model.kernel import TensorSpec
 from autotune.model.tensors import dtype_of, materialize
 from autotune.sites.correctness import Golden, Mismatch, regions, tolerance
 from autotune.sites.poison import bits, is_poison, word
@@ -39,15 +39,15 @@ def poisoned(shape: tuple[int, ...], dtype: str = "float32", turn: int = 0) -> A
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_the_bounds_are_the_last_numbers_within_the_tolerance(dtype: str) -> None:
+def test_the_bounds_are_the_first_numbers_at_or_beyond_the_tolerance(dtype: str) -> None:
     exact = golden(np.random.default_rng(0).standard_normal(1000), dtype, terms=64)
     (value,), (allowed,), ((least, largest),) = exact.values, exact.tolerances, exact.bounds
     assert (np.dtype(dtype), np.dtype(dtype)) == (least.dtype, largest.dtype)
     for last, outwards in ((least, -np.inf), (largest, np.inf)):
-        beyond = np.nextafter(last, outwards, dtype=dtype)
+        within = np.nextafter(last, -outwards, dtype=dtype)
         rounding = 1e-15  # of the difference itself, in float64
-        assert (np.abs(last - value) <= allowed + rounding).all()
-        assert (np.abs(beyond - value) > allowed - rounding).all()
+        assert (np.abs(within - value) <= allowed + rounding).all()
+        assert (np.abs(last - value) >= allowed - rounding).all()
 
 
 def test_arrays_are_the_same_for_the_same_seed() -> None:
@@ -60,24 +60,20 @@ def test_arrays_are_the_same_for_the_same_seed() -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int32", "uint8", "bool"])
-def test_each_dtype_is_drawn_and_compared(dtype: str) -> None:
-    (drawn,) = materialize(Inputs((TensorSpec("a", (40,), dtype),)))
-    assert (np.dtype(dtype), None) == (drawn.dtype, golden(drawn, dtype).compare([drawn]))
-
-
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        ("complex64", "tensor 'a': no tolerance for dtype 'complex64'; use float, int or bool"),
-        ("longdouble", "tensor 'a': no tolerance for dtype 'longdouble'; use float, int or bool"),
+        ("complex64", "tensor 'a': no tolerance for dtype 'complex64'; use float64, float32,"),
+        ("longdouble", "tensor 'a': no tolerance for dtype 'longdouble'; use float64, float32,"),
+        ("int4", "tensor 'a': no tolerance for dtype 'int4'; use float64, float32,"),
         ("float31", "tensor 'a': no dtype 'float31' here"),
+        ("fp8_e4m3", "tensor 'a': dtype 'fp8_e4m3' has several meanings: float8_e4m3fn (largest 448,"),
     ],
 )
 def test_a_dtype_without_tolerance_is_refused(dtype: str, message: str) -> None:
     with pytest.raises(UsageError) as refusal:
         dtype_of(TensorSpec("a", (1,), dtype))
-    assert message == str(refusal.value)
+    assert str(refusal.value).startswith(message)
 
 
 def test_nan_in_the_inputs_is_refused() -> None:
@@ -98,21 +94,19 @@ def test_a_golden_of_another_shape_is_refused() -> None:
         Golden.of(wrong, INPUTS.specs, materialize(INPUTS))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("terms", [1, 64, 4096])
-def test_a_sum_rounded_in_its_own_dtype_is_right_and_a_lost_term_is_not(dtype: str, terms: int) -> None:
+def test_a_sum_rounded_in_its_own_dtype_is_right_and_a_lost_term_is_not(terms: int) -> None:
     rng = np.random.default_rng(terms)
-    left, right = (rng.standard_normal((200, terms)).astype(dtype) for _ in range(2))
+    left, right = (rng.standard_normal((200, terms)).astype("f4") for _ in range(2))
     products = (left.astype(np.float64) * right).sum(1)
-    rounded = np.zeros(200, dtype)
+    rounded = np.zeros(200, "f4")
     for k in range(terms):
-        rounded = (rounded + left[:, k] * right[:, k]).astype(dtype)
-    assert golden(products, dtype, terms).compare([rounded]) is None
-    if dtype == "float32":
-        lost = products - left[:, 0].astype(np.float64) * right[:, 0]
-        found = golden(products, dtype, terms).compare([lost.astype(dtype)])
-        assert found is not None
-        assert found.wrong > 190
+        rounded = (rounded + left[:, k] * right[:, k]).astype("f4")
+    assert golden(products, "float32", terms).compare([rounded]) is None
+    lost = products - left[:, 0].astype(np.float64) * right[:, 0]
+    found = golden(products, "float32", terms).compare([lost.astype("f4")])
+    assert found is not None
+    assert found.wrong > 190
 
 
 def test_nan_and_inf_are_compared_exactly() -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from autotune.model.trial import Status
-from autotune.sites.workers import RunOutcome
+from autotune.sites.site import RunOutcome
 from autotune.tuning.confirm import MOST_TURNS, TURNS, take_turns
 
 
@@ -24,9 +24,9 @@ class Program:
         return RunOutcome(Status.OK, samples_ms=(next(self.medians_ms),))
 
 
-def turns_of(*programs: Program, references: tuple[Program, ...] = (), max_s: float = 10) -> list[int]:
+def turns_of(*programs: Program, baselines: tuple[Program, ...] = (), max_s: float = 10) -> list[int]:
     """Let programs take turns; return how many each had."""
-    return [len(turns) for turns in take_turns(programs, references, lambda: None, max_s)]
+    return [len(turns) for turns in take_turns(programs, baselines, lambda: None, max_s)]
 
 
 def test_steady_programs_take_as_many_turns_as_bound_a_median() -> None:
@@ -43,8 +43,8 @@ def test_a_reading_off_now_and_then_needs_a_few_more() -> None:
     assert TURNS < first < MOST_TURNS
 
 
-def test_the_references_may_be_as_unsteady_as_they_like() -> None:
-    assert [TURNS, TURNS] == turns_of(Program([1.0]), references=(Program([1.0, 9.0]),))
+def test_the_baselines_may_be_as_unsteady_as_they_like() -> None:
+    assert [TURNS, TURNS] == turns_of(Program([1.0]), baselines=(Program([1.0, 9.0]),))
 
 
 def test_the_time_of_all_turns_is_bounded() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune.machine.cpu import Roofline, built_program, cpu_name, find_compiler, program_folder, roofline
+from autotune.machine.cpu import built_program, cpu_name, find_compiler, program_folder, roofline
 from autotune.model.errors import UnavailableError
+from autotune.model.roofline import Roofline
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 
@@ -149,7 +150,8 @@ def test_the_roofline_is_measured_once_and_kept(cache: Path) -> None:
     assert double.bandwidth_gbytes_per_s > 0.1
     (kept,) = cache.rglob(f"roofline-*.{os.cpu_count()}.txt")
     kept.write_text("100.0 50.0 20.0\n")
-    assert (Roofline(100.0, 20.0), Roofline(50.0, 20.0)) == (roofline(), roofline("float64"))
+    limits = Roofline(100.0, 20.0, dtype="float32"), Roofline(50.0, 20.0, dtype="float64")
+    assert limits == (roofline(), roofline("float64"))
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="there is no second core")

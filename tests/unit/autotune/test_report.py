@@ -97,7 +97,7 @@ def test_a_workload_is_read_as_the_tuner_wrote_it(root: Path) -> None:
         (("inputs",), [{"name": "x", "shape": [-1], "dtype": "float32", "strides": None}], "negative"),
         (("inputs",), [{"name": "x", "shape": [1], "dtype": "x" * 99, "strides": None}], "expected a dtype"),
         (("search", "space_size"), [], "expected a finite number, found []"),
-        (("reference",), "", "expected an object, found ''"),
+        (("baselines",), "", "expected a list, found ''"),
         (("roofline",), 0, "expected an object, found 0"),
         (("environment",), [], "expected an object, found []"),
         (("others",), {}, "expected a list, found {}"),
@@ -182,23 +182,39 @@ def test_what_a_hundred_columns_do_not_hold_stands_below_the_table(root: Path) -
         [root / "gemm_lhs_rhs/128x512_512x128/perf_metrics.json"], 100
     ).splitlines()
 
-    assert ["kernel", "shapes", "time", "reference", "speed-up", "rate", "roofline", "ties"] == head.split()
+    assert ["kernel", "shapes", "time", "baseline", "speed-up", "rate", "roofline", "ties"] == head.split()
     assert ["gemm_lhs_rhs", "128x512_512x128"] == row.split()[:2]
     assert "gemm_lhs_rhs 128x512_512x128: c; " in " ".join(below)
     assert "against numpy" in " ".join(below)
 
 
+def test_what_needs_unknown_flop_is_left_out(small: Path) -> None:
+    record = json.loads(small.read_text())
+    record["work"]["flops"] = None
+    readings = [each["metrics"] for each in (*record["baselines"], *record["trials"])]
+    for reading in filter(None, (*readings, *(trial["confirmed"] for trial in record["trials"]))):
+        reading |= {"gflops": None, "arithmetic_intensity": None, "roofline_fraction": None}
+    small.write_text(json.dumps(record))
+
+    head, _, row, *_ = printed([small], 200).splitlines()
+    told = read_page([small]).text
+
+    assert (True, False) == ("rate" in head, "roofline" in head)
+    assert "GB/s" in row and "GFLOP/s" not in row
+    assert 1 == told.count("GFLOP/s")  # the machine's own peak
+
+
 @pytest.mark.parametrize("width", [40, 200])
 def test_no_speed_up_is_told_of_what_was_unsteady(small: Path, width: int) -> None:
-    slow = json.loads(small.read_text())["reference"]["metrics"]
-    edited(small, "reference", "metrics", value={**slow, "ci95_low_ms": 20.0, "ci95_high_ms": 59.0})
+    slow = json.loads(small.read_text())["baselines"][0]["metrics"]
+    edited(small, "baselines", 0, "metrics", value={**slow, "ci95_low_ms": 20.0, "ci95_high_ms": 59.0})
 
     text = " ".join(printed([small], width).split())
 
     assert None is load(small).speedup
     assert "0.40×" not in text
     assert "against numpy, but the machine was busy: the best took" in text
-    assert "the reference 20.0–59.0 ms" in text
+    assert "the baseline 20.0–59.0 ms" in text
     assert "unsteady" in read_page([small]).text
 
 
@@ -285,7 +301,7 @@ def test_the_page_has_every_chart_and_table(root: Path) -> None:
     shown = read_page([path])
 
     assert [
-        "Best against reference",
+        "Best against baseline",
         "Spread: time over the best's",
         "Roofline",
         "Distribution of all trials",
@@ -443,7 +459,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("role", ["ink", "muted", "best", "reference", "failed"])
+@pytest.mark.parametrize("role", ["ink", "muted", "best", "baseline", "failed"])
 def test_every_text_stands_out_as_wcag_asks(role: str, scheme: str) -> None:
     text, page, card = (luminance(getattr(ROLES[name], scheme)) for name in (role, "page", "card"))
 

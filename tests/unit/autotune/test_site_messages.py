@@ -25,9 +25,13 @@ SETTINGS = messages.Settings(
     size=1 << 34,
     tensors=((4096, 12288, 0), (8192, 16384, 128)),
     spares=64,
+    rooms=((4096, 8192), (8192, 12288)),
     protected=((0, 4096, 0), (4096, 8192, 1)),
     compile_jobs=3,
+    imports=(("ops", "/home/me/ops.py"), ("__main__", "x.py")),
     folder="/nowhere/a b",
+    device="0",
+    own_clock=True,
 )
 MESSAGES = [
     SETTINGS,
@@ -39,7 +43,8 @@ MESSAGES = [
     messages.Call(1.5, 3, 1, 16, 4, cold=True, timed=True),
     messages.Called(OK, (1, 2**60), 16, 0),
     messages.Called(Ending(Status.TIMEOUT, "did not return within 1 s")),
-    messages.Unload(),
+    messages.Called(Ending(Status.ERROR, "no such device"), lost=True),
+    messages.Unload(distrusted=True),
     messages.Unloaded("printed"),
 ]
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tuned import INPUTS, kernel, run, space
+from tuned import BRIEF, INPUTS, kernel, run, space
 
-from autotune import Budget, Choice, Inputs, Limits, SearchSpace, Status, TensorSpec, Timing, best_config
+from autotune import Budget, Choice, Inputs, Limits, SearchSpace, Status, TensorSpec, best_config
 from autotune.backends.c import CBackend
 from autotune.model.errors import CacheError, DataError, UnavailableError, UsageError
 from autotune.store import cache, journal
@@ -64,14 +65,14 @@ def test_the_cache_holds_what_its_layout_says(tmp_path):
     assert "not run\nended: compile_error" in (folder / "execution_output.log").read_text()
 
 
-def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_reference_with_them(tmp_path):
+def test_the_best_and_what_may_tie_with_it_are_confirmed_and_the_baselines_with_them(tmp_path):
     results = run(tmp_path)
     assert results.best.confirmed and all(trial.confirmed for trial in results.ties)
     assert results.best.best_reading is results.best.confirmed
-    assert results.reference.metrics.median_ms > 0
+    assert results.baseline.metrics.median_ms > 0
     written = document(tmp_path)
     assert results.best.path == written["best"] == written["trials"][0]["path"]
-    assert results.reference.to_dict() == written["reference"]
+    assert [each.to_dict() for each in results.baselines] == written["baselines"]
     expected = Choice({"kind": "good", "variant": 0}, "exact", ("1000_1000",), "c")
     assert expected == best_config(kernel(), INPUTS, tmp_path)
 
@@ -125,9 +126,9 @@ def test_other_flags_and_another_timing_are_measured_again_and_the_note_says_why
     flags = run(tmp_path, space("good"), backend=CBackend(flags=("-O1",)))
     assert 1 == flags.measured
     assert "fingerprint.flags: -O3" in flags.notes[0] and "-> -O1" in flags.notes[0]
-    cold = run(tmp_path, space("good"), timing=Timing(caches="cold", max_repeats=10, max_s=0.02))
-    assert 1 == cold.measured
-    assert "timing.caches: warm -> cold" in cold.notes[0]
+    wide = run(tmp_path, space("good"), timing=dataclasses.replace(BRIEF, target_ci=0.5))
+    assert 1 == wide.measured
+    assert "timing.target_ci: 0.01 -> 0.5" in wide.notes[0]
     assert 0 == run(tmp_path, space("good")).measured
 
 
@@ -269,7 +270,7 @@ class Filling:
         pass
 
 try:
-    results = run(sys.argv[1], space("good", "slow", variants=10), live=Filling)
+    results = run(sys.argv[1], space("good", "slow", variants=10), progress=Filling)
     print(results.measured, len(results.trials), results.best.confirmed is not None)
 except AutotuneError as error:
     print(error)

@@ -112,10 +112,8 @@ static void *work(void *unused) {{
 _CLOCK = """
 import ctypes, time
 import numpy
-real = time.perf_counter_ns
-time.perf_counter_ns = lambda: real() // 100
 import autotune.backends.numpy as timer
-timer.perf_counter_ns = time.perf_counter_ns
+timer.timed.__defaults__ = (lambda: time.perf_counter_ns() // 100,)
 
 def add(a, b, out):
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""The tuner's side of the processes that compile, run and time candidates.
+"""A device of this machine: the tuner's side of the processes that compile, run and time candidates.
 
 The tuner never loads a candidate's code. It writes the inputs into shared memory and asks the keeper (see
 `keeper.py`) to compile and to run. It checks the outputs, and only then has the candidate timed.
@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
@@ -25,16 +24,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autotune.backends import Artifact, Backend, Binding, Program
-from autotune.backends.numpy import array_at
+from autotune.backends.numpy import Returning, keep_freed_memory
 from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
 from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
-from autotune.model.tensors import materialize
+from autotune.model.tensors import array_at, materialize
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
-from autotune.sites.correctness import Golden, Mismatch
+from autotune.sites.correctness import Golden
 from autotune.sites.measurement import Failed, Measurement
 from autotune.sites.messages import (
     Call,
@@ -51,67 +50,26 @@ from autotune.sites.peer import Peer
 from autotune.sites.runner import Loader
 from autotune.sites.sampling import Samples
 from autotune.sites.segment import Segment
+from autotune.sites.site import BuildOutcome, RunOutcome
 from autotune.sites.wire import receive, send
 
 _MOST_DEATHS = 20  # of keepers: a candidate can kill its own, but not so many in a row
 
 
-@dataclass(frozen=True)
-class CompileOutcome:
-    """How one compilation ended.
+class LocalSite:
+    """One device of this machine, and the processes of one tuning run; a context manager that ends them.
 
-    Args:
-        status: ok, compile_error, compile_timeout, out_of_memory or error.
-        artifact: what can be measured; None unless ok.
-        message: one line that says what failed.
-        log: the command, and what the compiler printed.
-        seconds: how long the compiler took; 0 if the object existed.
-    """
-
-    status: Status
-    artifact: Artifact | None
-    message: str = ""
-    log: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """How one run ended.
-
-    Args:
-        status: ok, crash, timeout, out_of_memory, wrong_output, implausible or error.
-        message: one line that says what failed.
-        log: what the candidate printed.
-        samples_ms: milliseconds per call of every repeat, in the order taken, outliers included; empty unless
-            ok.
-        calls: calls that each sample is the mean of.
-        mismatch: the first wrong output, if the status is wrong_output.
-        waited: time that it waited for a core, as a fraction of the time that it was timed.
-    """
-
-    status: Status
-    message: str = ""
-    log: str = ""
-    samples_ms: tuple[float, ...] = ()
-    calls: int = 1
-    mismatch: Mismatch | None = None
-    waited: float = 0.0
-
-
-class Workers:
-    """The processes of one tuning run; a context manager that ends all of them.
-
-    `compile` may be called from any thread. Its futures are resolved in a thread of this class. `measure` and
-    `reference` may be called from one thread at a time.
+    The futures of `build` are resolved in a thread of this class. For what the methods do, see `Site`.
 
     Args:
         kernel: its golden defines the right outputs.
         inputs: the workload.
         backend: how candidates are built and called.
         timing: how they are timed.
-        limits: what they may use.
+        limits: what they may use; the backend's by default.
         compile_jobs: compilers at a time; 0 for one a core.
+        device: its name, of `Backend.devices`.
+        golden: the right outputs, if another site has computed them.
 
     Raises:
         DataError: the inputs or the golden are invalid.
@@ -127,18 +85,25 @@ class Workers:
         timing: Timing | None = None,
         limits: Limits | None = None,
         compile_jobs: int = 0,
+        device: str = "0",
+        golden: Golden | None = None,
     ) -> None:
         if not hasattr(os, "memfd_create"):
             raise UnavailableError(
                 "kernels are run on Linux only: subreapers and memory files are Linux's own"
             )
         _open_standard_streams()
+        self.device = device
         self._kernel, self._inputs, self._backend = kernel, inputs, backend
         self._timing = timing or Timing()
         self._arrays = materialize(inputs)
         self._rng = np.random.default_rng()
         self._outputs = tuple(kernel.outputs(inputs.specs))
-        self._segment = Segment(list(zip(inputs.specs, self._arrays, strict=True)), self._outputs)
+        fork = backend.isolation() == "fork"
+        changed = kernel.changed(inputs.specs)
+        self._in_place = [inputs.specs.index(spec) for spec in changed]
+        values = list(zip(inputs.specs, self._arrays, strict=True))
+        self._segment = Segment(values, self._outputs, self._in_place, spares=fork)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._segment.close)
         with contextlib.ExitStack() as undo:
@@ -150,22 +115,28 @@ class Workers:
                 runner=backend.runner(),
                 inputs=inputs.specs,
                 outputs=self._outputs,
-                limits=limits or Limits(),
+                limits=limits or backend.limits(),
                 segment=self._segment.file,
                 size=self._segment.size,
                 tensors=self._segment.tensors,
                 spares=self._segment.spares,
+                rooms=self._segment.rooms,
                 protected=tuple(self._segment.protected),
                 compile_jobs=compile_jobs or usable_cores(),
+                imports=kernel.imports,
                 folder=self._folder("run"),
+                device="" if fork else device,
+                own_clock=not fork and backend.own_clock(),
+                restored=self._segment.restored,
             )
             # Forked before the golden runs: a fork has none of the threads that a library may start for it.
-            self._reference = self._start_reference() if kernel.reference else None
-            self._golden = Golden.of(kernel, inputs.specs, self._arrays)
+            self._baselines = self._start_baselines() if kernel.baselines and not golden else None
+            self.golden = golden or Golden.of(kernel, inputs.specs, self._arrays)
             self._numbers = itertools.count()
             self._pending: dict[int, _Pending] = {}
             self._built: set[Artifact] = set()
             self._users: Counter[Artifact] = Counter()
+            self._emptied: list[str] = []
             self._lock = threading.RLock()
             self._closing = False
             self._readers: list[threading.Thread] = []
@@ -173,7 +144,7 @@ class Workers:
             self._start_keeper()
             undo.pop_all()
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> LocalSite:
         """Return itself."""
         return self
 
@@ -190,9 +161,11 @@ class Workers:
         for reader in self._readers:
             reader.join()
 
-    def compile(self, source: str) -> Future[CompileOutcome]:
-        """Start to compile a candidate; an object that was built before is used again."""
-        future: Future[CompileOutcome] = Future()
+    def build(self, source: str) -> Future[BuildOutcome]:
+        """See `Site`."""
+        if self._closing:
+            raise _closed()
+        future: Future[BuildOutcome] = Future()
         folder = self._private / "run"
         build = self._backend.build(source, self._kernel.entry, self._inputs.specs, self._outputs, folder)
         command = " ".join(build.command).replace(build.part, build.artifact.folder)
@@ -200,7 +173,7 @@ class Workers:
         with self._lock:
             if build.artifact in self._built:
                 self._users[build.artifact] += 1
-                future.set_result(CompileOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
+                future.set_result(BuildOutcome(Status.OK, build.artifact, log=head + "(built before)\n"))
                 return future
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -209,6 +182,9 @@ class Workers:
             self._users[build.artifact] += 1
             number = next(self._numbers)
             part = f"{build.part}.{number}"  # two configs may have one source
+            if self._emptied:
+                with contextlib.suppress(OSError):  # it went with a keeper that was killed
+                    os.rename(self._emptied.pop(), part)  # noqa: PTH104
             words = tuple(word.replace(build.part, part) for word in build.command)
             request = CompileRequest(number, words, build.source, part, build.artifact.folder)
             self._pending[number] = _Pending(future, build.artifact, head, request)
@@ -217,66 +193,71 @@ class Workers:
         return future
 
     def discard(self, artifact: Artifact) -> None:
-        """Remove an object once all who had it compiled discard it; a candidate can be compiled again."""
+        """See `Site`."""
         with self._lock:
             self._users[artifact] -= 1
             if self._users[artifact]:
                 return
             self._built.discard(artifact)
-            _remove(artifact)
+            self._remove(artifact.folder)
 
     def measure(self, artifact: Artifact, timing: Timing | None = None, *, again: bool = False) -> RunOutcome:
-        """Check a candidate against the golden, then time it; no compiler runs meanwhile.
-
-        Args:
-            artifact: what `compile` made.
-            timing: replaces the default for this measurement.
-            again: it was measured before: leave out the calls with spare copies of the outputs.
-        """
+        """See `Site`; no compiler runs meanwhile, unless the device has a clock of its own."""
         request = Load(artifact.path, artifact.entry)
         for _attempt in range(2):  # the system may have killed the keeper: only twice is it the candidate
             keeper = self._keeper
             try:
                 return self._measure(keeper, request, timing, again)
             except (EOFError, OSError):
+                if self._closing:
+                    raise _closed() from None
                 self._replace_keeper(keeper)
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
-    def reference(self, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
-        """Check and time the kernel's reference, in the same kind of process.
-
-        Args:
-            threads: of NumPy's BLAS; 0 for its own default.
-            timing: replaces the default for this measurement.
-
-        Raises:
-            UsageError: the kernel has none.
-        """
-        if self._kernel.reference is None:
-            raise UsageError(f"kernel {self._kernel.name!r} has no reference")
+    def baseline(self, name: str, threads: int = 0, timing: Timing | None = None) -> RunOutcome:
+        """See `Site`; it runs in the same kind of process as a C candidate."""
+        if name not in self._kernel.baselines:
+            raise UsageError(f"kernel {self._kernel.name!r} has no baseline {name!r}")
+        place = list(self._kernel.baselines).index(name)
         for _attempt in range(2):
-            self._reference = self._reference or self._start_reference()
+            self._baselines = self._baselines or self._start_baselines()
             try:
-                return self._measure(self._reference, Load("", str(threads)), timing)
+                return self._measure(self._baselines, Load(str(place), str(threads)), timing)
             except (EOFError, OSError):
-                self._reference = None
+                self._baselines = None
         return RunOutcome(Status.CRASH, "killed the process that watches it")
 
     def place_anew(self) -> None:
-        """Move the tensors to other pages of memory; see `Segment.place_anew`."""
+        """See `Site`, and `Segment.place_anew`."""
         self._segment.place_anew()
 
     # -- inside
+
+    def _remove(self, folder: str) -> None:
+        """Empty an artifact's folder, and keep it for the next build.
+
+        To remove a folder takes milliseconds on some file systems, and a search removes one for each config.
+        """
+        emptied = f"{folder}.{len(self._emptied)}.empty"
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208
+                os.unlink(f"{folder}/{name}")  # noqa: PTH108
+            os.rename(folder, emptied)  # noqa: PTH104
+        except OSError:  # it has folders in it
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            self._emptied.append(emptied)
 
     def _folder(self, name: str) -> str:
         folder = self._private / name
         folder.mkdir(exist_ok=True)
         return str(folder)
 
-    def _start_reference(self) -> Peer:
-        assert self._kernel.reference is not None
-        load = _reference_loader(self._kernel.reference, self._arrays, self._outputs)
-        settings = replace(self._settings, runner=(), folder=self._folder("reference"))
+    def _start_baselines(self) -> Peer:
+        specs = (*self._inputs.specs, *self._outputs)
+        functions = list(self._kernel.baselines.values())
+        load = _baseline_loader(functions, self._arrays, specs, self._in_place)
+        settings = replace(self._settings, runner=(), device="", folder=self._folder("baselines"))
         return self._stack.enter_context(Peer(settings, load))
 
     def _start_keeper(self) -> None:
@@ -310,15 +291,17 @@ class Workers:
             return receive(peer.stage, Called)
 
         limits = self._settings.limits
-        measurement = Measurement(call, self._segment, self._golden, limits, self._rng)
+        measurement = Measurement(call, self._segment, self.golden, limits, self._rng)
         status, message, mismatch, taken = Status.OK, "", None, Samples([], 1)
+        log = ""
         send(peer.stage, request)
         try:
             taken = measurement.run(timing or self._timing, again=again)
         except Failed as failure:
             status, message, mismatch = failure.status, str(failure), failure.mismatch
-        send(peer.stage, Unload())
-        log = receive(peer.stage, Unloaded).log
+        finally:
+            send(peer.stage, Unload(distrusted=status is Status.IMPLAUSIBLE))
+            log = receive(peer.stage, Unloaded).log
         samples = tuple(each / taken.calls / 1e6 for each in taken.nanoseconds)
         return RunOutcome(status, message, log, samples, taken.calls, mismatch, measurement.waited)
 
@@ -344,7 +327,7 @@ class Workers:
             except AutotuneError as fault:
                 self._fail_pending(fault)
             if self._closing:
-                self._fail_pending(AutotuneError("the tuner's workers were closed"))
+                self._fail_pending(_closed())
 
     def _fail_pending(self, fault: AutotuneError) -> None:
         while self._pending:
@@ -356,10 +339,14 @@ class Workers:
 class _Pending:
     """A compilation that was asked for."""
 
-    future: Future[CompileOutcome]
+    future: Future[BuildOutcome]
     artifact: Artifact
     head: str
     request: CompileRequest
+
+
+def _closed() -> AutotuneError:
+    return AutotuneError("the site was closed")
 
 
 def _keeper_gone() -> AutotuneError:
@@ -367,15 +354,6 @@ def _keeper_gone() -> AutotuneError:
         "the process that runs the candidates was killed again and again, by a candidate or by the system; "
         "what is recorded is kept: run again to continue"
     )
-
-
-def _remove(artifact: Artifact) -> None:
-    """Remove an artifact in two calls if it is one file: rmtree hands the interpreter over eight times."""
-    try:
-        os.unlink(artifact.path)  # noqa: PTH108
-        os.rmdir(artifact.folder)  # noqa: PTH106
-    except OSError:
-        shutil.rmtree(artifact.folder, ignore_errors=True)
 
 
 def _disk_full() -> CacheError:
@@ -413,34 +391,38 @@ def _open_standard_streams() -> None:
     os.close(opened)
 
 
-def _compiled(reply: CompileReply, pending: _Pending) -> CompileOutcome:
+def _compiled(reply: CompileReply, pending: _Pending) -> BuildOutcome:
     ending = reply.ending
     made = pending.artifact if ending.status is Status.OK else None
-    return CompileOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
+    return BuildOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
 
 
-def _reference_loader(
-    function: Callable[..., Any], arrays: Sequence[Any], outputs: Sequence[TensorSpec]
+def _baseline_loader(
+    functions: Sequence[Callable[..., Any]],
+    arrays: Sequence[Any],
+    specs: Sequence[TensorSpec],
+    in_place: Sequence[int],
 ) -> Loader:
-    def load(_object: str, threads: str) -> Binding:
+    """Return what loads a baseline. It gets our arrays, and for those that it changes the shared ones.
+
+    Args:
+        functions: the baselines.
+        arrays: the inputs.
+        specs: of the inputs, then of the outputs.
+        in_place: which inputs they change.
+    """
+
+    def load(place: str, threads: str) -> Binding:
+        keep_freed_memory()
         if threads != "0":
             threadpool_limits(int(threads))  # for as long as this process lives
+
+        def bind(addresses: Sequence[int]) -> Program:
+            shared = [array_at(*pair) for pair in zip(addresses, specs, strict=True)]
+            given = [shared[number] if number in in_place else array for number, array in enumerate(arrays)]
+            written = [*shared[len(arrays) :], *(shared[number] for number in in_place)]
+            return Returning(functions[int(place)]).program(given, written)
+
         return bind
-
-    def bind(addresses: Sequence[int]) -> Program:
-        places = [
-            array_at(address, spec) for address, spec in zip(addresses[len(arrays) :], outputs, strict=True)
-        ]
-
-        def program(calls: int) -> int:
-            begin = perf_counter_ns()
-            for _ in range(calls):
-                returned = function(*arrays)
-            took = perf_counter_ns() - begin
-            for place, value in zip(places, returned, strict=True):
-                place[...] = value
-            return took
-
-        return program
 
     return load

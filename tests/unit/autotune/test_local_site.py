@@ -26,7 +26,8 @@ from autotune.model.errors import AutotuneError, CacheError, DataError, Unavaila
 from autotune.model.kernel import Inputs, TensorSpec
 from autotune.model.timing import Timing
 from autotune.model.trial import Status
-from autotune.sites.workers import CompileOutcome, RunOutcome, Workers
+from autotune.sites.local import LocalSite
+from autotune.sites.site import BuildOutcome, RunOutcome
 
 BRIEF = Timing(warmup_s=0, min_repeats=6, max_repeats=6, min_sample_ns=1)
 TIGHT = Limits(compile_s=30, run_s=1.5, memory_bytes=96 << 20, output_bytes=10_000)
@@ -41,20 +42,20 @@ class Glutton(CBackend):
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    """Workers for `add`, with limits that are soon reached."""
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as made:
+def workers() -> Iterator[LocalSite]:
+    """LocalSite for `add`, with limits that are soon reached."""
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as made:
         yield made
 
 
-def run(workers: Workers, source: str) -> RunOutcome:
+def run(workers: LocalSite, source: str) -> RunOutcome:
     """Compile, which must succeed, and measure."""
-    compiled = workers.compile(source).result()
+    compiled = workers.build(source).result()
     assert compiled.artifact is not None, compiled.log
     return workers.measure(compiled.artifact)
 
 
-def said(outcome: RunOutcome | CompileOutcome) -> tuple[str, str]:
+def said(outcome: RunOutcome | BuildOutcome) -> tuple[str, str]:
     """Return what is told of an outcome."""
     return outcome.status.value, outcome.message
 
@@ -80,7 +81,7 @@ def eventually_gone(pids: set[int]) -> bool:
 # -- what goes well
 
 
-def test_a_right_candidate_is_timed(workers: Workers) -> None:
+def test_a_right_candidate_is_timed(workers: LocalSite) -> None:
     outcome = run(workers, GOOD)
     assert (Status.OK, "", "", 6, 1, None) == (
         outcome.status,
@@ -93,27 +94,34 @@ def test_a_right_candidate_is_timed(workers: Workers) -> None:
     assert all(sample > 0 for sample in outcome.samples_ms)
 
 
-def test_the_reference_is_measured_the_same_way(workers: Workers) -> None:
-    outcome = workers.reference()
+def test_a_baseline_is_measured_the_same_way(workers: LocalSite) -> None:
+    outcome = workers.baseline("NumPy")
     assert (Status.OK, 6) == (outcome.status, len(outcome.samples_ms))
-    assert workers.reference().status is Status.OK
+    assert workers.baseline("NumPy").status is Status.OK
 
 
-def test_a_kernel_without_reference_says_so() -> None:
+def test_a_candidate_is_timed_with_cold_caches() -> None:
+    timing = Timing(caches="cold", warmup_s=0, min_repeats=2, max_repeats=2)
+    with LocalSite(KERNEL, INPUTS, CBackend(), timing) as cold:
+        outcome = run(cold, GOOD)
+    assert (Status.OK, 2, 1) == (outcome.status, len(outcome.samples_ms), outcome.calls), outcome.message
+
+
+def test_a_kernel_without_that_baseline_says_so() -> None:
     with (
-        Workers(replace(KERNEL, reference=None), INPUTS, CBackend(), BRIEF) as workers,
-        pytest.raises(UsageError, match="kernel 'add' has no reference"),
+        LocalSite(replace(KERNEL, baselines={}), INPUTS, CBackend(), BRIEF) as workers,
+        pytest.raises(UsageError, match="kernel 'add' has no baseline 'NumPy'"),
     ):
-        workers.reference()
+        workers.baseline("NumPy")
 
 
-def test_a_candidate_gets_the_functions_that_its_headers_declare(workers: Workers) -> None:
+def test_a_candidate_gets_the_functions_that_its_headers_declare(workers: LocalSite) -> None:
     """The oldest realpath of glibc refuses a NULL to write to, which today's takes."""
     source = body(f'if (!realpath("/", NULL)) abort(); {LOOP} out[i] = a[i] + b[i];', "stdlib")
     assert ("ok", "") == said(run(workers, source))
 
 
-def test_what_a_candidate_prints_is_kept(workers: Workers) -> None:
+def test_what_a_candidate_prints_is_kept(workers: LocalSite) -> None:
     outcome = run(
         workers,
         body(f'static int once; if (!once++) printf("tile 4\\n"); {LOOP} out[i] = a[i] + b[i];', "stdio"),
@@ -122,18 +130,18 @@ def test_what_a_candidate_prints_is_kept(workers: Workers) -> None:
     assert "" == run(workers, GOOD).log
 
 
-def test_what_was_printed_before_a_crash_is_kept(workers: Workers) -> None:
+def test_what_was_printed_before_a_crash_is_kept(workers: LocalSite) -> None:
     outcome = run(workers, body('printf("so far\\n"); *(volatile int *)0 = 1;', "stdio"))
     assert (Status.CRASH, "so far\n") == (outcome.status, outcome.log)
 
 
-def test_an_object_is_compiled_once(workers: Workers) -> None:
-    first, again = (workers.compile(GOOD).result() for _ in range(2))
+def test_an_object_is_compiled_once(workers: LocalSite) -> None:
+    first, again = (workers.build(GOOD).result() for _ in range(2))
     assert (first.artifact, 0.0, True) == (again.artifact, again.seconds, "(built before)" in again.log)
 
 
-def test_the_log_of_a_compilation_holds_command_version_and_messages(workers: Workers) -> None:
-    outcome = workers.compile("#warning look here\n" + GOOD).result()
+def test_the_log_of_a_compilation_holds_command_version_and_messages(workers: LocalSite) -> None:
+    outcome = workers.build("#warning look here\n" + GOOD).result()
     command, version, *rest = outcome.log.splitlines()
     assert outcome.artifact is not None
     assert command.startswith("$ /") and f"-o {outcome.artifact.path} " in command
@@ -141,8 +149,8 @@ def test_the_log_of_a_compilation_holds_command_version_and_messages(workers: Wo
     assert "look here" in "\n".join(rest)
 
 
-def test_many_compile_at_once(workers: Workers) -> None:
-    futures = [workers.compile(f"/* {i} */ {GOOD}") for i in range(6)]
+def test_many_compile_at_once(workers: LocalSite) -> None:
+    futures = [workers.build(f"/* {i} */ {GOOD}") for i in range(6)]
     assert {Status.OK} == {workers.measure(future.result().artifact).status for future in futures}  # type: ignore[arg-type]
 
 
@@ -154,7 +162,7 @@ def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say() -> None:
         "for (int i = 0; i < 3; i++) for (int j = 0; j < 4; j++)\n"
         "out[i * 8 + j * 2] = a[i + j * 5] + b[i + j * 5]; SPILL }\n"
     )
-    with Workers(kernel, Inputs(specs), CBackend(), BRIEF) as workers:
+    with LocalSite(kernel, Inputs(specs), CBackend(), BRIEF) as workers:
         assert Status.OK is run(workers, source.replace("SPILL", "")).status
         spilled = run(workers, source.replace("SPILL", "out[1] = 0;"))
     assert ("wrong_output", "out: wrote 8 bytes outside the tensor") == said(spilled)
@@ -162,7 +170,7 @@ def test_strided_inputs_and_outputs_are_laid_out_as_their_specs_say() -> None:
 
 def test_the_numpy_backend_measures_and_survives_its_candidates() -> None:
     numpy = backends.get("numpy")
-    with Workers(KERNEL, INPUTS, numpy, BRIEF, TIGHT) as workers:
+    with LocalSite(KERNEL, INPUTS, numpy, BRIEF, TIGHT) as workers:
         head = "import numpy as np, os, sys\n"
         ended = {
             text: said(run(workers, head + f"def add(a, b, out):\n    {text}\n"))
@@ -175,7 +183,7 @@ def test_the_numpy_backend_measures_and_survives_its_candidates() -> None:
                 "1 / 0",
             )
         }
-        broken = workers.compile("def add(:\n").result()
+        broken = workers.build("def add(:\n").result()
     wrong = ended.pop("out[:] = a")
     assert ("wrong_output", "out: 1000 of 1000 elements wrong") == (wrong[0], wrong[1].partition(";")[0])
     assert {
@@ -198,10 +206,10 @@ def test_compilers_stand_still_while_a_candidate_is_measured(tmp_path: Path) -> 
     hold = f'static int n; usleep(3000); if (n++ > 1) while (access("{go}", F_OK)) usleep(1000);'
     slow = body(f"{hold} {LOOP} out[i] = a[i] + b[i];", "unistd")
     limits = replace(TIGHT, run_s=60)
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=2) as workers:
-        artifact = workers.compile(slow).result().artifact
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=2) as workers:
+        artifact = workers.build(slow).result().artifact
         assert artifact is not None
-        pending = [workers.compile(f"/* {i} */ {long}") for i in range(2)]
+        pending = [workers.build(f"/* {i} */ {long}") for i in range(2)]
         while len(compilers := [each for each in descendants() if each.name() == "cc1"]) < 2:
             assert not any(future.done() for future in pending)
             time.sleep(0.01)
@@ -224,12 +232,12 @@ def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time(tmp_path
     go = tmp_path / "go"
     limits = replace(TIGHT, run_s=60)
     held = body(f'while (access("{go}", F_OK)) usleep(1000); {LOOP} out[i] = a[i] + b[i];', "unistd")
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=1) as workers:
-        artifact = workers.compile(held).result().artifact
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=1) as workers:
+        artifact = workers.build(held).result().artifact
         assert artifact is not None
         with ThreadPoolExecutor() as thread:
             measuring = thread.submit(workers.measure, artifact)
-            outcomes = [workers.compile(f"/* {i} */ {GOOD}").result() for i in range(2)]
+            outcomes = [workers.build(f"/* {i} */ {GOOD}").result() for i in range(2)]
             assert not measuring.done()
             assert [("ok", "")] * 2 == [said(outcome) for outcome in outcomes]
             go.touch()
@@ -270,7 +278,8 @@ def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time(tmp_path
             ("crash", "killed by SIGSEGV"),
         ),
         (body('for (;;) puts("0123456789");', "stdio"), ("error", "wrote more than 10000 bytes of output")),
-        (body("((float *)a)[0] = 1;"), ("crash", "killed by SIGSEGV")),
+        (body("((float *)a)[0] = 1;"), ("wrong_output", "wrote to its input a")),
+        (body("((float *)b)[999] = 1;"), ("wrong_output", "wrote to its input b")),
         (body("out[100000] = 1;"), ("crash", "killed by SIGSEGV")),
         (
             body(f"{LOOP} out[i] = a[i] + b[i]; out[{LENGTH}] = 1;"),
@@ -294,22 +303,22 @@ def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time(tmp_path
         ),
     ],
 )
-def test_each_way_to_fail_has_its_status(workers: Workers, source: str, expected: tuple[str, str]) -> None:
+def test_each_way_to_fail_has_its_status(workers: LocalSite, source: str, expected: tuple[str, str]) -> None:
     outcome = run(workers, source)
     assert expected == (outcome.status.value, outcome.message.partition(";")[0])
     assert () == outcome.samples_ms
     assert Status.OK is run(workers, GOOD).status
 
 
-def test_a_candidate_that_does_not_load_says_what_is_missing(workers: Workers) -> None:
+def test_a_candidate_that_does_not_load_says_what_is_missing(workers: LocalSite) -> None:
     undefined = run(workers, "void nowhere(void); " + body("nowhere();"))
     nameless = run(workers, "void other(void) {}")
     assert (Status.ERROR, True) == (undefined.status, undefined.message.endswith("undefined symbol: nowhere"))
     assert (Status.ERROR, True) == (nameless.status, nameless.message.endswith("undefined symbol: add"))
 
 
-def test_a_source_that_does_not_compile_says_why(workers: Workers) -> None:
-    outcome = workers.compile("void add( {").result()
+def test_a_source_that_does_not_compile_says_why(workers: LocalSite) -> None:
+    outcome = workers.build("void add( {").result()
     assert (Status.COMPILE_ERROR, None, "the compiler ended with exit code 1") == (
         outcome.status,
         outcome.artifact,
@@ -324,10 +333,8 @@ def test_a_compiler_that_never_ends_is_killed(tmp_path: Path) -> None:
         + "#define A30 1,\nint x[] = { A0 };\n"
     )
     limits = replace(TIGHT, compile_s=0.5, memory_bytes=4 << 30)
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, limits) as workers:
-        assert ("compile_timeout", "the compiler took more than 0.5 s") == said(
-            workers.compile(bomb).result()
-        )
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, limits) as workers:
+        assert ("compile_timeout", "the compiler took more than 0.5 s") == said(workers.build(bomb).result())
     assert [] == [path.name for path in tmp_path.rglob("*.part")]
 
 
@@ -339,15 +346,15 @@ def test_a_compiler_that_eats_memory_is_stopped(tmp_path: Path) -> None:
     )
     glutton.chmod(0o755)
     backend = Glutton(str(glutton))
-    with Workers(KERNEL, INPUTS, backend, BRIEF, TIGHT) as workers:
-        outcome = workers.compile(GOOD).result()
+    with LocalSite(KERNEL, INPUTS, backend, BRIEF, TIGHT) as workers:
+        outcome = workers.build(GOOD).result()
     assert ("out_of_memory", "needed more than 96 MiB of memory") == said(outcome)
 
 
 # -- what is left
 
 
-def test_children_die_with_their_candidate_in_whatever_session(workers: Workers, tmp_path: Path) -> None:
+def test_children_die_with_their_candidate_in_whatever_session(workers: LocalSite, tmp_path: Path) -> None:
     note = tmp_path / "pids"
     note.touch()
     source = body(
@@ -366,7 +373,7 @@ def test_children_die_with_their_candidate_in_whatever_session(workers: Workers,
     assert (4, set()) == (len(pids), {pid for pid in pids if psutil.pid_exists(pid)})
 
 
-def test_files_a_candidate_leaves_are_removed(workers: Workers) -> None:
+def test_files_a_candidate_leaves_are_removed(workers: LocalSite) -> None:
     source = body(
         'static int once; if (!once++) { mkdir("left", 0700); fclose(fopen("left/over", "w"));'
         f" char here[4096]; puts(getcwd(here, 4096)); }} {LOOP} out[i] = a[i] + b[i];",
@@ -383,14 +390,14 @@ def test_nothing_is_left_once_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     before = processes_below()
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
         run(workers, GOOD)
-        workers.reference()
+        workers.baseline("NumPy")
         started = processes_below() - before
-        slow = workers.compile("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000)))
+        slow = workers.build("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000)))
     assert (set(), []) == (processes_below() - before, list(temporary.iterdir()))
     assert len(started) >= 4
-    with pytest.raises(AutotuneError, match="workers were closed"):
+    with pytest.raises(AutotuneError, match="the site was closed"):
         slow.result()
 
 
@@ -399,14 +406,15 @@ import sys
 sys.path.insert(0, {tests!r})
 from autotune.backends.c import CBackend
 from autotune.backends.numpy import NumpyBackend
-from autotune.sites.workers import Workers
+from autotune.sites.local import LocalSite
 from vector_add import *
 
-with Workers(KERNEL, INPUTS, CBackend()) as workers:
+with LocalSite(KERNEL, INPUTS, CBackend()) as workers:
     forks = body("if (!fork()) {{ setsid(); pause(); }} pause();", "unistd")
-    artifact = workers.compile(forks).result().artifact
-    workers.reference()
-    workers.compile("".join("int f%d(int x) {{ return x * %d; }}\\n" % (i, i) for i in range(50000)))
+    artifact = workers.build(forks).result().artifact
+    workers.baseline("NumPy")
+    workers.build("".join("int f%d(int x) {{ return x * %d; }}\
+" % (i, i) for i in range(50000)))
     print("measuring", flush=True)
     workers.measure(artifact)
 """
@@ -437,23 +445,23 @@ def test_a_killed_tuner_leaves_nothing_running(tmp_path: Path, number: signal.Si
 
 def test_a_keeper_that_was_killed_has_a_successor() -> None:
     before = processes_below()
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
-        artifact = workers.compile(GOOD).result().artifact
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        artifact = workers.build(GOOD).result().artifact
         assert artifact is not None
         for round in range(3):
             for pid in processes_below() - before:
                 os.kill(pid, signal.SIGKILL)
-            other = workers.compile(f"/* {round} */ {GOOD}").result()
+            other = workers.build(f"/* {round} */ {GOOD}").result()
             assert Status.OK is workers.measure(artifact).status
             assert other.artifact is not None
             assert Status.OK is workers.measure(other.artifact).status
-            assert Status.OK is workers.reference().status
+            assert Status.OK is workers.baseline("NumPy").status
 
 
 def test_what_a_killed_keeper_started_ends() -> None:
     before = processes_below()
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
-        artifact = workers.compile(GOOD).result().artifact
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        artifact = workers.build(GOOD).result().artifact
         assert artifact is not None
         assert Status.OK is workers.measure(artifact).status
         keepers = {child.pid for child in psutil.Process().children()} - before
@@ -465,16 +473,16 @@ def test_what_a_killed_keeper_started_ends() -> None:
 
 
 def test_keepers_that_die_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.sites.workers._MOST_DEATHS", 2)
+    monkeypatch.setattr("autotune.sites.local._MOST_DEATHS", 2)
     before = processes_below()
     with (
-        Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
+        LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
         pytest.raises(AutotuneError, match="killed again and again"),
     ):
         for round in range(4):
             for pid in processes_below() - before:
                 os.kill(pid, signal.SIGKILL)
-            workers.compile(f"/* {round} */ {GOOD}").result()
+            workers.build(f"/* {round} */ {GOOD}").result()
 
 
 # -- what is refused before anything starts
@@ -484,7 +492,7 @@ def test_a_missing_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     before = processes_below()
     with pytest.raises(CacheError, match=r"cannot make a temporary folder: .*; set TMPDIR to one with room"):
-        Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT)
+        LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT)
     assert before == processes_below()
 
 
@@ -495,14 +503,14 @@ def test_no_candidate_is_loaded_from_where_others_could_replace_it(
     (tmp_path / "shared").chmod(0o777)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    with Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
-        artifact = workers.compile(GOOD).result().artifact
+    with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers:
+        artifact = workers.build(GOOD).result().artifact
         assert artifact is not None
         assert Path(artifact.path).is_relative_to(tmp_path / "xdg")
         assert Status.OK is workers.measure(artifact).status
     (tmp_path / "xdg").chmod(0o777)
     with pytest.raises(UnavailableError, match="other users can write to"):
-        Workers(KERNEL, INPUTS, NumpyBackend(), BRIEF, TIGHT)
+        LocalSite(KERNEL, INPUTS, NumpyBackend(), BRIEF, TIGHT)
     assert [] == list((tmp_path / "shared").iterdir())
     assert not list((tmp_path / "xdg").rglob("autotune-*/run"))
 
@@ -518,10 +526,10 @@ def test_a_full_disk_ends_the_run_and_is_no_fault_of_the_candidate(
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         big = f"char filled[{1 << 20}] = {{1}};\n{GOOD}"
         with (
-            Workers(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
+            LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, TIGHT) as workers,
             pytest.raises(CacheError, match=f"no space for the compiler's files in {tmp_path}; free some"),
         ):
-            workers.compile(big).result()
+            workers.build(big).result()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -530,5 +538,5 @@ def test_inputs_that_cannot_be_meant_start_nothing() -> None:
     before = processes_below()
     bad = replace(INPUTS, arrays=(np.full(LENGTH, np.nan, "f4"), np.zeros(LENGTH, "f4")))
     with pytest.raises(DataError, match="input 'a': 1000 of 1000"):
-        Workers(KERNEL, bad, CBackend())
+        LocalSite(KERNEL, bad, CBackend())
     assert before == processes_below()
