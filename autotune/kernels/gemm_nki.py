@@ -111,66 +111,60 @@ def _gemm(
     drain,
 ):
     """Run the loops over blocks; an operand's block that is still in a buffer is not loaded again."""
-    rows_k, size_n = rhs.shape
+    size_k, size_n = rhs.shape
     size_m = lhs.shape[1] if transpose == "none" else lhs.shape[0]
-    columns = min(COLUMNS, size_n)
-    blocks_m = size_m // (tiles_m * ROWS)
-    blocks_n = size_n // (tiles_n * columns)
-    blocks_k = rows_k // (tiles_k * ROWS)
+    width_m = tiles_m * ROWS
+    width_n = tiles_n * min(COLUMNS, size_n)
+    depth = tiles_k * ROWS
+    extents = {"M": _parts(size_m, width_m), "N": _parts(size_n, width_n), "K": _parts(size_k, depth)}
     out = nl.ndarray((size_m, size_n), dtype=lhs.dtype, buffer=nl.shared_hbm)
 
-    lhs_tiles = _buffers(lhs_buffers, tiles_k, tiles_m * ROWS, lhs.dtype)
-    rhs_tiles = _buffers(rhs_buffers, tiles_k, tiles_n * columns, rhs.dtype)
-    banks = [nl.ndarray((ROWS, columns), dtype=nl.float32, buffer=nl.psum) for _ in range(psum_banks)]
+    lhs_tiles = _buffers(lhs_buffers, tiles_k, width_m, lhs.dtype)
+    rhs_tiles = _buffers(rhs_buffers, tiles_k, width_n, rhs.dtype)
+    banks = [nl.ndarray((ROWS, COLUMNS), dtype=nl.float32, buffer=nl.psum) for _ in range(psum_banks)]
     lhs_held = [-1] * lhs_buffers
     rhs_held = [-1] * rhs_buffers
-    results = [None] * (blocks_m * blocks_n)
+    results = [None] * (extents["M"] * extents["N"])
     turn = 0  # of the next bank
 
-    extents = [{"M": blocks_m, "N": blocks_n, "K": blocks_k}[axis] for axis in loop_order]
-    for i in range(extents[0]):
-        for j in range(extents[1]):
-            for k in range(extents[2]):
+    for i in range(extents[loop_order[0]]):
+        for j in range(extents[loop_order[1]]):
+            for k in range(extents[loop_order[2]]):
                 place = [i, j, k]
                 m = place[loop_order.index("M")]
                 n = place[loop_order.index("N")]
                 step = place[loop_order.index("K")]
+                rows = min(depth, size_k - step * depth)
 
-                lhs_slot = (m * blocks_k + step) % lhs_buffers
-                rhs_slot = (n * blocks_k + step) % rhs_buffers
-                new_lhs = lhs_held[lhs_slot] != m * blocks_k + step
-                new_rhs = rhs_held[rhs_slot] != n * blocks_k + step
-                lhs_held[lhs_slot] = m * blocks_k + step
-                rhs_held[rhs_slot] = n * blocks_k + step
+                lhs_block = m * extents["K"] + step
+                rhs_block = n * extents["K"] + step
+                left = lhs_tiles[lhs_block % lhs_buffers]
+                right = rhs_tiles[rhs_block % rhs_buffers]
+                new_lhs = lhs_held[lhs_block % lhs_buffers] != lhs_block
+                new_rhs = rhs_held[rhs_block % rhs_buffers] != rhs_block
+                lhs_held[lhs_block % lhs_buffers] = lhs_block
+                rhs_held[rhs_block % rhs_buffers] = rhs_block
                 if new_lhs and transpose == "tensor":
-                    _transpose_block(lhs_tiles[lhs_slot], lhs, m, step)
-                for tile in range(tiles_k):  # in turn: a matmul needs one tile of each
+                    _transpose_block(left, lhs, m, step)
+                for tile in range(_parts(rows, ROWS)):  # in turn: a matmul needs one tile of each
                     if new_lhs and transpose != "tensor":
-                        _load(lhs_tiles[lhs_slot][tile], lhs, step * tiles_k + tile, m, transpose == "dma")
+                        _load(left[tile], lhs, step * tiles_k + tile, m, transpose == "dma")
                     if new_rhs:
-                        _load(rhs_tiles[rhs_slot][tile], rhs, step * tiles_k + tile, n, False)
+                        _load(right[tile], rhs, step * tiles_k + tile, n, False)
 
                 if step == 0:  # the order may come back to this block before it is complete
-                    dtype = lhs.dtype if blocks_k == 1 else nl.float32
-                    results[m * blocks_n + n] = [
-                        nl.ndarray((ROWS, tiles_n * columns), dtype=dtype, buffer=nl.sbuf)
-                        for _ in range(tiles_m)
-                    ]
-                result = results[m * blocks_n + n]
-                turn = _multiply(
-                    result,
-                    lhs_tiles[lhs_slot],
-                    rhs_tiles[rhs_slot],
-                    banks,
-                    turn,
-                    columns,
-                    sums,
-                    drain,
-                    step == 0,
-                )
-                if step == blocks_k - 1:
-                    _store(out, result, m, n, lhs.dtype)
+                    dtype = lhs.dtype if extents["K"] == 1 else nl.float32
+                    results[m * extents["N"] + n] = _result(size_m, size_n, m, n, width_m, width_n, dtype)
+                result = results[m * extents["N"] + n]
+                turn = _multiply(result, left, right, rows, banks, turn, sums, drain, step == 0)
+                if step == extents["K"] - 1:
+                    _store(out, result, m * width_m, n * width_n, lhs.dtype)
     return out
+
+
+def _parts(size, part):
+    """Return how many parts a size has; the last one may be smaller."""
+    return (size + part - 1) // part
 
 
 def _buffers(count, tiles_k, width, dtype):
@@ -180,71 +174,88 @@ def _buffers(count, tiles_k, width, dtype):
     ]
 
 
+def _result(size_m, size_n, m, n, width_m, width_n, dtype):
+    """Make the tiles of a block of the result: 128 rows each, fewer at the edge."""
+    rows = min(width_m, size_m - m * width_m)
+    columns = min(width_n, size_n - n * width_n)
+    return [
+        nl.ndarray((min(ROWS, rows - start), columns), dtype=dtype, buffer=nl.sbuf)
+        for start in range(0, rows, ROWS)
+    ]
+
+
+def _part(matrix, row, rows, column, columns):
+    """Return rows and columns of a matrix, fewer at its edges."""
+    return matrix[row : min(row + rows, matrix.shape[0]), column : min(column + columns, matrix.shape[1])]
+
+
 def _load(tile, matrix, row, column, transpose):
     """Load a tile of 128 rows of K, at a row and a column of tiles; `transpose`: they are columns of K."""
     width = tile.shape[1]
     if transpose:
-        part = matrix[column * width : (column + 1) * width, row * ROWS : (row + 1) * ROWS]
-        nisa.dma_transpose(dst=tile, src=part)
+        part = _part(matrix, column * width, width, row * ROWS, ROWS)
+        nisa.dma_transpose(dst=tile[0 : part.shape[1], 0 : part.shape[0]], src=part)
     else:
-        part = matrix[row * ROWS : (row + 1) * ROWS, column * width : (column + 1) * width]
-        nisa.dma_copy(dst=tile, src=part)
+        part = _part(matrix, row * ROWS, ROWS, column * width, width)
+        nisa.dma_copy(dst=tile[0 : part.shape[0], 0 : part.shape[1]], src=part)
 
 
 def _transpose_block(tiles, lhs, m, step):
     """Load rows of A as they are, and transpose them 128 x 128 at a time on the tensor engine."""
     width = tiles[0].shape[1]
     depth = len(tiles) * ROWS
-    for row in range(width // ROWS):
-        start = m * width + row * ROWS
-        straight = nl.ndarray((ROWS, depth), dtype=lhs.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=straight, src=lhs[start : start + ROWS, step * depth : (step + 1) * depth])
-        for k in range(len(tiles)):
-            turned = nl.ndarray((ROWS, ROWS), dtype=lhs.dtype, buffer=nl.psum)
-            nisa.nc_transpose(dst=turned, data=straight[:, k * ROWS : (k + 1) * ROWS])
-            nisa.tensor_copy(dst=tiles[k][:, row * ROWS : (row + 1) * ROWS], src=turned)
+    for row in range(0, min(width, lhs.shape[0] - m * width), ROWS):
+        part = _part(lhs, m * width + row, ROWS, step * depth, depth)
+        straight = nl.ndarray(part.shape, dtype=lhs.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=straight, src=part)
+        for k in range(_parts(part.shape[1], ROWS)):
+            square = straight[:, k * ROWS : min((k + 1) * ROWS, part.shape[1])]
+            turned = nl.ndarray((square.shape[1], square.shape[0]), dtype=lhs.dtype, buffer=nl.psum)
+            nisa.nc_transpose(dst=turned, data=square)
+            nisa.tensor_copy(dst=tiles[k][0 : square.shape[1], row : row + square.shape[0]], src=turned)
 
 
-def _multiply(result, lhs_tiles, rhs_tiles, banks, turn, columns, sums, drain, first):
+def _multiply(result, lhs_tiles, rhs_tiles, rows, banks, turn, sums, drain, first):
     """Add the product of two blocks to a result in SBUF; return whose turn it is then among the banks."""
-    tiles_m = len(result)
-    tiles_n = result[0].shape[1] // columns
-    depth = len(lhs_tiles)
-    together = tiles_m * tiles_n if sums == "together" else 1
-    for group in range(0, tiles_m * tiles_n, together):
-        for k in range(depth):
+    columns = result[0].shape[1]
+    tiles_n = _parts(columns, COLUMNS)
+    count = len(result) * tiles_n
+    together = count if sums == "together" else 1
+    for group in range(0, count, together):
+        for k in range(_parts(rows, ROWS)):
+            deep = min(ROWS, rows - k * ROWS)
             for tile in range(group, group + together):
                 m = tile // tiles_n
-                n = tile % tiles_n
+                start = tile % tiles_n * COLUMNS
+                high = result[m].shape[0]
+                wide = min(COLUMNS, columns - start)
                 nisa.nc_matmul(
-                    dst=banks[(turn + tile) % len(banks)],
-                    stationary=lhs_tiles[k][:, m * ROWS : (m + 1) * ROWS],
-                    moving=rhs_tiles[k][:, n * columns : (n + 1) * columns],
+                    dst=banks[(turn + tile) % len(banks)][0:high, 0:wide],
+                    stationary=lhs_tiles[k][0:deep, m * ROWS : m * ROWS + high],
+                    moving=rhs_tiles[k][0:deep, start : start + wide],
                     accumulate=k > 0,
                 )
         for tile in range(group, group + together):
-            n = tile % tiles_n
-            into = result[tile // tiles_n][:, n * columns : (n + 1) * columns]
-            bank = banks[(turn + tile) % len(banks)]
+            start = tile % tiles_n * COLUMNS
+            into = result[tile // tiles_n][:, start : min(start + COLUMNS, columns)]
+            bank = banks[(turn + tile) % len(banks)][0 : into.shape[0], 0 : into.shape[1]]
             if first:
                 scalar = drain == "scalar" or (drain == "both" and tile % 2 == 1)
-                nisa.tensor_copy(
-                    dst=into, src=bank, engine=nisa.engine.scalar if scalar else nisa.engine.vector
-                )
+                engine = nisa.engine.scalar if scalar else nisa.engine.vector
+                nisa.tensor_copy(dst=into, src=bank, engine=engine)
             else:
                 nisa.tensor_tensor(dst=into, data1=into, data2=bank, op=nl.add)
-    return (turn + tiles_m * tiles_n) % len(banks)
+    return (turn + count) % len(banks)
 
 
-def _store(out, result, m, n, dtype):
+def _store(out, result, row, column, dtype):
     """Store a block of the result, rounded to its dtype."""
-    for row in range(len(result)):
-        width = result[row].shape[1]
-        start = (m * len(result) + row) * ROWS
-        part = out[start : start + ROWS, n * width : (n + 1) * width]
-        if result[row].dtype != dtype:
-            rounded = nl.ndarray((ROWS, width), dtype=dtype, buffer=nl.sbuf)
-            nisa.tensor_copy(dst=rounded, src=result[row])
+    for tile in result:
+        part = out[row : row + tile.shape[0], column : column + tile.shape[1]]
+        row += tile.shape[0]
+        if tile.dtype != dtype:
+            rounded = nl.ndarray(tile.shape, dtype=dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=rounded, src=tile)
             nisa.dma_copy(dst=part, src=rounded)
         else:
-            nisa.dma_copy(dst=part, src=result[row])
+            nisa.dma_copy(dst=part, src=tile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -17,16 +17,16 @@ def space(specs: Specs, *, lhs_transposed: bool) -> SearchSpace:
     """Return the space of one product; what does not fit SBUF or PSUM is in it, and refused when it is tried.
 
     Args:
-        specs: A and B; extents are multiples of 128 (M, K), and of 512 or at most 512 (N).
+        specs: A and B.
         lhs_transposed: A comes as [K, M].
     """
     m, n, k = extents(specs, lhs_transposed=lhs_transposed)
-    tiles = {"M": m // ROWS, "N": max(1, n // COLUMNS), "K": k // ROWS}
+    tiles = {"M": -(-m // ROWS), "N": -(-n // COLUMNS), "K": -(-k // ROWS)}
     parameters: dict[str, Any] = {
         "loop_order": ORDERS,
-        "tiles_m": divisors(tiles["M"], 16),
-        "tiles_n": divisors(tiles["N"], 4),
-        "tiles_k": divisors(tiles["K"], 32),
+        "tiles_m": powers(tiles["M"], 16),
+        "tiles_n": powers(tiles["N"], 4),
+        "tiles_k": powers(tiles["K"], 32),
         "lhs_buffers": (1, 2, 4, 8),
         "rhs_buffers": (1, 2, 4),
         "psum_banks": (1, 2, 4, 7, 8),
@@ -45,9 +45,9 @@ def extents(specs: Specs, *, lhs_transposed: bool) -> tuple[int, int, int]:
     return (second, n, first) if lhs_transposed else (first, n, second)
 
 
-def divisors(count: int, most: int) -> tuple[int, ...]:
-    """Return the powers of two up to a number that divide a number of tiles."""
-    return tuple(each for each in (1, 2, 4, 8, 16, 32) if each <= most and count % each == 0)
+def powers(count: int, most: int) -> tuple[int, ...]:
+    """Return the powers of two up to a number of tiles, and up to a bound."""
+    return tuple(each for each in (1, 2, 4, 8, 16, 32) if each <= min(most, max(1, count)))
 
 
 def banks_are_enough(config: Config) -> bool:
@@ -58,7 +58,7 @@ def banks_are_enough(config: Config) -> bool:
 
 
 def _blocks(tiles: dict[str, int], config: Config) -> dict[str, int]:
-    return {axis: tiles[axis] // int(config[f"tiles_{axis.lower()}"]) for axis in "MNK"}
+    return {axis: -(-tiles[axis] // int(config[f"tiles_{axis.lower()}"])) for axis in "MNK"}
 
 
 def loops_are_canonical(tiles: dict[str, int], config: Config) -> bool:
@@ -75,11 +75,16 @@ def buffers_are_used(tiles: dict[str, int], config: Config) -> bool:
     return int(config["lhs_buffers"]) <= max(1, lhs) and int(config["rhs_buffers"]) <= max(1, rhs)
 
 
-def source(config: Config, *, lhs_transposed: bool) -> str:
+def source(config: Config, inputs: Specs, outputs: Specs, *, lhs_transposed: bool) -> str:
     """Return the text of a candidate: the kernels of `gemm_nki`, and which one is called with what.
 
     Its names `KERNEL` and `CONFIG` are the function and the keywords of its call.
     """
-    text = files("autotune.kernels").joinpath("gemm_nki.py").read_text(encoding="utf-8")
+    del inputs, outputs  # the text is for all shapes
     name = "gemm_lhsT_rhs" if lhs_transposed else "gemm_lhs_rhs"
-    return f"{text}\n\nKERNEL = {name}\nCONFIG = {dict(config)!r}\n"
+    return f"{_text()}\n\nKERNEL = {name}\nCONFIG = {dict(config)!r}\n"
+
+
+@cache
+def _text() -> str:
+    return files("autotune.kernels").joinpath("gemm_nki.py").read_text(encoding="utf-8")

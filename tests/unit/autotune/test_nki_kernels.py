@@ -24,6 +24,21 @@ def specs(m: int, n: int, k: int, *, lhs_transposed: bool) -> tuple[TensorSpec, 
     return TensorSpec("lhs", lhs, "bfloat16"), TensorSpec("rhs", (k, n), "bfloat16")
 
 
+@pytest.mark.parametrize("shape", [(129, 520, 130), (5, 3, 7), (300, 1100, 257)], ids=str)
+@pytest.mark.parametrize("transpose", ["none", "dma", "tensor"])
+def test_edges_are_right(shape: tuple[int, int, int], transpose: str) -> None:
+    m, n, k = shape
+    draw = np.random.default_rng(0)
+    lhs, rhs = (draw.integers(-4, 5, size).astype(bfloat16) for size in ((m, k), (k, n)))
+    expected = (lhs.astype(np.float32) @ rhs.astype(np.float32)).astype(bfloat16)
+    config = {**DEFAULT, "tiles_n": 2, "loop_order": "KNM", "sums": "together"}
+    if transpose == "none":
+        product = simulate(gemm_nki.gemm_lhsT_rhs)(np.ascontiguousarray(lhs.T), rhs, **config)
+    else:
+        product = simulate(gemm_nki.gemm_lhs_rhs)(lhs, rhs, transpose=transpose, **config)
+    np.testing.assert_array_equal(expected, product)
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -75,7 +90,7 @@ def test_the_space_has_the_default_and_no_config_twice() -> None:
 
 
 def test_the_text_of_a_candidate_runs() -> None:
-    text = gemm_nki_space.source({"tiles_m": 1, "tiles_k": 1}, lhs_transposed=True)
+    text = gemm_nki_space.source({"tiles_m": 1, "tiles_k": 1}, (), (), lhs_transposed=True)
     names: dict[str, Any] = {"__name__": "candidate"}
     exec(compile(text, "candidate.py", "exec"), names)
     ones = np.ones((128, 128), np.float32)
