@@ -1,7 +1,7 @@
 """Matrix products in NKI: C = AᵀB (`lhsT_rhs`) and C = AB (`lhs_rhs`), in blocks that a config chooses.
 
-This file is NKI only, so that it compiles wherever AWS's package is; elsewhere `autotune.nki.activate()`
-comes first. The space of its configs is in `gemm_nki_space`.
+The kernels are NKI only, so that they compile wherever AWS's package is. The space of their configs is in
+`gemm_nki_space`.
 
 The tensor engine multiplies 128 rows of K at a time: a stationary tile of 128 columns of Aᵀ with a
 moving tile of up to 512 columns of B. All else here keeps it fed: operands are loaded in blocks of such
@@ -9,9 +9,17 @@ tiles, into buffers that are taken in turn; sums over K stay in PSUM; and a resu
 next one is summed in another bank.
 """
 
-import nki
-import nki.isa as nisa
-import nki.language as nl
+try:
+    import nki
+    import nki.isa as nisa
+    import nki.language as nl
+except ImportError:  # AWS's package is not installed: interpret
+    from autotune.nki import activate
+
+    activate()
+    import nki
+    import nki.isa as nisa
+    import nki.language as nl
 
 ROWS = 128  # partitions: rows of K in a tile, and rows of C
 COLUMNS = 512  # float32 elements in a bank of PSUM: columns of C in a tile

@@ -19,7 +19,7 @@ ORDER = {
         "escape", "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
-        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning",
+        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "estimating",
         "tuner", "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
     ],
 }  # fmt: skip

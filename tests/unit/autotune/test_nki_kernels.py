@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-from autotune.kernels import gemm_nki_space
+from autotune.kernels import gemm_nki, gemm_nki_space
 from autotune.model.kernel import TensorSpec
-from autotune.nki import NkiError, activate, estimate, simulate
-
-activate()
-from autotune.kernels import gemm_nki  # noqa: E402  NKI is there only now
+from autotune.nki import NkiError, estimate, simulate
 
 SQUARE = ((2048, 2048), "bfloat16")
 DEFAULT = {"tiles_m": 2, "tiles_k": 2, "psum_banks": 7}
