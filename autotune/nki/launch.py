@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from autotune.model.errors import UsageError
 from autotune.nki.dtypes import Array, dtype_of
-from autotune.nki.errors import NkiError
+from autotune.nki.errors import NkiError, NkiWarning
 from autotune.nki.machine import Machine, machine
 from autotune.nki.memory import Life, Peak, Storage, check_capacity
 from autotune.nki.objects import NKIObject
@@ -311,14 +312,14 @@ class Launch:
 
     def _result(self, tensor: NkiTensor) -> Any:
         layout = tensor.layout
-        if layout.memory != "hbm" or not (tensor.storage.shared or tensor.storage.given):
-            raise NkiError(
-                f"{self.kernel.__name__} returns {tensor.name}, which is in {tensor.buffer.value}; what a "
-                "kernel returns is made with buffer=nl.shared_hbm",
-                tensor=tensor.name,
-                memory=layout.memory,
-                at=tensor.storage.life.at,
-            )
+        text = (
+            f"{self.kernel.__name__} returns {tensor.name}, which is in {tensor.buffer.value}; what a kernel "
+            "returns is made with buffer=nl.shared_hbm"
+        )
+        if layout.memory != "hbm":
+            raise NkiError(text, tensor=tensor.name, memory=layout.memory, at=tensor.storage.life.at)
+        if not (tensor.storage.shared or tensor.storage.given):
+            warnings.warn(NkiWarning(f"{text}, or it does not compile"), stacklevel=4)
         array = tensor.storage.array(layout)
         return _to_torch(array) if self.torch else array
 

@@ -213,6 +213,8 @@ class NkiTensor(NKIObject):
 
     def _range(self, part: Any, dim: int, size: int) -> tuple[int, int | None, int]:
         """Return (start, count, step) of one dimension's index; the count of an integer is None."""
+        if isinstance(part, range):  # what nl.affine_range returns
+            part = slice(part.start, part.stop, part.step)
         if isinstance(part, slice):
             step = 1 if part.step is None else operator.index(part.step)
             start = 0 if part.start is None else operator.index(part.start)
@@ -530,7 +532,7 @@ class NkiTensor(NKIObject):
 
 
 def _integer(part: Any) -> bool:
-    return not isinstance(part, (slice, DynamicSlice))
+    return not isinstance(part, (slice, range, DynamicSlice))
 
 
 def _unknown(part: Any) -> bool:

@@ -280,6 +280,14 @@ def test_a_kernel_returns_shared_hbm() -> None:
         simulate(kernel)()
 
 
+def test_private_hbm_is_returned_with_a_warning() -> None:
+    def kernel() -> Any:
+        return nl.zeros((8, 8), nl.float32, buffer=nl.hbm)
+
+    with pytest.warns(NkiWarning, match="or it does not compile"):
+        assert (8, 8) == simulate(kernel)().shape
+
+
 def test_the_language_works_inside_a_kernel_only() -> None:
     with pytest.raises(NkiError, match="inside a kernel only"):
         nl.ndarray((8, 8), nl.float32)
