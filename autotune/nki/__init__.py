@@ -12,6 +12,17 @@ from __future__ import annotations
 
 from autotune.nki.activate import activate
 from autotune.nki.errors import NkiError, NkiUnavailableError, NkiWarning
+from autotune.nki.estimates import Estimate, estimate
 from autotune.nki.launch import Simulation, jit, simulate
 
-__all__ = ["NkiError", "NkiUnavailableError", "NkiWarning", "Simulation", "activate", "jit", "simulate"]
+__all__ = [
+    "Estimate",
+    "NkiError",
+    "NkiUnavailableError",
+    "NkiWarning",
+    "Simulation",
+    "activate",
+    "estimate",
+    "jit",
+    "simulate",
+]

@@ -7,8 +7,6 @@ a cost is worked out once for each distinct piece of work, not once for each ins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,6 +65,7 @@ class Tensor(NamedTuple):
         partition_bytes: bytes in each partition (SBUF and PSUM); 0 in HBM.
         first: number of instructions recorded before the tensor was made.
         line: number of the kernel's line that made it, in `Trace.lines`.
+        start: byte in each partition at which the kernel put it, -1 if that is left to the compiler.
     """
 
     name: str
@@ -74,6 +73,7 @@ class Tensor(NamedTuple):
     partition_bytes: int
     first: int
     line: int
+    start: int = -1
 
 
 class Region(NamedTuple):
@@ -145,10 +145,10 @@ class Recorder:
             self.trace.works.append(work)
         return number
 
-    def tensor(self, name: str, memory: str, partition_bytes: int, line: int) -> int:
+    def tensor(self, name: str, memory: str, partition_bytes: int, line: int, start: int = -1) -> int:
         """Return the number of a new tensor."""
         tensors = self.trace.tensors
-        tensors.append(Tensor(name, memory, partition_bytes, len(self.trace.instructions), line))
+        tensors.append(Tensor(name, memory, partition_bytes, len(self.trace.instructions), line, start))
         return len(tensors) - 1
 
     def region(self, region: Region) -> int:
@@ -167,43 +167,3 @@ class Recorder:
             place = self._lines[key] = len(self._lines)
             self.trace.lines.append(key)
         return place
-
-
-_recorders: list[Recorder] = []
-
-
-def recorder() -> Recorder | None:
-    """Return the recorder that is on, if one is."""
-    return _recorders[-1] if _recorders else None
-
-
-@contextmanager
-def recording(target: str) -> Iterator[Recorder]:
-    """Record what is interpreted inside the block; blocks nest, and the inner one records."""
-    _recorders.append(Recorder(target))
-    try:
-        yield _recorders[-1]
-    finally:
-        _recorders.pop()
-
-
-def overlaps(regions: Iterable[Region]) -> list[tuple[int, ...]]:
-    """Return, for each region, the numbers of the regions that share a byte with it, itself among them."""
-    by_tensor: dict[int, list[tuple[int, Region]]] = {}
-    count = 0
-    for number, region in enumerate(regions):
-        by_tensor.setdefault(region.tensor, []).append((number, region))
-        count += 1
-    found: list[tuple[int, ...]] = [()] * count
-    for group in by_tensor.values():
-        for number, region in group:
-            found[number] = tuple(other for other, its in group if share(region, its))
-    return found
-
-
-def share(one: Region, other: Region) -> bool:
-    """Tell whether two regions of one tensor share a byte; of two pitches, by the whole rows they span."""
-    if one.pitch != other.pitch:
-        one_low, other_low = one.begin * one.pitch, other.begin * other.pitch
-        return one_low < other.end * other.pitch and other_low < one.end * one.pitch
-    return one.begin < other.end and other.begin < one.end and one.low < other.high and other.low < one.high
