@@ -18,6 +18,7 @@ from autotune.nki.trace import Region
 _WORDS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4")}
 _ALL_ONES = {1: 2**8 - 1, 2: 2**16 - 1, 4: 2**32 - 1}
 NEVER = -1
+_ROWS = 20  # of a table of who holds what
 
 
 @dataclass
@@ -193,11 +194,19 @@ class Peak:
         return self.bytes <= self.limit
 
     def table(self) -> str:
-        """Return who holds what at the peak, a tensor a line."""
+        """Return who holds what at the peak: a line for the tensors of one name, made at one line."""
         title = f"{self.memory.upper()} at its peak: {self.bytes:,} of {self.limit:,} bytes a partition"
-        rows = [f"  {life.bytes:>9,}  {life.name}  ({life.at[0]}:{life.at[1]})" for life in self.holders[:20]]
-        rest = len(self.holders) - len(rows)
-        return "\n".join([title, *rows, *([f"  and {rest} more"] if rest > 0 else [])])
+        groups: dict[tuple[str, tuple[str, int]], list[Life]] = {}
+        for life in self.holders:
+            groups.setdefault((life.name, life.at), []).append(life)
+        rows = []
+        for (name, at), lives in sorted(
+            groups.items(), key=lambda each: -sum(life.bytes for life in each[1])
+        ):
+            count = f" ({len(lives)} x {lives[0].bytes:,})" if len(lives) > 1 else ""
+            rows.append(f"  {sum(life.bytes for life in lives):>9,}  {name}{count}  {at[0]}:{at[1]}")
+        rest = len(rows) - _ROWS
+        return "\n".join([title, *rows[:_ROWS], *([f"  and {rest} more lines"] if rest > 0 else [])])
 
 
 def _settled(life: Life) -> Life:
