@@ -17,6 +17,7 @@ from autotune.nki.tensor import NkiTensor
 
 _NEEDED = {"nki": ("jit",), "nki.language": ("ndarray", "tile_size"), "nki.isa": ("nc_matmul", "dma_copy")}
 _MARK = "__autotune_interpreter__"
+_PAGES = "https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated"
 
 
 def real_nki() -> bool:
@@ -45,7 +46,7 @@ class _Lacking(ModuleType):
         def lacking(*_: Any, **__: Any) -> Any:
             raise NkiUnavailableError(
                 f"{full} is not in this interpreter: it models one kernel on up to two cores of one chip; "
-                f"what it does: https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated/{full}.html"
+                f"what it does: {_PAGES}/{full}.html"
             )
 
         lacking.__name__ = name

@@ -27,12 +27,6 @@ from autotune.nki.tensor import NkiTensor
 from autotune.nki.trace import Operand, Work
 
 Operands = tuple[Any, ...]
-_PAGE = "https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated/nki.{space}.{name}.html"
-
-
-def page(name: str, space: str = "isa") -> str:
-    """Return the address of a function's page of the official documentation."""
-    return _PAGE.format(space=space, name=name)
 
 
 class NkiInstruction(NKIObject):

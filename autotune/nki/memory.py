@@ -260,7 +260,7 @@ def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]
             warnings.warn(NkiWarning(_overflow(found, machine) + _RELOADED + found.table()), stacklevel=2)
         elif core.crossing:
             raise NkiError(
-                f"{core.crossing.name} does not fit: {_overflow(core, machine)}\n{core.table()}",
+                f"{core.crossing.name} does not fit: with it {_overflow(core, machine)}\n{core.table()}",
                 tensor=core.crossing.name,
                 memory=core.memory,
                 number=core.bytes,

@@ -324,7 +324,7 @@ def test_psum_holds_what_is_needed_at_once_and_no_more() -> None:
     (one,) = record(chain(50, together=False), ())
     (eight,) = record(chain(8, together=True), ())
     assert (2048, 16384) == (one.psum.bytes, eight.psum.bytes)
-    with pytest.raises(NkiError, match="part does not fit: PSUM holds 18,432 bytes") as caught:
+    with pytest.raises(NkiError, match="part does not fit: with it PSUM holds 18,432 bytes") as caught:
         record(chain(9, together=True), ())
     assert ("part", "psum", 18432, 16384) == (
         caught.value.tensor,
@@ -336,7 +336,9 @@ def test_psum_holds_what_is_needed_at_once_and_no_more() -> None:
 
 
 def test_sbuf_holds_what_engines_wrote() -> None:
-    with pytest.raises(NkiError, match="SBUF holds 231,424 bytes a partition at once, and trn2 has 229,376"):
+    with pytest.raises(
+        NkiError, match="with it SBUF holds 231,424 bytes a partition at once, and trn2 has 229,376"
+    ):
         record(chain(112, together=True, memory=nl.sbuf), ())
     (fits,) = record(chain(111, together=True, memory=nl.sbuf), ())
     assert 229376 == fits.sbuf.bytes
