@@ -18,7 +18,7 @@ from autotune.nki.constants import engine as Engine
 from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError, NkiWarning, kernel_line
 from autotune.nki.layout import Layout
-from autotune.nki.machine import PARTITIONS
+from autotune.nki.machine import FREE_DIMENSIONS, PARTITIONS
 from autotune.nki.memory import NEVER
 from autotune.nki.objects import NKIObject
 from autotune.nki.operators import BITVEC, Operator, operator_of
@@ -137,6 +137,14 @@ class Call:
                 )
             if not layout.aligned():
                 self.misplaced(name, layout)
+            strides = layout.free_dimensions()
+            if strides > FREE_DIMENSIONS:
+                self.fail(
+                    f"takes {strides} strides to walk a partition; an engine has {FREE_DIMENSIONS}",
+                    name,
+                    strides,
+                    FREE_DIMENSIONS,
+                )
 
     def misplaced(self, name: str, layout: Layout) -> NoReturn:
         """Raise that an operand starts at a partition where an engine cannot."""
@@ -318,7 +326,10 @@ def _planned(program: Program, kind: Kind, writes: Operands, reads: Operands, op
     """Check an instruction, and enter its work into the trace if there is one."""
     call = Call(program, kind, writes, reads, options)
     kind.check(call)
-    indirect = any(isinstance(each, NkiTensor) and each.layout.indirect for each in (*writes, *reads))
+    kinds = {each.layout.indirect for each in (*writes, *reads) if isinstance(each, NkiTensor)} - {None}
+    indirect = bool(kinds)
+    if any(each and each[0] == "free" for each in kinds):
+        call.since(4)
     if program.recorder is None:
         return Plan(NEVER, indirect)
     outs = [each.layout.operand() for each in writes if isinstance(each, NkiTensor)]

@@ -179,6 +179,15 @@ class Layout:
             )
         return self.operand_
 
+    def free_dimensions(self) -> int:
+        """Return how many strides it takes to walk the elements of a partition."""
+        count, expected = 0, None
+        for size, stride in zip(self.shape[:0:-1], self.strides[:0:-1], strict=True):
+            if size != 1:
+                count += stride != expected
+                expected = size * stride
+        return count
+
     def start_partition(self) -> int:
         """Return the partition, counted from the tensor's first, at which the view starts."""
         return self.offset * self.dtype.itemsize // self.pitch

@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from autotune.nki.dtypes import DType, dtype_of
 from autotune.nki.errors import NkiError
 from autotune.nki.layout import Layout, Shape, reshaped
@@ -121,7 +123,12 @@ class NkiTensor(NKIObject):
         text = f"{self.name}: {self.dtype}{list(self.shape)} in {self.layout.memory.upper()}"
         if self.storage.data is None or self.layout.indirect:
             return f"<{text}>"
-        return f"<{text}\n{self.storage.array(self.layout)}>"
+        values = self.storage.array(self.layout)
+        if not self.storage.holds(self.layout):
+            values = values.copy()
+            values[~self.storage.flags(self.layout)] = np.nan if self.dtype.kind == "float" else 0
+            text += ", partly unwritten"
+        return f"<{text}\n{values}>"
 
     def __bool__(self) -> bool:
         """Be true as any object is; a comparison's result is true if all of its elements are."""

@@ -65,11 +65,11 @@ def _check_activation(call: Call) -> None:
 
 
 def _reduce_rows(
-    program: Program, made: Array, reduce_op: Any, command: ReduceCmd, out: NkiTensor | None
+    program: Program, made: Array, reduce_op: Any, command: ReduceCmd, data: NkiTensor, out: NkiTensor | None
 ) -> None:
     operator = _ADD if reduce_op is None else operator_of(reduce_op)
     rows = made[:, 0] if command is ReduceCmd.idle else reduced(operator, made, tuple(range(1, made.ndim)))
-    held = accumulated(program, "scalar", operator, command, rows.reshape(len(made)), None)
+    held = accumulated(program, "scalar", operator, command, rows.reshape(len(made)), data)
     if out is not None and held is not None:
         put(out, held)
 
@@ -87,7 +87,7 @@ def _activation(program: Program, writes: Operands, reads: Operands, options: An
         made = np.asarray(function(made)) if function else made
         put(dst, made)
         if command is not ReduceCmd.idle or reduce_res is not None:
-            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, reduce_res)
+            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, data, reduce_res)
 
 
 _ACTIVATION = Kind(
@@ -158,7 +158,7 @@ def _activate2(program: Program, writes: Operands, reads: Operands, options: Any
             made = np.asarray(operator.unary(made))
         put(dst, made)
         if command is not ReduceCmd.idle or reduce_res is not None:
-            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, reduce_res)
+            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, data, reduce_res)
 
 
 _ACTIVATE2 = Kind(
@@ -206,7 +206,7 @@ def _exponential(program: Program, writes: Operands, reads: Operands, options: A
         made = np.exp(values(src) - values(max_value, src))
     put(dst, made)
     rows = reduced(_ADD, made, tuple(range(1, made.ndim)))
-    held = accumulated(program, "vector", _ADD, options, rows, values(reduce_init))
+    held = accumulated(program, "vector", _ADD, options, rows, src, values(reduce_init))
     if reduce_res is not None and held is not None:
         put(reduce_res, held)
 

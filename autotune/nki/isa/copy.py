@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import Array, float32_of, uint8, uint16, uint32
+from autotune.nki.dtypes import Array, bool_, float32_of, uint8, uint16, uint32
 from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import QUADRANT
 from autotune.nki.operands import put, raw, values
@@ -84,7 +84,7 @@ def memset(
 def _check_predicated(call: Call) -> None:
     call.tiles("dst", "predicate")
     call.alike("predicate", "dst")
-    call.dtype("predicate", uint8, uint16, uint32)
+    call.dtype("predicate", uint8, uint16, uint32, bool_)
     if call.has("src"):
         call.tiles("src")
         call.alike("predicate", "src")

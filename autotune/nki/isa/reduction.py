@@ -126,21 +126,28 @@ def tensor_partition_reduce(
 
 
 def accumulated(
-    program: Program, engine: str, operator: Operator, command: ReduceCmd, rows: Array, start: Any
+    program: Program,
+    engine: str,
+    operator: Operator,
+    command: ReduceCmd,
+    rows: Array,
+    data: NkiTensor,
+    start: Any = None,
 ) -> Array | None:
-    """Update an engine's reduction registers with one value for each partition; return what they hold.
+    """Update the reduction registers of an engine with a value for each partition; return what they hold.
 
     Raises:
         NkiError: the kernel goes on with registers that nothing has set.
     """
     registers = program.accumulators[engine]
-    lanes = len(rows)
+    first = data.layout.start_partition()
+    lanes = slice(first, first + len(rows))
     if command is ReduceCmd.idle:
-        return None if registers is None else registers[:lanes]
+        return None if registers is None else registers[lanes]
     identity = np.float32(operator.identity or 0.0)
     if command is ReduceCmd.reset:
         program.accumulators[engine] = np.full(PARTITIONS, identity, np.float32)
-        return program.accumulators[engine][:lanes]  # type: ignore[index]
+        return program.accumulators[engine][lanes]  # type: ignore[index]
     if command is ReduceCmd.reduce and registers is None:
         raise NkiError(
             f"reduce_cmd.reduce: the {engine} engine's registers hold nothing yet; begin by reset_reduce"
@@ -149,10 +156,10 @@ def accumulated(
     if command is ReduceCmd.reset_reduce:
         held[:] = identity
     elif command is ReduceCmd.load_reduce:
-        held[:lanes] = np.asarray(start, dtype=np.float32).reshape(-1)
-    held[:lanes] = applied(operator, held[:lanes], rows, False)
+        held[lanes] = np.asarray(start, dtype=np.float32).reshape(-1)
+    held[lanes] = applied(operator, held[lanes], rows, False)
     program.accumulators[engine] = held
-    return held[:lanes]
+    return held[lanes]
 
 
 def _check_tensor_scalar_reduce(call: Call) -> None:
@@ -185,7 +192,7 @@ def _tensor_scalar_reduce(program: Program, writes: Operands, reads: Operands, o
         reducer = operator_of(reduce_op)
         rows = reduced(reducer, made, tuple(range(1, made.ndim)))
         start = None if reduce_init is None else values(reduce_init)
-        held = accumulated(program, "vector", reducer, command, rows, start)
+        held = accumulated(program, "vector", reducer, command, rows, data, start)
     put(dst, made)
     if reduce_res is not None and held is not None:
         put(reduce_res, -held if negate else held)

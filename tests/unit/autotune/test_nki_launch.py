@@ -34,6 +34,7 @@ def test_a_kernel_is_called_as_it_is_or_simulated() -> None:
     for call in (double, simulate(double), double[1], simulate(double, target="trn1")):
         np.testing.assert_array_equal(2 * X, call(X))
     np.testing.assert_array_equal(3 * X, double(X, factor=3.0))
+    np.testing.assert_array_equal(2 * X, double.with_schedule([("later", "earlier")])(X))
     np.testing.assert_array_equal(3 * X, jit(mode="trace")(double.function)(X, 3.0))
 
 
@@ -96,8 +97,14 @@ def test_device_print_and_print_show_values(capsys: pytest.CaptureFixture[str]) 
         nl.device_print("tile", tile[0:1, 0:2])
         print(tile[0:1, 1:3])
 
+        half = nl.ndarray((1, 4), nl.float32)
+        isa.memset(half[:, 0:2], 1.0)
+        print(half)
+
     simulate(kernel)(X)
-    assert "tile\n[[0. 1.]]\n<tile: float32[1, 2] in SBUF\n[[1. 2.]]>\n" == capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "<half: float32[1, 4] in SBUF, partly unwritten\n[[ 1.  1. nan nan]]>\n" in shown
+    assert "tile\n[[0. 1.]]\n<tile: float32[1, 2] in SBUF\n[[1. 2.]]>\n" in shown
 
 
 # Registers and loops

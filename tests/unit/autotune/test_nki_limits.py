@@ -112,6 +112,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, tuple[Any, ...]]] = {
         "starts at partition 16",
         ("x", "sbuf", 16, 0),
     ),
+    "strides of an operand": (
+        lambda: isa.tensor_copy(tile(2, 32), tile(2, 4, 4, 4, 4, 4, name="x")[:, ::2, ::2, ::2, ::2, ::2]),
+        "takes 5 strides to walk a partition; an engine has 4",
+        ("x", "sbuf", 5, 4),
+    ),
     "two inputs in PSUM": (
         lambda: isa.tensor_tensor(
             tile(8, 8), tile(8, 8, buffer=nl.psum), tile(8, 8, buffer=nl.psum, name="b"), nl.add
