@@ -54,6 +54,7 @@ class Storage:
         data: the bytes, row-major over the whole tensor; None while a kernel is only recorded.
         complete: everything was written; the rest of the bookkeeping is then left alone.
         given: the caller gave it, and gets it back if the kernel returns it.
+        valued: it is in PSUM, and something other than a matmul gave it values that are not zero.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Storage:
         "root",
         "shadow",
         "shared",
+        "valued",
         "written",
     )
 
@@ -78,6 +80,7 @@ class Storage:
         self.complete = complete
         self.shared = shared
         self.given = False
+        self.valued = False
         self.number = NEVER  # of the tensor, in the trace
         self.shadow: Array | None = None
         self.written: set[Layout] = set()

@@ -31,9 +31,16 @@ def through_float32(source: Array, dtype: np.dtype[Any]) -> Array:
     return source if source.dtype == dtype else float32_of(source)
 
 
+def _give(dst: NkiTensor, made: Array) -> None:
+    """Write values, and note of a tile in PSUM that a matmul must not add to them before trn3."""
+    put(dst, made)
+    if dst.layout.memory == "psum":
+        dst.storage.valued = bool(np.any(made))
+
+
 def _copy(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,) = writes, reads
-    put(dst, through_float32(raw(src), dst.dtype.numpy))
+    _give(dst, through_float32(raw(src), dst.dtype.numpy))
 
 
 _COPY = Kind("tensor_copy", ("dst",), ("src",), _check_copy, _copy)
@@ -65,7 +72,7 @@ def _check_memset(call: Call) -> None:
 def _memset(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (value,) = writes, reads
     exact = dst.dtype.kind == "int" and not isinstance(value, (float, np.floating))
-    put(dst, np.asarray(value, dtype=np.int64 if exact else np.float32))
+    _give(dst, np.asarray(value, dtype=np.int64 if exact else np.float32))
 
 
 _MEMSET = Kind("memset", ("dst",), ("value",), _check_memset, _memset)

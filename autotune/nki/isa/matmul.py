@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from autotune.nki.dtypes import (
     float32,
     float32_of,
 )
-from autotune.nki.errors import NkiError
+from autotune.nki.errors import NkiError, NkiWarning, kernel_line
 from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import PARTITIONS, PSUM_BANK_BYTES, QUADRANT, STATIONARY_FREE
 from autotune.nki.operands import flat, put, raw
@@ -131,6 +132,15 @@ def _check_matmul(call: Call) -> None:
     call.flags = (*flags, f"perf_mode={mode.value}") if mode is not PerfMode.none else flags
 
 
+def _warn_of_values(dst: NkiTensor) -> None:
+    file, line = kernel_line()
+    text = (
+        f"{file}:{line}: nc_matmul: dst ({dst.name}) was given values by another instruction; before trn3 a "
+        "matmul that adds to them is undefined on the machine (here it adds)"
+    )
+    warnings.warn(NkiWarning(text), stacklevel=2)
+
+
 def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> None:
     """Write a product to PSUM: over what is there, or onto it.
 
@@ -138,6 +148,8 @@ def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> 
     """
     storage, layout = dst.storage, dst.layout
     if accumulate is None or accumulate:
+        if storage.valued and current().machine.generation < 4:
+            _warn_of_values(dst)
         if storage.holds(layout):
             target = storage.array(layout)
             if target.dtype == np.float32:
@@ -157,6 +169,7 @@ def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> 
                 memory="psum",
             )
     put(dst, product)
+    storage.valued = False
 
 
 def _matmul(program: Program, writes: Operands, reads: Operands, options: Any) -> None:

@@ -83,7 +83,7 @@ def tensor_reduce(
     name: str | None = None,
 ) -> NkiInstruction:
     """Reduce the last free dimensions of a tile, in float32; `negate` multiplies the result by -1."""
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = tuple(axis) if isinstance(axis, Sequence) else (int(axis),)
     return issue(_TENSOR_REDUCE, (dst,), (data,), (op, axes, bool(negate)))
 
 

@@ -237,6 +237,17 @@ def test_what_only_the_documentation_forbids_is_warned_of() -> None:
         simulate(kernel)()
 
 
+def test_adding_to_values_that_no_matmul_wrote_is_warned_of() -> None:
+    def kernel(value: float) -> None:
+        sums = psum(8, 8)
+        isa.memset(sums, value)
+        isa.nc_matmul(sums, tile(8, 8), tile(8, 8))
+
+    simulate(kernel)(0.0)
+    with pytest.warns(NkiWarning, match="sums.* is undefined on the machine"):
+        simulate(kernel)(1.0)
+
+
 def test_the_error_names_the_line_that_did_it() -> None:
     def kernel() -> None:
         nl.ndarray((8, 8), nl.float32)
