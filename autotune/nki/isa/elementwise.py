@@ -120,6 +120,15 @@ def check_unary(call: Call, operator: Operator, operand: str) -> None:
             call.fail(f"has to be None or 0: {operator.name} takes one operand", operand)
 
 
+def _check_vector(call: Call, operand: str) -> None:
+    """Check the dtype of a vector operand; AWS's library passes other floats than the documented float32."""
+    dtype = call.tensor(operand).dtype
+    if dtype.kind != "float":
+        call.fail(f"is {dtype}; it has to be float32", operand)
+    if dtype != float32:
+        call.warn(f"is {dtype}; its page says that it has to be float32", operand)
+
+
 def _check_tensor_scalar(call: Call) -> None:
     op0, _, op1, _, asked = call.options
     call.tiles("dst", "data")
@@ -130,10 +139,8 @@ def _check_tensor_scalar(call: Call) -> None:
         check_unary(call, operator, operand)
         if operator.kind != UNARY and not (operator.binary is None and call.operands[operand] in (None, 0)):
             call.per_partition(operand, "data")
-            if not on_bits and call.has(operand) and call.tensor(operand).dtype != float32:
-                call.warn(
-                    f"is {call.tensor(operand).dtype}; its page says that it has to be float32", operand
-                )
+            if not on_bits and call.has(operand):
+                _check_vector(call, operand)
     if op1 is None and call.operands["operand1"] is not None:
         call.fail("is given without op1", "operand1")
     allowed = ("vector",) if on_bits else ("vector", "scalar", "gpsimd")

@@ -156,6 +156,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, tuple[Any, ...]]] = {
         "is bfloat16; it has to be float32",
         ("v", "sbuf", None, None),
     ),
+    "a vector operand of integers": (
+        lambda: isa.tensor_scalar(tile(8, 8), tile(8, 8), nl.add, tile(8, 1, dtype=nl.int32, name="v")),
+        "is int32; it has to be float32",
+        ("v", "sbuf", None, None),
+    ),
     "a vector operand's size": (
         lambda: isa.activation(tile(8, 8), nl.exp, tile(8, 8), scale=tile(8, 2, name="v")),
         "it has to have 1",
