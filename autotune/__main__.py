@@ -95,6 +95,20 @@ def _add_nki(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="replace AWS's own nki if it is installed")
     run.add_argument("file", type=Path, metavar="FILE.py")
     run.add_argument("words", nargs=argparse.REMAINDER, help="the script's own arguments")
+    text = "Estimate how long a kernel takes on a NeuronCore, and why; nothing is run."
+    guess = commands.add_parser("estimate", help=text, description=text)
+    guess.add_argument("--target", metavar="NAME", help="trn1, trn2 (default) or trn3")
+    guess.add_argument("--lanes", type=Path, metavar="FILE.html", help="draw the engines' lanes over time")
+    guess.add_argument(
+        "--renames",
+        action="store_true",
+        help="the kernel is compiled with enable-linear-scan-allocation=false",
+    )
+    guess.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a keyword of the kernel's"
+    )
+    guess.add_argument("kernel", metavar="FILE.py:NAME")
+    guess.add_argument("operands", nargs="*", metavar="2048x2048:bfloat16")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,6 +117,8 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "comparison":
         sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
         return 0
+    if options.command == "nki" and options.nki_command == "estimate":
+        return _estimate(options)
     if options.command == "nki":
         from autotune.nki.script import run_script  # a fifth of a second that other commands need not wait
 
@@ -127,6 +143,32 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for line in clean(root):
         _say(line)
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    """Print an estimate, and draw its lanes if that is asked for."""
+    from autotune.nki.errors import NkiError  # as `run_script`
+    from autotune.nki.estimates import estimate
+    from autotune.nki.kernel_file import find_kernel, keyword, operand
+    from autotune.report.estimate_text import estimate_lines
+    from autotune.report.lanes import lanes_page
+
+    kernel = find_kernel(options.kernel)
+    operands = [operand(each) for each in options.operands]
+    keywords = dict(keyword(each) for each in options.set)
+    try:
+        found = estimate(kernel, *operands, target=options.target, renames=options.renames, **keywords)
+    except NkiError as refused:
+        for line in f"autotune: {refused}".splitlines():  # who holds what at the peak, a tensor a line
+            say(line, sys.stderr)
+        return refused.exit_code
+    for line in estimate_lines(found):
+        _say(line)
+    if options.lanes:
+        title = f"{kernel.__name__} {' '.join([*options.operands, *options.set])}"
+        cache.write_file(options.lanes, lanes_page(found, title).encode())
+        _say(f"lanes: {options.lanes}")
     return 0
 
 

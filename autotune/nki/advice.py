@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from autotune.nki.costs import CORES, DMA_ENGINES, ENGINES
 from autotune.nki.critical import DMA
@@ -16,6 +17,8 @@ LEAST = 0.03
 """Points that are about less than this part of the time are left out."""
 LONG_ROW = 2048
 """Bytes that lie together from which on a DMA is near its bandwidth (nki-dma-bandwidth-guide.rst)."""
+NAMELESS = "tensor"
+"""Name of a tensor that is assigned to no variable where it is made."""
 LIMIT = 0.85
 """An engine that works for this part of the time is what bounds the kernel."""
 
@@ -88,7 +91,16 @@ def _lane(timeline: Timeline, number: int) -> int:
 
 
 def _tensor_name(trace: Trace, regions: tuple[int, ...]) -> str:
-    return trace.tensors[trace.regions[regions[0]].tensor].name if regions else "?"
+    return _called(trace, trace.regions[regions[0]].tensor) if regions else "what it loads"
+
+
+def _called(trace: Trace, number: int) -> str:
+    """Return what a person knows a tensor by: its name, or the line that made it."""
+    tensor = trace.tensors[number]
+    if tensor.name != NAMELESS:
+        return tensor.name
+    file, line = trace.lines[tensor.line]
+    return f"the tensor of {PurePath(file).name}:{line}"
 
 
 def _single_buffers(timeline: Timeline) -> Iterator[Advice]:
@@ -130,7 +142,7 @@ def _single_accumulators(timeline: Timeline) -> Iterator[Advice]:
             drained = {trace.regions[each].tensor for each in (*reads, *trace.instructions[one][2])}
             target = trace.regions[writes[0]].tensor if writes else -1
             if target in drained and trace.tensors[target].memory == PSUM:
-                name = trace.tensors[target].name
+                name = _called(trace, target)
                 lost[line, name] += timeline.schedule.start[other] - since
             since = 0.0
     for (line, name), ns in lost.items():
@@ -167,7 +179,7 @@ def _loaded_again(timeline: Timeline) -> Iterator[Advice]:
         if size > 1.5 * once > 0:
             yield Advice(
                 (size - once) / _bandwidth(trace) / 1e3,
-                f"DMA-bound: {trace.tensors[tensor].name} is loaded {size / once:.1f} times over, "
+                f"DMA-bound: {_called(trace, tensor)} is loaded {size / once:.1f} times over, "
                 f"{size / 2**20:,.0f} MiB in all. Keep larger blocks of it in SBUF.",
             )
 

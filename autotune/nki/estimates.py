@@ -25,13 +25,16 @@ from autotune.nki.costs import (
 )
 from autotune.nki.critical import Step, bound_by, chain, steps
 from autotune.nki.dependencies import place, waits
-from autotune.nki.launch import record
+from autotune.nki.launch import Kernel, Recorded, jit, record
 from autotune.nki.machine import MACHINES, PARTITIONS
 from autotune.nki.renaming import renamed
 from autotune.nki.schedule import QUEUES, Schedule, schedule
-from autotune.nki.trace import PSUM, SBUF, TENSOR, Trace
+from autotune.nki.shortening import few_trips
+from autotune.nki.trace import PSUM, SBUF, TENSOR, TooLong, Trace, at_most
 
 DISCLAIMER = "estimated by a model; nothing was run on a NeuronCore"
+LONG = 5_000
+"""Instructions from which on a kernel is not traced whole if a few trips of its outermost loop will do."""
 TIE = 0.2
 """Estimates of one task that differ by less than this share of the smaller are a tie: docs/nki-model.md."""
 
@@ -88,6 +91,9 @@ class Estimate:
             time says nothing.
         confidence: "fair": products like it came out within 20 %; "low": within a factor of two.
         timeline: what the lanes are drawn from.
+        trips: of a kernel of more than 5,000 instructions, how many trips of its outermost loop were traced,
+            of how many; the rest is extrapolated, and the critical path and the lanes are of the traced ones.
+            None if all was traced.
     """
 
     us: float
@@ -108,11 +114,14 @@ class Estimate:
     fits: bool
     confidence: str
     model: str = MODEL_VERSION
+    trips: tuple[int, int] | None = None
     timeline: Timeline | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Return one line for people."""
         size = "" if self.fits else ", does not fit"
+        if self.trips:
+            size += f", from {self.trips[0]} of {self.trips[1]} trips of its outermost loop"
         return (
             f"estimated {self.us:,.1f} us ({self.low_us:,.1f} to {self.high_us:,.1f}) on {self.target}, "
             f"bound by {self.bound_by}, MFU {self.mfu:.1%}, {self.confidence} confidence{size}; {DISCLAIMER}"
@@ -141,8 +150,19 @@ def estimate(
     Raises:
         NkiError: the kernel asks for something that the target does not do, or for more memory than it has.
     """
+    how = (profiles, renames)
+    try:
+        with at_most(LONG):
+            return _of_cores(record(kernel, operands, keywords, target), *how)
+    except TooLong:
+        few = _from_few_trips(kernel, operands, keywords, target, *how)
+        return few or _of_cores(record(kernel, operands, keywords, target), *how)
+
+
+def _of_cores(cores: Sequence[Recorded], profiles: Sequence[Profile], renames: bool) -> Estimate:
+    """Return the estimate of the core that takes longest."""
     found = []
-    for core in record(kernel, operands, keywords, target):
+    for core in cores:
         its = estimate_trace(core.trace, profiles, renames=renames)
         sbuf, psum = core.sbuf.bytes * PARTITIONS, core.psum.bytes * PARTITIONS
         fits = core.sbuf.fits and core.psum.fits
@@ -151,6 +171,84 @@ def estimate(
             replace(its, peak_sbuf_bytes=sbuf, peak_psum_bytes=psum, fits=fits, confidence=confidence)
         )
     return max(found, key=lambda each: each.us)
+
+
+def _from_few_trips(
+    kernel: Any,
+    operands: Sequence[Any],
+    keywords: dict[str, Any],
+    target: str | None,
+    profiles: Sequence[Profile],
+    renames: bool,
+) -> Estimate | None:
+    """Return the estimate that follows from two and from three trips of the long outermost loop.
+
+    None if its trips need more and more memory, or if there are several such loops of different lengths: then
+    only the whole trace tells.
+    """
+    jitted: Kernel = jit(kernel)
+    if jitted.grid:
+        return None
+    runs = []
+    for keep in (2, 3):
+        with few_trips(jitted.function.__globals__, keep) as few:
+            try:
+                runs.append(_of_cores(record(jitted, operands, keywords, target), profiles, renames))
+            except Exception:  # noqa: BLE001  whatever a kernel does without its other trips; the whole one tells
+                return None
+        if not few.trips:  # that was the whole kernel
+            return runs[0]
+    two, three = runs
+    alike = two.peak_sbuf_bytes == three.peak_sbuf_bytes and two.peak_psum_bytes == three.peak_psum_bytes
+    if len(set(few.trips)) != 1 or not alike:
+        return None
+    return _extrapolated(two, three, few.trips[0])
+
+
+def _extrapolated(two: Estimate, three: Estimate, trips: int) -> Estimate:
+    """Return an estimate of all trips of a loop from those of two and of three."""
+
+    def all_trips(of_two: float, of_three: float) -> float:
+        return of_three + (trips - 3) * (of_three - of_two)
+
+    times = {name: all_trips(two.by_profile[name], us) for name, us in three.by_profile.items()}
+    us = all_trips(two.us, three.us)
+
+    def share(of_two: float, of_three: float) -> float:
+        return all_trips(of_two * two.us, of_three * three.us) / us
+
+    def count(of_two: int, of_three: int) -> int:
+        return round(all_trips(of_two, of_three))
+
+    mfu = share(two.mfu, three.mfu)
+    more = us / three.us
+    return replace(
+        three,
+        us=us,
+        low_us=min(times.values()),
+        high_us=max(times.values()),
+        by_profile=times,
+        engines={name: share(two.engines[name], busy) for name, busy in three.engines.items()},
+        dma=DmaUse(
+            share(two.dma.busy, three.dma.busy),
+            count(two.dma.loaded_bytes, three.dma.loaded_bytes),
+            count(two.dma.stored_bytes, three.dma.stored_bytes),
+            count(two.dma.count, three.dma.count),
+        ),
+        critical_path=tuple(
+            replace(
+                step,
+                times=round(step.times * more),
+                work_us=step.work_us * more,
+                wait_us=step.wait_us * more,
+            )
+            for step in three.critical_path
+        ),
+        mfu=mfu,
+        mbu=share(two.mbu, three.mbu),
+        confidence=three.confidence if mfu > 0.5 else "low",
+        trips=(3, trips),
+    )
 
 
 def estimate_trace(

@@ -7,8 +7,10 @@ a cost is worked out once for each distinct piece of work, not once for each ins
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 HBM, SBUF, PSUM = "hbm", "sbuf", "psum"
 TENSOR, VECTOR, SCALAR, GPSIMD, SYNC, DMA = "tensor", "vector", "scalar", "gpsimd", "sync", "dma"
@@ -106,8 +108,6 @@ class Trace:
         regions: each distinct region.
         lines: each distinct line of the kernel, as (file, number).
         instructions: what was done; see `Instruction`.
-        repeats: for each traced trip of a shortened loop, (first instruction, number behind the last, times
-            that this trip stands for); empty if everything was traced.
     """
 
     target: str
@@ -116,13 +116,18 @@ class Trace:
     regions: list[Region] = field(default_factory=list)
     lines: list[tuple[str, int]] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
-    repeats: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class TooLong(Exception):
+    """A kernel has more instructions than were to be recorded."""
 
 
 class Recorder:
     """Record what a kernel does; the interpreter calls this once for each instruction."""
 
     __slots__ = ("_lines", "_regions", "_works", "record", "trace")
+    most: ClassVar[int | None] = None
+    """Instructions after which recording ends with `TooLong`, None for no end; see `at_most`."""
 
     def __init__(self, target: str) -> None:
         """Start an empty trace for one target."""
@@ -130,7 +135,15 @@ class Recorder:
         self._works: dict[Work, int] = {}
         self._regions: dict[Region, int] = {}
         self._lines: dict[tuple[str, int], int] = {}
-        self.record = self.trace.instructions.append
+        instructions, most = self.trace.instructions, self.most
+        append = instructions.append
+
+        def limited(instruction: Instruction) -> None:
+            if len(instructions) == most:
+                raise TooLong
+            append(instruction)
+
+        self.record = append if most is None else limited
         """Record one instruction: (work, regions read, regions written, line), all by their numbers.
 
         An accumulating matmul reads its destination; leave that out of the regions read, since the tensor
@@ -167,3 +180,13 @@ class Recorder:
             place = self._lines[key] = len(self._lines)
             self.trace.lines.append(key)
         return place
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """End the recording of a kernel that has more instructions than a number, by raising `TooLong`."""
+    before, Recorder.most = Recorder.most, count
+    try:
+        yield
+    finally:
+        Recorder.most = before

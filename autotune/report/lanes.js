@@ -40,7 +40,7 @@
       const number = row[place], from = data.start[number], to = data.end[number];
       if (from > high) break;
       const a = Math.max(LEFT, px(from)), b = Math.min(wide, px(to));
-      if (tails && px(to + data.kinds[data.work[number]].tail) > LEFT) tail(number, top, Math.max(LEFT, px(to)));
+      if (tails) tail(number, top, to, place + 1 < row.length ? data.start[row[place + 1]] : data.ns);
       if (b < LEFT) continue;
       if (b - a < 1.5) {
         for (let x = Math.floor(a); x <= Math.min(wide, Math.floor(b)); x++)
@@ -56,11 +56,12 @@
     }
     context.globalAlpha = 1;
   }
-  function tail(number, top, x) {
-    const to = Math.min(wide, px(data.end[number] + data.kinds[data.work[number]].tail));
-    if (to - x < 2) return;
+  function tail(number, top, from, next) { // latency, as far as nothing else is drawn there
+    const a = Math.max(LEFT, px(from));
+    const b = Math.min(wide, px(Math.min(next, from + data.kinds[data.work[number]].tail)));
+    if (b - a < 2) return;
     context.fillStyle = colours.trial;
-    context.fillRect(x, top + BAR / 2 - 1, to - x, 2);
+    context.fillRect(a, top + BAR / 2 - 1, b - a, 2);
   }
   function bar(number, top, a, b) {
     const name = role(number);
@@ -70,7 +71,7 @@
     context.roundRect(a, top, b - a - gap, BAR, Math.min(3, (b - a) / 4));
     context.fill();
     const text = data.kinds[data.work[number]].name + "  " + data.lines[data.line[number]][0];
-    if (b - a > 34) {
+    if (b - a > 56) {
       context.save();
       context.beginPath(); context.rect(a + 4, top, b - a - 9, BAR); context.clip();
       context.fillStyle = name === "spread" ? colours.ink : colours.card;

@@ -14,18 +14,10 @@ from autotune.nki.estimates import Estimate, Timeline
 from autotune.nki.schedule import QUEUES
 from autotune.nki.trace import Trace
 from autotune.report.document import document
+from autotune.report.lane_names import NAMES
 from autotune.report.markup import Markup, element
 from autotune.report.scene import Bar, Label, Mark, Path, Scene, to_svg
 
-NAMES = {
-    "tensor": "TensorE",
-    "vector": "VectorE",
-    "scalar": "ScalarE",
-    "gpsimd": "GpSimdE",
-    "load": "DMA in",
-    "store": "DMA out",
-    "move": "DMA inside",
-}
 NOTICE = "An estimate: nothing on this page was run on a NeuronCore."
 SOURCE = 110
 """Characters of a statement that are shown."""
@@ -184,10 +176,11 @@ def _data(estimate: Estimate) -> str:
     assert timeline is not None
     trace, schedule = timeline.trace, timeline.schedule
     critical = set(timeline.path)
+    shown = _shown(timeline)
     kinds = [
         {
             "name": work.name,
-            "lane": schedule.engines[number],
+            "lane": shown.index(schedule.engines[number]),
             "tail": round(timeline.prices[number].done_ns) if schedule.engines[number] >= QUEUES else 0,
         }
         for number, work in enumerate(trace.works)
@@ -195,8 +188,8 @@ def _data(estimate: Estimate) -> str:
     regions = [trace.tensors[region.tensor].name for region in trace.regions]
     data = {
         "ns": round(schedule.ns),
-        "lanes": [NAMES[name] for name in ENGINES],
-        "busy": [round(busy / max(schedule.ns, 1e-9), 3) for busy in schedule.busy],
+        "lanes": [NAMES[ENGINES[lane]] for lane in shown],
+        "busy": [round(schedule.busy[lane] / max(schedule.ns, 1e-9), 3) for lane in shown],
         "kinds": kinds,
         "lines": [[_where(line), _source(line)] for line in trace.lines],
         "work": [work for work, _, _, _ in trace.instructions],
@@ -209,6 +202,12 @@ def _data(estimate: Estimate) -> str:
     }
     packed = _interned(data)
     return json.dumps(packed, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _shown(timeline: Timeline) -> list[int]:
+    """Return the lanes that are drawn: all engines, and the DMA queues that are used."""
+    used = {timeline.schedule.engines[work] for work, _, _, _ in timeline.trace.instructions}
+    return [lane for lane in range(len(ENGINES)) if lane < QUEUES or lane in used]
 
 
 def _interned(data: dict[str, object]) -> dict[str, object]:
@@ -235,11 +234,12 @@ def lanes_scene(estimate: Estimate, title: str) -> Scene:
     timeline = estimate.timeline
     assert timeline is not None
     marks: list[Mark] = []
-    bottom = 8 + len(ENGINES) * _PITCH
-    for number, name in enumerate(ENGINES):
-        top = 8 + number * _PITCH
+    shown = _shown(timeline)
+    bottom = 8 + len(shown) * _PITCH
+    for row, number in enumerate(shown):
+        top = 8 + row * _PITCH
         busy = timeline.schedule.busy[number] / max(timeline.schedule.ns, 1e-9)
-        marks.append(Label(0, top + 17, NAMES[name], bold=True))
+        marks.append(Label(0, top + 17, NAMES[ENGINES[number]], bold=True))
         marks.append(Label(_LEFT - 10, top + 17, f"{busy:.0%}", "muted", anchor="end"))
         marks.append(Path(((_LEFT, top + 26), (_WIDE, top + 26)), "grid"))
         marks.extend(_lane_bars(timeline, number, top))

@@ -57,8 +57,11 @@ def test_estimated_above_nine_tenths_of_the_peak() -> None:
 
 
 def test_too_many_banks_are_refused_with_the_line() -> None:
-    with pytest.raises(NkiError, match=r"gemm_nki\.py:\d+: turned does not fit: with it PSUM holds"):
+    with pytest.raises(NkiError) as refused:
         estimate(gemm_nki.gemm_lhs_rhs, SQUARE, SQUARE, transpose="tensor", psum_banks=8)
+    assert refused.value.file.endswith("gemm_nki.py")
+    assert refused.value.line > 0
+    assert ("turned", "psum") == (refused.value.tensor, refused.value.memory)
 
 
 def test_the_space_has_the_default_and_no_config_twice() -> None:

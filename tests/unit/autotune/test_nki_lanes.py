@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from autotune.kernels import gemm_nki_space
+from autotune.model.errors import UsageError
 from autotune.nki.advice import advice
 from autotune.nki.estimates import Estimate, estimate_trace
+from autotune.nki.kernel_file import find_kernel, keyword, operand
 from autotune.nki.trace import PSUM, SBUF, Trace
+from autotune.report.estimate_text import estimate_lines
 from autotune.report.lanes import NOTICE, lanes_page, lanes_scene
 from autotune.report.scene import Bar
 from tests.unit.autotune import nki_published as published
@@ -106,3 +111,44 @@ def test_the_page_has_every_instruction(found: Estimate) -> None:
 def test_the_picture_without_scripts_shows_what_is_busy(found: Estimate) -> None:
     bars = [mark for mark in lanes_scene(found, "scan").marks if isinstance(mark, Bar) and mark.y == 42]
     assert found.engines["vector"] == pytest.approx(sum(bar.width for bar in bars) / 980, abs=0.03)
+
+
+def test_the_terminal_says_what_to_do_next() -> None:
+    text = list(estimate_lines(estimate_trace(published.whole_rows(1))))
+    assert text[0].startswith("estimated 343.8 us (")
+    assert text[0].endswith("nothing was run on a NeuronCore")
+    assert text[1].startswith("busy: TensorE 67%, VectorE 10%")
+    assert any("is not doubled" in line and line.endswith("(kernel.py:2)") for line in text)
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "expected"),
+    [
+        (operand, "2048x1024:bfloat16", ((2048, 1024), "bfloat16")),
+        (operand, "7:float32", ((7,), "float32")),
+        (keyword, "tiles_m=4", ("tiles_m", 4)),
+        (keyword, "loop_order=NMK", ("loop_order", "NMK")),
+        (keyword, "shape=(1, 2)", ("shape", (1, 2))),
+    ],
+)
+def test_words_of_the_command_line(read: Callable[[str], object], text: str, expected: object) -> None:
+    assert expected == read(text)
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (operand, "2048*1024:bfloat16", "write shape and dtype as 2048x2048:bfloat16"),
+        (operand, "8:bf17", "NKI has no dtype 'bf17'"),
+        (keyword, "4", "NAME=VALUE"),
+        (find_kernel, "nowhere.py:kernel", "no file nowhere.py"),
+        (
+            find_kernel,
+            str(Path(gemm_nki_space.__file__).with_name("gemm_nki.py")),
+            "it has gemm_lhsT_rhs, gemm_lhs_rhs",
+        ),
+    ],
+)
+def test_wrong_words_say_what_to_type(read: Callable[[str], object], text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read(text)
