@@ -280,6 +280,18 @@ def test_a_scripts_kernel_that_is_refused_is_told_in_one_line(tmp_path: Path) ->
     )
 
 
+def test_a_table_of_who_holds_what_is_printed_in_lines(tmp_path: Path) -> None:
+    many = "    nisa.memset(tile, 1.0, engine=engine.vector)\n"
+    kept = "    kept = [nl.zeros((128, 2048), nl.float32) for _ in range(40)]\n"
+    used = "    for each in kept: nisa.tensor_copy(tile, each[0:rows, 0:4])\n"
+    script = SCRIPT.replace(many, many + kept + used)
+    (tmp_path / "other.py").write_text(script)
+    done = run(tmp_path, "other.py", "8")
+    lines = done.stderr.splitlines()
+    assert (65, "SBUF at its peak: 327,696 of 229,376 bytes a partition") == (done.returncode, lines[-3])
+    assert lines[-2].startswith("    327,680  kept (40 x 8,192)")
+
+
 def test_a_stub_named_nki_is_not_taken_for_the_real_one(tmp_path: Path) -> None:
     (tmp_path / "nki").mkdir()
     (tmp_path / "nki" / "__init__.py").write_text("raise RuntimeError('install from another index')\n")
