@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _refused(error: AutotuneError) -> int:
-    """Print why a kernel is refused, and who holds what at the peak, a tensor a line; return the exit code."""
+    """Print why a kernel is refused and who holds what, a tensor a line; return the exit code."""
     for line in f"autotune: {error}".splitlines():
         say(line, sys.stderr)
     return error.exit_code
