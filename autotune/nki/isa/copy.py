@@ -11,7 +11,7 @@ from autotune.nki.constants import engine as Engine
 from autotune.nki.dtypes import Array, bool_, float32_of, uint8, uint16, uint32
 from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import QUADRANT
-from autotune.nki.operands import put, raw, values
+from autotune.nki.operands import moved, put, raw, values
 from autotune.nki.session import Program
 from autotune.nki.tensor import NkiTensor
 
@@ -31,16 +31,17 @@ def through_float32(source: Array, dtype: np.dtype[Any]) -> Array:
     return source if source.dtype == dtype else float32_of(source)
 
 
-def _give(dst: NkiTensor, made: Array) -> None:
+def _give(dst: NkiTensor, made: Array, mask: Array | None = None) -> None:
     """Write values, and note of a tile in PSUM that a matmul must not add to them before trn3."""
-    put(dst, made)
+    put(dst, made, mask)
     if dst.layout.memory == "psum":
         dst.storage.valued = bool(np.any(made))
 
 
 def _copy(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,) = writes, reads
-    _give(dst, through_float32(raw(src), dst.dtype.numpy))
+    found, mask = moved(src)
+    _give(dst, through_float32(found, dst.dtype.numpy), mask)
 
 
 _COPY = Kind("tensor_copy", ("dst",), ("src",), _check_copy, _copy)
@@ -139,7 +140,9 @@ def _check_shuffle(call: Call) -> None:
 
 def _shuffle(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,) = writes, reads
-    source = raw(src).reshape(src.shape[0], -1)
+    found, flags = moved(src)
+    source = found.reshape(src.shape[0], -1)
+    written = np.ones(source.shape, bool) if flags is None else flags.reshape(source.shape)
     made = np.zeros((dst.shape[0], source.shape[1]), source.dtype)
     kept = np.zeros(made.shape, bool)
     for partition in range(dst.shape[0]):
@@ -147,7 +150,7 @@ def _shuffle(program: Program, writes: Operands, reads: Operands, options: Any) 
         place = options[lane]
         taken = quadrant * QUADRANT + place
         if place != _UNMODIFIED and taken < len(source):
-            made[partition], kept[partition] = source[taken], True
+            made[partition], kept[partition] = source[taken], written[taken]
     put(dst, made, kept)
 
 

@@ -24,7 +24,7 @@ from autotune.nki.dtypes import (
 from autotune.nki.errors import NkiError, NkiWarning, kernel_line
 from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import PARTITIONS, PSUM_BANK_BYTES, QUADRANT, STATIONARY_FREE
-from autotune.nki.operands import flat, put, raw
+from autotune.nki.operands import flat, put, turned
 from autotune.nki.session import Program, current
 from autotune.nki.tensor import NkiTensor
 
@@ -182,7 +182,7 @@ def _matmul(program: Program, writes: Operands, reads: Operands, options: Any) -
     ):
         one = flat(moving)
         if bool((one == np.eye(len(one), dtype=np.float32)).all()):
-            put(dst, raw(stationary).reshape(stationary.shape[0], -1).T)  # bit by bit, NaN and all
+            put(dst, *turned(stationary))  # bit by bit, NaN and all
             return
     left, right = flat(stationary), flat(moving)
     if mode is PerfMode.double_row:
@@ -260,7 +260,7 @@ def _check_transpose(call: Call) -> None:
 
 def _transpose(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (data,) = writes, reads
-    put(dst, raw(data).reshape(data.shape[0], -1).T)
+    put(dst, *turned(data))
 
 
 _TRANSPOSE = Kind("nc_transpose", ("dst",), ("data",), _check_transpose, _transpose)

@@ -412,6 +412,36 @@ def test_unless_asked_for_the_official_nan() -> None:
     assert [False] * 4 + [True] * 4 == np.isnan(made[0]).tolist()
 
 
+def ragged(x: Any) -> Any:
+    """Write two of four rows, and move all of them: transposed to PSUM, and copied back."""
+    rows = nl.ndarray((4, 8), nl.float32)
+    isa.tensor_copy(rows[0:2], x)
+    columns = nl.ndarray((8, 4), nl.float32, buffer=nl.psum)
+    isa.nc_transpose(columns, rows)
+    back = nl.ndarray((8, 4), nl.float32)
+    isa.tensor_copy(back, columns)
+    return back
+
+
+def test_moving_passes_on_what_nobody_wrote() -> None:
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    np.testing.assert_array_equal(x.T, on_tiles(lambda tile: ragged(tile)[:, 0:2], x))
+    with pytest.raises(NkiError, match=r"back in SBUF is read where nobody wrote it: element \(0, 2\)"):
+        on_tiles(lambda tile: nl.add(ragged(tile), 1.0), x)
+    with pytest.raises(NkiError, match="back in SBUF is read where nobody wrote it"):
+        on_tiles(ragged, x)
+
+
+def test_moving_a_tile_that_nobody_wrote_is_refused_at_once() -> None:
+    def body(x: Any) -> Any:
+        fresh = nl.ndarray(x.shape, x.dtype)
+        isa.tensor_copy(x, fresh)
+        return x
+
+    with pytest.raises(NkiError, match="fresh in SBUF is read where nobody wrote it"):
+        on_tiles(body, np.ones((2, 8), np.float32))
+
+
 def test_written_in_parts_is_written() -> None:
     def body(x: Any) -> Any:
         whole = nl.ndarray(x.shape, x.dtype)
