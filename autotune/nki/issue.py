@@ -54,6 +54,7 @@ class Kind:
         check: looks at the operands, raises what the machine does not allow, and returns how to run it.
         compute: does it, with data.
         moves: it is a copy by DMA, which a compiler moves to where its data is needed.
+        by_lane: it computes each partition from the same partition of its operands.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Kind:
     check: Callable[[Call], None]
     compute: Callable[[Program, Operands, Operands, Any], None]
     moves: bool = False
+    by_lane: bool = False
 
 
 class Call:
@@ -318,6 +320,7 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
     if program.recorder is not None:
         _record(program, plan, writes, reads)
     if program.computes:
+        program.by_lane, program.lanes = kind.by_lane, None
         kind.compute(program, writes, reads, options)
     return _DONE
 

@@ -64,6 +64,8 @@ class Program:
         lives: the tensors of SBUF and PSUM.
         count: instructions so far.
         accumulators: the reduction registers of the vector and the scalar engine.
+        by_lane: the instruction that runs computes each partition by itself.
+        lanes: the partitions of its operands that were written, None if all were; see `access.held`.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Program:
         self.count = 0
         self.accumulators: dict[str, Array | None] = {"vector": None, "scalar": None}
         self.random_state = [0, 0]
+        self.by_lane = False
+        self.lanes: Array | None = None
         self.shared_count = 0
 
     def root(self, memory: str, shape: Shape, dtype: DType, base: int = 0) -> Layout:

@@ -91,10 +91,20 @@ def _activation(program: Program, writes: Operands, reads: Operands, options: An
 
 
 _ACTIVATION = Kind(
-    "activation", ("dst", "reduce_res"), ("data", "bias", "scale"), _check_activation, _activation
+    "activation",
+    ("dst", "reduce_res"),
+    ("data", "bias", "scale"),
+    _check_activation,
+    _activation,
+    by_lane=True,
 )
 _ACTIVATION_REDUCE = Kind(
-    "activation_reduce", ("dst", "reduce_res"), ("data", "bias", "scale"), _check_activation, _activation
+    "activation_reduce",
+    ("dst", "reduce_res"),
+    ("data", "bias", "scale"),
+    _check_activation,
+    _activation,
+    by_lane=True,
 )
 
 
@@ -162,7 +172,12 @@ def _activate2(program: Program, writes: Operands, reads: Operands, options: Any
 
 
 _ACTIVATE2 = Kind(
-    "activate2", ("dst", "reduce_res"), ("data", "imm0", "imm1", "relu_param"), _check_activate2, _activate2
+    "activate2",
+    ("dst", "reduce_res"),
+    ("data", "imm0", "imm1", "relu_param"),
+    _check_activate2,
+    _activate2,
+    by_lane=True,
 )
 
 
@@ -217,6 +232,7 @@ _EXPONENTIAL = Kind(
     ("src", "max_value", "reduce_init"),
     _check_exponential,
     _exponential,
+    by_lane=True,
 )
 
 

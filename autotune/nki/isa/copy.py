@@ -110,7 +110,9 @@ def _predicated(program: Program, writes: Operands, reads: Operands, options: An
     put(dst, found, ~mask if options else mask)
 
 
-_PREDICATED = Kind("tensor_copy_predicated", ("dst",), ("src", "predicate"), _check_predicated, _predicated)
+_PREDICATED = Kind(
+    "tensor_copy_predicated", ("dst",), ("src", "predicate"), _check_predicated, _predicated, by_lane=True
+)
 
 
 def tensor_copy_predicated(

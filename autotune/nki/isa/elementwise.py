@@ -95,7 +95,9 @@ def _tensor_tensor(program: Program, writes: Operands, reads: Operands, options:
         put(dst, applied(operator, left, values(data2).reshape(left.shape), False))
 
 
-_TENSOR_TENSOR = Kind("tensor_tensor", ("dst",), ("data1", "data2"), _check_tensor_tensor, _tensor_tensor)
+_TENSOR_TENSOR = Kind(
+    "tensor_tensor", ("dst",), ("data1", "data2"), _check_tensor_tensor, _tensor_tensor, by_lane=True
+)
 
 
 def tensor_tensor(
@@ -185,7 +187,12 @@ def _on_bits(operator: Operator, found: Array, operand: Any, reverse: bool) -> A
 
 
 _TENSOR_SCALAR = Kind(
-    "tensor_scalar", ("dst",), ("data", "operand0", "operand1"), _check_tensor_scalar, _tensor_scalar
+    "tensor_scalar",
+    ("dst",),
+    ("data", "operand0", "operand1"),
+    _check_tensor_scalar,
+    _tensor_scalar,
+    by_lane=True,
 )
 
 
@@ -235,6 +242,7 @@ _SCALAR_TENSOR_TENSOR = Kind(
     ("data", "operand0", "operand1"),
     _check_scalar_tensor_tensor,
     _scalar_tensor_tensor,
+    by_lane=True,
 )
 
 
@@ -266,7 +274,7 @@ def _reciprocal(program: Program, writes: Operands, reads: Operands, options: An
         put(dst, np.float32(1) / flat(data))
 
 
-_RECIPROCAL = Kind("reciprocal", ("dst",), ("data",), _check_reciprocal, _reciprocal)
+_RECIPROCAL = Kind("reciprocal", ("dst",), ("data",), _check_reciprocal, _reciprocal, by_lane=True)
 
 
 def reciprocal(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:

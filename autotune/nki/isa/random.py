@@ -93,7 +93,7 @@ def _dropout(program: Program, writes: Operands, reads: Operands, options: Any) 
     put(dst, np.where(kept, source, source.dtype.type(0)))
 
 
-_DROPOUT = Kind("dropout", ("dst",), ("data", "prob"), _check_dropout, _dropout)
+_DROPOUT = Kind("dropout", ("dst",), ("data", "prob"), _check_dropout, _dropout, by_lane=True)
 
 
 def dropout(

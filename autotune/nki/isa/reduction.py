@@ -70,7 +70,9 @@ def _tensor_reduce(program: Program, writes: Operands, reads: Operands, options:
     put(dst, -made if negate else made)
 
 
-_TENSOR_REDUCE = Kind("tensor_reduce", ("dst",), ("data",), _check_tensor_reduce, _tensor_reduce)
+_TENSOR_REDUCE = Kind(
+    "tensor_reduce", ("dst",), ("data",), _check_tensor_reduce, _tensor_reduce, by_lane=True
+)
 
 
 def tensor_reduce(
@@ -204,6 +206,7 @@ _TENSOR_SCALAR_REDUCE = Kind(
     ("data", "operand0", "reduce_init"),
     _check_tensor_scalar_reduce,
     _tensor_scalar_reduce,
+    by_lane=True,
 )
 
 
@@ -273,7 +276,12 @@ def _cumulative(program: Program, writes: Operands, reads: Operands, options: An
 
 
 _CUMULATE = Kind(
-    "tensor_scalar_cumulative", ("dst",), ("src", "imm0", "imm1"), _check_cumulative, _cumulative
+    "tensor_scalar_cumulative",
+    ("dst",),
+    ("src", "imm0", "imm1"),
+    _check_cumulative,
+    _cumulative,
+    by_lane=True,
 )
 
 
@@ -318,7 +326,7 @@ def _scan(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(dst, out)
 
 
-_SCAN = Kind("tensor_tensor_scan", ("dst",), ("data0", "data1", "initial"), _check_scan, _scan)
+_SCAN = Kind("tensor_tensor_scan", ("dst",), ("data0", "data1", "initial"), _check_scan, _scan, by_lane=True)
 
 
 def tensor_tensor_scan(
@@ -367,7 +375,7 @@ def _bn_stats(program: Program, writes: Operands, reads: Operands, options: Any)
     put(dst, out)
 
 
-_BN_STATS = Kind("bn_stats", ("dst",), ("data",), _check_bn_stats, _bn_stats)
+_BN_STATS = Kind("bn_stats", ("dst",), ("data",), _check_bn_stats, _bn_stats, by_lane=True)
 
 
 def bn_stats(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:
@@ -399,7 +407,7 @@ def _bn_aggr(program: Program, writes: Operands, reads: Operands, options: Any) 
     put(dst, np.stack([average, variance], axis=1))
 
 
-_BN_AGGR = Kind("bn_aggr", ("dst",), ("data",), _check_bn_aggr, _bn_aggr)
+_BN_AGGR = Kind("bn_aggr", ("dst",), ("data",), _check_bn_aggr, _bn_aggr, by_lane=True)
 
 
 def bn_aggr(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:

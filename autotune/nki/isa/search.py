@@ -43,7 +43,7 @@ def _max8(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(writes[0], -np.sort(-flat(reads[0]), axis=1)[:, :_EIGHT])
 
 
-_MAX8 = Kind("max8", ("dst",), ("src",), _check_max8, _max8)
+_MAX8 = Kind("max8", ("dst",), ("src",), _check_max8, _max8, by_lane=True)
 
 
 def max8(dst: NkiTensor, src: NkiTensor, name: str | None = None) -> NkiInstruction:
@@ -76,7 +76,7 @@ def _find(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(dst, found)
 
 
-_FIND = Kind("nc_find_index8", ("dst",), ("data", "vals"), _check_find, _find)
+_FIND = Kind("nc_find_index8", ("dst",), ("data", "vals"), _check_find, _find, by_lane=True)
 
 
 def nc_find_index8(
@@ -121,7 +121,9 @@ def _replace(program: Program, writes: Operands, reads: Operands, options: Any) 
         put(dst_idx, found)
 
 
-_REPLACE = Kind("nc_match_replace8", ("dst", "dst_idx"), ("data", "vals", "imm"), _check_replace, _replace)
+_REPLACE = Kind(
+    "nc_match_replace8", ("dst", "dst_idx"), ("data", "vals", "imm"), _check_replace, _replace, by_lane=True
+)
 
 
 def nc_match_replace8(
@@ -228,7 +230,7 @@ def _gather(program: Program, writes: Operands, reads: Operands, options: Any) -
     put(dst, np.take_along_axis(source, places, axis=1))
 
 
-_GATHER = Kind("nc_n_gather", ("dst",), ("data", "indices"), _check_gather, _gather)
+_GATHER = Kind("nc_n_gather", ("dst",), ("data", "indices"), _check_gather, _gather, by_lane=True)
 
 
 def nc_n_gather(

@@ -111,7 +111,9 @@ def _affine(program: Program, writes: Operands, reads: Operands, options: Any) -
     put(dst, np.where(mask, source, other))
 
 
-_AFFINE = Kind("affine_select", ("dst",), ("on_true_tile", "on_false_value"), _check_affine, _affine)
+_AFFINE = Kind(
+    "affine_select", ("dst",), ("on_true_tile", "on_false_value"), _check_affine, _affine, by_lane=True
+)
 
 
 def affine_select(
@@ -171,7 +173,12 @@ def _range(program: Program, writes: Operands, reads: Operands, options: Any) ->
 
 
 _RANGE = Kind(
-    "range_select", ("dst", "reduce_res"), ("on_true_tile", "bound0", "bound1"), _check_range, _range
+    "range_select",
+    ("dst", "reduce_res"),
+    ("on_true_tile", "bound0", "bound1"),
+    _check_range,
+    _range,
+    by_lane=True,
 )
 
 
@@ -228,7 +235,12 @@ def _select(program: Program, writes: Operands, reads: Operands, options: Any) -
 
 
 _SELECT = Kind(
-    "select_reduce", ("dst", "reduce_res"), ("predicate", "on_true", "on_false"), _check_select, _select
+    "select_reduce",
+    ("dst", "reduce_res"),
+    ("predicate", "on_true", "on_false"),
+    _check_select,
+    _select,
+    by_lane=True,
 )
 
 

@@ -98,7 +98,7 @@ def _function(program: Program, writes: Operands, reads: Operands, options: Any)
         put(writes[0], np.asarray(options.unary(flat(reads[0]))))
 
 
-_FUNCTION = Kind("activation", ("dst",), ("data",), _check_function, _function)
+_FUNCTION = Kind("activation", ("dst",), ("data",), _check_function, _function, by_lane=True)
 _EXACT = {
     name: Operator(name, UNARY, None, function)
     for name, function in (
@@ -267,7 +267,7 @@ def _where(program: Program, writes: Operands, reads: Operands, options: Any) ->
     put(writes[0], np.where(np.asarray(condition).astype(np.float32) != 0, first, second))
 
 
-_WHERE = Kind("select_reduce", ("dst",), ("condition", "x", "y"), _check_where, _where)
+_WHERE = Kind("select_reduce", ("dst",), ("condition", "x", "y"), _check_where, _where, by_lane=True)
 
 
 def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:

@@ -432,6 +432,21 @@ def test_moving_passes_on_what_nobody_wrote() -> None:
         on_tiles(ragged, x)
 
 
+def test_partitions_that_nobody_wrote_stay_so_in_results() -> None:
+    def body(x: Any) -> Any:
+        tall = nl.ndarray((4, 8), nl.float32)
+        isa.tensor_copy(tall[0:2], x)
+        total = nl.ndarray((4, 1), nl.float32)
+        isa.tensor_reduce(total, nl.add, tall, axis=1)
+        isa.tensor_scalar(total, total, nl.multiply, 2.0)
+        return total
+
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    np.testing.assert_array_equal(2 * x.sum(1, keepdims=True), on_tiles(lambda tile: body(tile)[0:2], x))
+    with pytest.raises(NkiError, match=r"total in SBUF is read where nobody wrote it: element \(2, 0\)"):
+        on_tiles(body, x)
+
+
 def test_moving_a_tile_that_nobody_wrote_is_refused_at_once() -> None:
     def body(x: Any) -> Any:
         fresh = nl.ndarray(x.shape, x.dtype)
