@@ -290,6 +290,8 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
             parts.append(each.layout.form)
             life = each.storage.life
             if moves:
+                if life.moved < 0:
+                    life.loaded = count
                 life.moved = count
             else:
                 life.computed = True
@@ -303,6 +305,8 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
             parts.append(each.layout.form)
             life = each.storage.life
             if moves:
+                if life.moved < 0:
+                    life.loaded = count
                 life.moved = count
             else:
                 if life.first < 0:

@@ -31,8 +31,9 @@ class Life:
         bytes: bytes in each partition.
         start: byte within a partition at which the kernel placed it, None if it left that to the compiler.
         at: the kernel's line that made it.
+        rows: the first partition that it takes, and the one behind the last.
         first, last: numbers of the first and the last instruction, other than copies by DMA, that touch it.
-        moved: number of the last copy by DMA from or to it.
+        loaded, moved: numbers of the first and the last copy by DMA from or to it.
         computed: an engine wrote it; otherwise all that it holds was loaded, and can be loaded again.
     """
 
@@ -41,8 +42,10 @@ class Life:
     bytes: int
     start: int | None
     at: tuple[str, int]
+    rows: tuple[int, int] = (0, 0)
     first: int = NEVER
     last: int = NEVER
+    loaded: int = NEVER
     moved: int = NEVER
     computed: bool = False
 
@@ -245,6 +248,36 @@ def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
     return Peak(memory, most, limit, holders, crossing)
 
 
+def _check_places(lives: Sequence[Life]) -> None:
+    """Warn of two tensors that the kernel placed over each other while both are needed."""
+    placed = [(*_span(life), life) for life in lives if life.start is not None]
+    active: list[tuple[int, int, Life]] = []
+    for begin, end, life in sorted(placed, key=lambda each: each[0]):
+        if begin == NEVER:
+            continue
+        active = [each for each in active if each[1] > begin]
+        for _, _, other in active:
+            if other.memory == life.memory and _overlap(life, other):
+                text = (
+                    f"{life.at[0]}:{life.at[1]}: {life.name} and {other.name} ({other.at[0]}:{other.at[1]}) "
+                    f"are placed over each other in {life.memory.upper()} while both are needed"
+                )
+                warnings.warn(NkiWarning(text), stacklevel=4)
+        active.append((begin, end, life))
+
+
+def _span(life: Life) -> tuple[int, int]:
+    """Return the numbers of the first and the last instruction that touch a tensor in any way."""
+    touched = [number for number in (life.first, life.loaded) if number != NEVER]
+    return min(touched, default=NEVER), max(life.last, life.moved)
+
+
+def _overlap(one: Life, other: Life) -> bool:
+    first, second = one.start or 0, other.start or 0
+    rows = one.rows[0] < other.rows[1] and other.rows[0] < one.rows[1]
+    return rows and first < second + other.bytes and second < first + one.bytes
+
+
 def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]:
     """Return the peaks of SBUF and PSUM.
 
@@ -254,6 +287,7 @@ def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]
     Raises:
         NkiError: a memory cannot hold what it has to.
     """
+    _check_places(lives)
     peaks = (peak(lives, "sbuf", machine), peak(lives, "psum", machine))
     for found in peaks:
         if found.fits:

@@ -115,6 +115,7 @@ class Program:
         name: str = "",
         start: int | None = None,
         shared: bool = False,
+        partition: int = 0,
     ) -> Storage:
         """Make a tensor that nobody has written yet.
 
@@ -129,7 +130,8 @@ class Program:
             known = self.shared.tensors.get(key)
             if known is not None:
                 return self._same(known, layout)
-        storage = self._made(layout, Life(name or variable(at), memory, 0, start, at), shared)
+        rows = (partition, partition + shape[0])
+        storage = self._made(layout, Life(name or variable(at), memory, 0, start, at, rows), shared)
         if shared and self.shared.turns and self.computes:
             self.shared.tensors[key] = storage
         return storage
@@ -173,6 +175,15 @@ class Program:
                 tensor=life.name,
                 memory=memory,
                 number=layout.shape[0],
+                limit=PARTITIONS,
+            )
+        if life.rows[1] > PARTITIONS:
+            raise NkiError(
+                f"{life.name} is placed at partitions {life.rows[0]} to {life.rows[1]}; "
+                f"{upper} has {PARTITIONS}",
+                tensor=life.name,
+                memory=memory,
+                number=life.rows[1],
                 limit=PARTITIONS,
             )
         limit = self.machine.bytes_of(memory)

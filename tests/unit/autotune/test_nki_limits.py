@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -385,6 +386,28 @@ def test_tensors_that_the_kernel_places_count_by_their_end() -> None:
 
     (found,) = record(kernel, ())
     assert 6144 == found.sbuf.bytes
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [((0, 0), (0, 16), True), ((0, 0), (0, 32), False), ((0, 0), (64, 0), False)],
+)
+def test_tensors_placed_over_each_other_are_warned_of(
+    first: tuple[int, int], second: tuple[int, int], told: bool
+) -> None:
+    def kernel() -> None:
+        one = nl.ndarray((32, 8), nl.float32, address=first)
+        other = nl.ndarray((32, 8), nl.float32, address=second)
+        isa.memset(one, 0)
+        isa.memset(other, 0)
+        isa.tensor_tensor(one, one, other, nl.add)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        simulate(kernel)()
+    assert told == any(
+        "placed over each other in SBUF while both are needed" in str(w.message) for w in caught
+    )
 
 
 # Memory that nobody wrote
