@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from autotune.nki import constants, isa, language
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiUnavailableError
+from autotune.nki.interpreter.dtypes import DType
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.registers import VirtualRegister
+from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.launch import jit, simulate
-from autotune.nki.objects import NKIObject
-from autotune.nki.registers import VirtualRegister
-from autotune.nki.tensor import NkiTensor
 
 _NEEDED = {"nki": ("jit",), "nki.language": ("ndarray", "tile_size"), "nki.isa": ("nc_matmul", "dma_copy")}
 _MARK = "__autotune_interpreter__"

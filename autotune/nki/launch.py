@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.nki.dtypes import Array, dtype_of
 from autotune.nki.errors import NkiError, NkiWarning
+from autotune.nki.interpreter.dtypes import Array, dtype_of
+from autotune.nki.interpreter.memory import Life, Peak, Storage, check_capacity
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.session import Program, Shared, run_in, running
+from autotune.nki.interpreter.tensor import NkiTensor, view
+from autotune.nki.interpreter.turns import Abandoned, Turns
 from autotune.nki.machine import Machine, machine
-from autotune.nki.memory import Life, Peak, Storage, check_capacity
-from autotune.nki.objects import NKIObject
-from autotune.nki.session import Program, Shared, run_in, running
-from autotune.nki.tensor import NkiTensor, view
 from autotune.nki.trace import Recorder, Trace
-from autotune.nki.turns import Abandoned, Turns
 
 UNWRITTEN = "AUTOTUNE_NKI_UNWRITTEN"
 SHOW_MEMORY = "AUTOTUNE_NKI_MEMORY"

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import Array, float32, tfloat32
+from autotune.nki.interpreter.dtypes import Array, float32, tfloat32
+from autotune.nki.interpreter.operands import put, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import OPERATORS, Operator, applied, operator_of, reduced
 from autotune.nki.isa.reduction import accumulated
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import put, values
-from autotune.nki.operators import OPERATORS, Operator, applied, operator_of, reduced
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _ADD = OPERATORS["add"]
 _STAGES = frozenset(

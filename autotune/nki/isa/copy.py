@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import Array, bool_, float32_of, uint8, uint16, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.interpreter.dtypes import Array, bool_, float32_of, uint8, uint16, uint32
+from autotune.nki.interpreter.operands import moved, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import QUADRANT
-from autotune.nki.operands import moved, put, raw, values
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _UNMODIFIED = 255  # in a shuffle's mask: leave this partition alone
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import Array, float32, int32, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw, values
-from autotune.nki.operators import ACTIVATION, BITVEC, UNARY, Operator, applied, operator_of
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import Array, float32, int32, uint32
+from autotune.nki.interpreter.operands import flat, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import ACTIVATION, BITVEC, UNARY, Operator, applied, operator_of
 
 _WORDS = frozenset((int32, uint32))
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}

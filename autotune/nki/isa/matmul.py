@@ -9,7 +9,8 @@ import numpy as np
 
 from autotune.nki.constants import engine as Engine
 from autotune.nki.constants import matmul_perf_mode as PerfMode
-from autotune.nki.dtypes import (
+from autotune.nki.errors import NkiError, NkiWarning, kernel_line
+from autotune.nki.interpreter.dtypes import (
     FP8,
     FULL_FLOATS,
     Array,
@@ -21,12 +22,11 @@ from autotune.nki.dtypes import (
     float32,
     float32_of,
 )
-from autotune.nki.errors import NkiError, NkiWarning, kernel_line
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.interpreter.operands import flat, put, turned
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import PARTITIONS, PSUM_BANK_BYTES, QUADRANT, STATIONARY_FREE
-from autotune.nki.operands import flat, put, turned
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor
 
 _MOVING_FREE = 512  # elements, before trn3
 _WHOLE: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # no tiling of the systolic array

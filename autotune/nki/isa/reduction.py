@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import Array, float32, int32, uint32
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import Array, float32, int32, uint32
+from autotune.nki.interpreter.operands import flat, put, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.isa.elementwise import bits, check_unary
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import BITVEC, Operator, applied, operator_of, reduced
 from autotune.nki.machine import BN_STATS_ELEMENTS, PARTITIONS
-from autotune.nki.operands import flat, put, values
-from autotune.nki.operators import BITVEC, Operator, applied, operator_of, reduced
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _CUMULATIVE = ("add", "subtract", "multiply", "maximum", "minimum")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import bfloat16, float32, int32, uint16, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import bfloat16, float32, int32, uint16, uint32
+from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 
 _EIGHT = 8
 _LONGEST = 16384

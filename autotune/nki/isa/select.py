@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import (
+from autotune.nki.interpreter.dtypes import (
     Array,
     bool_,
     cast,
@@ -21,12 +21,12 @@ from autotune.nki.dtypes import (
     uint16,
     uint32,
 )
+from autotune.nki.interpreter.operands import flat, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import OPERATORS, operator_of
 from autotune.nki.isa.reduction import accumulated
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw, values
-from autotune.nki.operators import OPERATORS, operator_of
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _EQUAL, _MAXIMUM = OPERATORS["equal"], OPERATORS["maximum"]
 _COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")

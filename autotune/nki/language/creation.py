@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki import isa, tensor
-from autotune.nki.dtypes import DType, dtype_of, float32, uint8
+from autotune.nki import isa
 from autotune.nki.errors import NkiError, kernel_line
+from autotune.nki.interpreter import tensor
+from autotune.nki.interpreter.dtypes import DType, dtype_of, float32, uint8
+from autotune.nki.interpreter.memory import Life, Storage
+from autotune.nki.interpreter.operands import put
+from autotune.nki.interpreter.regions import MemoryRegion
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor, view
+from autotune.nki.isa.issue import Call, Kind, Operands, issue
 from autotune.nki.isa.random import draw
-from autotune.nki.issue import Call, Kind, Operands, issue
-from autotune.nki.memory import Life, Storage
-from autotune.nki.operands import put
-from autotune.nki.regions import MemoryRegion
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor, view
 
 sbuf, psum = MemoryRegion.sbuf, MemoryRegion.psum
 private_hbm, shared_hbm = MemoryRegion.private_hbm, MemoryRegion.shared_hbm

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from autotune.nki import isa
-from autotune.nki.dtypes import DType, dtype_of, float32
 from autotune.nki.errors import NkiError
-from autotune.nki.issue import Call, Kind, Operands, issue
+from autotune.nki.interpreter.dtypes import DType, dtype_of, float32
+from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, Operands, issue
+from autotune.nki.isa.operators import BITVEC, OPERATORS, UNARY, Operator, erf
 from autotune.nki.language.creation import copy, ndarray, psum, temporary
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.operators import BITVEC, OPERATORS, UNARY, Operator, erf
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 Axis = int | Sequence[int]
 _TRUTHS = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"))

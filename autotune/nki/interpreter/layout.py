@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import DType
 from autotune.nki.machine import PSUM_BANK_BYTES, QUADRANT
 from autotune.nki.trace import Operand
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import DType, dtype_of
 from autotune.nki.errors import NkiError
-from autotune.nki.layout import Layout, Shape, reshaped
-from autotune.nki.memory import Storage
-from autotune.nki.objects import NKIObject
-from autotune.nki.regions import MemoryRegion
-from autotune.nki.registers import VirtualRegister
+from autotune.nki.interpreter.dtypes import DType, dtype_of
+from autotune.nki.interpreter.layout import Layout, Shape, reshaped
+from autotune.nki.interpreter.memory import Storage
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.regions import MemoryRegion
+from autotune.nki.interpreter.registers import VirtualRegister
 
 
 class DynamicSlice:

@@ -6,10 +6,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from autotune.nki.dtypes import Array, cast
 from autotune.nki.errors import NkiError
-from autotune.nki.session import current
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import Array, cast
+from autotune.nki.interpreter.session import current
+from autotune.nki.interpreter.tensor import NkiTensor
 
 
 def held(tensor: NkiTensor) -> Array:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune.nki.dtypes import Array, DType
 from autotune.nki.errors import NkiError, inside, kernel_line
-from autotune.nki.layout import Layout, Shape, row_major
+from autotune.nki.interpreter.dtypes import Array, DType
+from autotune.nki.interpreter.layout import Layout, Shape, row_major
+from autotune.nki.interpreter.memory import Life, Storage, fill
 from autotune.nki.machine import PARTITIONS, Machine
-from autotune.nki.memory import Life, Storage, fill
 from autotune.nki.trace import Recorder
 
 if TYPE_CHECKING:
-    from autotune.nki.turns import Turns
+    from autotune.nki.interpreter.turns import Turns
 
 _ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::[^=]*)?=[^=]")
 _names: dict[tuple[str, int], str] = {}

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import Array, DType
 from autotune.nki.errors import NkiError, NkiWarning
-from autotune.nki.layout import Layout
+from autotune.nki.interpreter.dtypes import Array, DType
+from autotune.nki.interpreter.layout import Layout
 from autotune.nki.machine import Machine
 from autotune.nki.trace import Region
 

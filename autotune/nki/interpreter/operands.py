@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.access import held, write
-from autotune.nki.dtypes import Array, float32_of
-from autotune.nki.gather import gathered, scattered
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.access import held, write
+from autotune.nki.interpreter.dtypes import Array, float32_of
+from autotune.nki.interpreter.gather import gathered, scattered
+from autotune.nki.interpreter.tensor import NkiTensor
 
 
 def raw(tensor: NkiTensor) -> Array:

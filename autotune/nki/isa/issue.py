@@ -15,15 +15,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError, NkiWarning, kernel_line
-from autotune.nki.layout import Layout
+from autotune.nki.interpreter.dtypes import DType
+from autotune.nki.interpreter.layout import Layout
+from autotune.nki.interpreter.memory import NEVER
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.operators import BITVEC, Operator, operator_of
 from autotune.nki.machine import FREE_DIMENSIONS, PARTITIONS
-from autotune.nki.memory import NEVER
-from autotune.nki.objects import NKIObject
-from autotune.nki.operators import BITVEC, Operator, operator_of
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor
 from autotune.nki.trace import Operand, Work
 
 Operands = tuple[Any, ...]
