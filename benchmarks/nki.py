@@ -1,4 +1,4 @@
-"""Time the NKI interpreter on one thread: `OPENBLAS_NUM_THREADS=1 python benchmarks/nki.py`.
+"""Time the NKI interpreter on one thread: `python benchmarks/nki.py`.
 
 Printed are CPU times: a 2048^3 product in bfloat16 by 1,024 matmuls, beside NumPy's in float32; what an
 instruction costs beside its arithmetic, on tiles of one element; what recording one costs, views included.
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ml_dtypes
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from autotune.nki import isa, simulate
 from autotune.nki import language as nl
@@ -81,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()
