@@ -133,10 +133,7 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "nki" and options.nki_command == "estimate":
         return _estimate(options)
     if options.command == "nki":
-        from autotune.nki.script import run_script  # a fifth of a second that other commands need not wait
-
-        how = (options.target, options.unwritten, options.memory, options.force)
-        return run_script(options.file, options.words, *how)
+        return _run(options)
     root = cache.root(getattr(options, "cache", None) or options.cache_dir)
     if options.command == "list":
         return _report(root)
@@ -159,9 +156,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> int:
+    """Run a script with its kernels interpreted."""
+    from autotune.nki.errors import NkiError  # here: a fifth of a second that other commands need not wait
+    from autotune.nki.script import run_script
+
+    how = (options.target, options.unwritten, options.memory, options.force)
+    try:
+        return run_script(options.file, options.words, *how)
+    except NkiError as refused:
+        return _refused(refused)
+
+
+def _refused(error: AutotuneError) -> int:
+    """Print why a kernel is refused and who holds what, a tensor a line; return the exit code."""
+    for line in f"autotune: {error}".splitlines():
+        say(line, sys.stderr)
+    return error.exit_code
+
+
 def _estimate(options: argparse.Namespace) -> int:
     """Print an estimate, and draw its lanes if that is asked for."""
-    from autotune.nki.errors import NkiError  # as `run_script`
+    from autotune.nki.errors import NkiError  # as `_run`
     from autotune.nki.estimates import estimate
     from autotune.nki.kernel_file import find_kernel, keyword, operand
     from autotune.report.estimate_text import estimate_lines
@@ -173,9 +189,7 @@ def _estimate(options: argparse.Namespace) -> int:
     try:
         found = estimate(kernel, *operands, target=options.target, renames=options.renames, **keywords)
     except NkiError as refused:
-        for line in f"autotune: {refused}".splitlines():  # who holds what at the peak, a tensor a line
-            say(line, sys.stderr)
-        return refused.exit_code
+        return _refused(refused)
     for line in estimate_lines(found):
         _say(line)
     if options.lanes:

@@ -8,15 +8,16 @@ from types import ModuleType
 from typing import Any
 
 from autotune.nki import constants, isa, language
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiUnavailableError
+from autotune.nki.interpreter.dtypes import DType
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.registers import VirtualRegister
+from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.launch import jit, simulate
-from autotune.nki.objects import NKIObject
-from autotune.nki.registers import VirtualRegister
-from autotune.nki.tensor import NkiTensor
 
 _NEEDED = {"nki": ("jit",), "nki.language": ("ndarray", "tile_size"), "nki.isa": ("nc_matmul", "dma_copy")}
 _MARK = "__autotune_interpreter__"
+_PAGES = "https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated"
 
 
 def real_nki() -> bool:
@@ -45,7 +46,7 @@ class _Lacking(ModuleType):
         def lacking(*_: Any, **__: Any) -> Any:
             raise NkiUnavailableError(
                 f"{full} is not in this interpreter: it models one kernel on up to two cores of one chip; "
-                f"what it does: https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated/{full}.html"
+                f"what it does: {_PAGES}/{full}.html"
             )
 
         lacking.__name__ = name

@@ -11,8 +11,8 @@ from typing import Any
 
 from autotune.model.errors import UsageError
 from autotune.nki.activate import activate
-from autotune.nki.dtypes import dtype_of
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import dtype_of
 from autotune.nki.launch import Kernel
 
 _OPERAND = re.compile(r"(\d+(?:x\d+)*):(\w+)")

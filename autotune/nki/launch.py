@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -14,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.nki.dtypes import Array, dtype_of
-from autotune.nki.errors import NkiError
+from autotune.nki.errors import NkiError, NkiWarning
+from autotune.nki.interpreter.dtypes import Array, dtype_of
+from autotune.nki.interpreter.memory import Life, Peak, Storage, check_capacity
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.session import Program, Shared, run_in, running
+from autotune.nki.interpreter.tensor import NkiTensor, view
+from autotune.nki.interpreter.turns import Abandoned, Turns
 from autotune.nki.machine import Machine, machine
-from autotune.nki.memory import Life, Peak, Storage, check_capacity
-from autotune.nki.objects import NKIObject
-from autotune.nki.session import Program, Shared, run_in, running
-from autotune.nki.tensor import NkiTensor, view
 from autotune.nki.trace import Recorder, Trace
-from autotune.nki.turns import Abandoned, Turns
 
 UNWRITTEN = "AUTOTUNE_NKI_UNWRITTEN"
 SHOW_MEMORY = "AUTOTUNE_NKI_MEMORY"
@@ -43,6 +44,10 @@ class Kernel:
         """Return the kernel for one core or two."""
         sizes = tuple(int(size) for size in (grid if isinstance(grid, tuple) else (grid,)))
         return Kernel(self.function, sizes)
+
+    def with_schedule(self, edges: Sequence[Any]) -> Kernel:  # noqa: ARG002  program order holds them all
+        """Return the kernel; edges between named instructions change no result here."""
+        return Kernel(self.function, self.grid)
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:
         """Run on arrays; inside another kernel, run as a part of it."""
@@ -311,14 +316,14 @@ class Launch:
 
     def _result(self, tensor: NkiTensor) -> Any:
         layout = tensor.layout
-        if layout.memory != "hbm" or not (tensor.storage.shared or tensor.storage.given):
-            raise NkiError(
-                f"{self.kernel.__name__} returns {tensor.name}, which is in {tensor.buffer.value}; what a "
-                "kernel returns is made with buffer=nl.shared_hbm",
-                tensor=tensor.name,
-                memory=layout.memory,
-                at=tensor.storage.life.at,
-            )
+        text = (
+            f"{self.kernel.__name__} returns {tensor.name}, which is in {tensor.buffer.value}; what a kernel "
+            "returns is made with buffer=nl.shared_hbm"
+        )
+        if layout.memory != "hbm":
+            raise NkiError(text, tensor=tensor.name, memory=layout.memory, at=tensor.storage.life.at)
+        if not (tensor.storage.shared or tensor.storage.given):
+            warnings.warn(NkiWarning(f"{text}, or it does not compile"), stacklevel=4)
         array = tensor.storage.array(layout)
         return _to_torch(array) if self.torch else array
 

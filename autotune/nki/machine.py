@@ -17,7 +17,7 @@ PSUM_BANKS = 8
 PSUM_BANK_BYTES = 2048
 STATIONARY_FREE = 128  # columns of the systolic array
 BN_STATS_ELEMENTS = 512
-ACCESS_DIMENSIONS = 5  # a partition and four free dimensions
+FREE_DIMENSIONS = 4  # of one operand, with a stride each
 
 
 @dataclass(frozen=True)

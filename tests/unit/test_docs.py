@@ -58,6 +58,22 @@ def test_the_kernels_of_the_documentation_can_be_tuned(
     assert lines >= len(list(filter(None, text.splitlines())))
 
 
+def test_the_nki_kernel_of_the_documentation_runs_and_is_ranked(tmp_path: Path) -> None:
+    blocks = (ROOT / "docs/your_first_nki_kernel.md").read_text().split("```python\n")[1:]
+    for name, block in zip(("product.py", "rank.py"), blocks, strict=True):
+        (tmp_path / name).write_text(block.split("```")[0])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def printed(*words: str) -> str:
+        command = [sys.executable, *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    assert "right: True\n" == printed("-m", "autotune", "nki", "run", "product.py")
+    assert ["1 ", "2 ", "4 ", "8 ", "16"] == [line[:2] for line in printed("rank.py").splitlines()[:5]]
+
+
 def test_the_readme_fits_in_a_hundred_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 

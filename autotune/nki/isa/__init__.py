@@ -16,11 +16,13 @@ from autotune.nki.constants import (
     vector_engine,
 )
 from autotune.nki.errors import NkiError as NkiValidationError
+from autotune.nki.interpreter.registers import VirtualRegister
 from autotune.nki.isa.activation import activate2, activation, activation_reduce, exponential
 from autotune.nki.isa.copy import memset, nc_stream_shuffle, tensor_copy, tensor_copy_predicated
 from autotune.nki.isa.cores import core_barrier, sendrecv
 from autotune.nki.isa.dma import dma_compute, dma_copy, dma_transpose
 from autotune.nki.isa.elementwise import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
+from autotune.nki.isa.issue import NkiInstruction
 from autotune.nki.isa.matmul import nc_matmul, nc_transpose
 from autotune.nki.isa.mx import nc_matmul_mx, quantize_mx
 from autotune.nki.isa.random import (
@@ -59,8 +61,6 @@ from autotune.nki.isa.search import (
     topk,
 )
 from autotune.nki.isa.select import affine_select, iota, range_select, select_reduce
-from autotune.nki.issue import NkiInstruction
-from autotune.nki.registers import VirtualRegister
 
 __all__ = [
     "NkiInstruction",

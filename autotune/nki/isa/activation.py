@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import Array, float32, tfloat32
+from autotune.nki.interpreter.dtypes import Array, float32, tfloat32
+from autotune.nki.interpreter.operands import put, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import OPERATORS, Operator, applied, operator_of, reduced
 from autotune.nki.isa.reduction import accumulated
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import put, values
-from autotune.nki.operators import OPERATORS, Operator, applied, operator_of, reduced
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _ADD = OPERATORS["add"]
 _STAGES = frozenset(
@@ -65,11 +65,11 @@ def _check_activation(call: Call) -> None:
 
 
 def _reduce_rows(
-    program: Program, made: Array, reduce_op: Any, command: ReduceCmd, out: NkiTensor | None
+    program: Program, made: Array, reduce_op: Any, command: ReduceCmd, data: NkiTensor, out: NkiTensor | None
 ) -> None:
     operator = _ADD if reduce_op is None else operator_of(reduce_op)
     rows = made[:, 0] if command is ReduceCmd.idle else reduced(operator, made, tuple(range(1, made.ndim)))
-    held = accumulated(program, "scalar", operator, command, rows.reshape(len(made)), None)
+    held = accumulated(program, "scalar", operator, command, rows.reshape(len(made)), data)
     if out is not None and held is not None:
         put(out, held)
 
@@ -87,14 +87,24 @@ def _activation(program: Program, writes: Operands, reads: Operands, options: An
         made = np.asarray(function(made)) if function else made
         put(dst, made)
         if command is not ReduceCmd.idle or reduce_res is not None:
-            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, reduce_res)
+            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, data, reduce_res)
 
 
 _ACTIVATION = Kind(
-    "activation", ("dst", "reduce_res"), ("data", "bias", "scale"), _check_activation, _activation
+    "activation",
+    ("dst", "reduce_res"),
+    ("data", "bias", "scale"),
+    _check_activation,
+    _activation,
+    by_lane=True,
 )
 _ACTIVATION_REDUCE = Kind(
-    "activation_reduce", ("dst", "reduce_res"), ("data", "bias", "scale"), _check_activation, _activation
+    "activation_reduce",
+    ("dst", "reduce_res"),
+    ("data", "bias", "scale"),
+    _check_activation,
+    _activation,
+    by_lane=True,
 )
 
 
@@ -158,11 +168,16 @@ def _activate2(program: Program, writes: Operands, reads: Operands, options: Any
             made = np.asarray(operator.unary(made))
         put(dst, made)
         if command is not ReduceCmd.idle or reduce_res is not None:
-            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, reduce_res)
+            _reduce_rows(program, made.reshape(len(made), -1), reduce_op, command, data, reduce_res)
 
 
 _ACTIVATE2 = Kind(
-    "activate2", ("dst", "reduce_res"), ("data", "imm0", "imm1", "relu_param"), _check_activate2, _activate2
+    "activate2",
+    ("dst", "reduce_res"),
+    ("data", "imm0", "imm1", "relu_param"),
+    _check_activate2,
+    _activate2,
+    by_lane=True,
 )
 
 
@@ -206,7 +221,7 @@ def _exponential(program: Program, writes: Operands, reads: Operands, options: A
         made = np.exp(values(src) - values(max_value, src))
     put(dst, made)
     rows = reduced(_ADD, made, tuple(range(1, made.ndim)))
-    held = accumulated(program, "vector", _ADD, options, rows, values(reduce_init))
+    held = accumulated(program, "vector", _ADD, options, rows, src, values(reduce_init))
     if reduce_res is not None and held is not None:
         put(reduce_res, held)
 
@@ -217,6 +232,7 @@ _EXPONENTIAL = Kind(
     ("src", "max_value", "reduce_init"),
     _check_exponential,
     _exponential,
+    by_lane=True,
 )
 
 

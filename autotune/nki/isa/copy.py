@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import Array, float32_of, uint8, uint16, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.interpreter.dtypes import Array, bool_, float32_of, uint8, uint16, uint32
+from autotune.nki.interpreter.operands import moved, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import QUADRANT
-from autotune.nki.operands import put, raw, values
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _UNMODIFIED = 255  # in a shuffle's mask: leave this partition alone
 
@@ -31,9 +31,17 @@ def through_float32(source: Array, dtype: np.dtype[Any]) -> Array:
     return source if source.dtype == dtype else float32_of(source)
 
 
+def _give(dst: NkiTensor, made: Array, mask: Array | None = None) -> None:
+    """Write values, and note of a tile in PSUM that a matmul must not add to them before trn3."""
+    put(dst, made, mask)
+    if dst.layout.memory == "psum":
+        dst.storage.valued = bool(np.any(made))
+
+
 def _copy(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,) = writes, reads
-    put(dst, through_float32(raw(src), dst.dtype.numpy))
+    found, mask = moved(src)
+    _give(dst, through_float32(found, dst.dtype.numpy), mask)
 
 
 _COPY = Kind("tensor_copy", ("dst",), ("src",), _check_copy, _copy)
@@ -65,7 +73,7 @@ def _check_memset(call: Call) -> None:
 def _memset(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (value,) = writes, reads
     exact = dst.dtype.kind == "int" and not isinstance(value, (float, np.floating))
-    put(dst, np.asarray(value, dtype=np.int64 if exact else np.float32))
+    _give(dst, np.asarray(value, dtype=np.int64 if exact else np.float32))
 
 
 _MEMSET = Kind("memset", ("dst",), ("value",), _check_memset, _memset)
@@ -84,7 +92,7 @@ def memset(
 def _check_predicated(call: Call) -> None:
     call.tiles("dst", "predicate")
     call.alike("predicate", "dst")
-    call.dtype("predicate", uint8, uint16, uint32)
+    call.dtype("predicate", uint8, uint16, uint32, bool_)
     if call.has("src"):
         call.tiles("src")
         call.alike("predicate", "src")
@@ -102,7 +110,9 @@ def _predicated(program: Program, writes: Operands, reads: Operands, options: An
     put(dst, found, ~mask if options else mask)
 
 
-_PREDICATED = Kind("tensor_copy_predicated", ("dst",), ("src", "predicate"), _check_predicated, _predicated)
+_PREDICATED = Kind(
+    "tensor_copy_predicated", ("dst",), ("src", "predicate"), _check_predicated, _predicated, by_lane=True
+)
 
 
 def tensor_copy_predicated(
@@ -132,7 +142,9 @@ def _check_shuffle(call: Call) -> None:
 
 def _shuffle(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,) = writes, reads
-    source = raw(src).reshape(src.shape[0], -1)
+    found, flags = moved(src)
+    source = found.reshape(src.shape[0], -1)
+    written = np.ones(source.shape, bool) if flags is None else flags.reshape(source.shape)
     made = np.zeros((dst.shape[0], source.shape[1]), source.dtype)
     kept = np.zeros(made.shape, bool)
     for partition in range(dst.shape[0]):
@@ -140,7 +152,7 @@ def _shuffle(program: Program, writes: Operands, reads: Operands, options: Any) 
         place = options[lane]
         taken = quadrant * QUADRANT + place
         if place != _UNMODIFIED and taken < len(source):
-            made[partition], kept[partition] = source[taken], True
+            made[partition], kept[partition] = source[taken], written[taken]
     put(dst, made, kept)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from autotune.nki.constants import dma_engine as DmaEngine
 from autotune.nki.constants import engine as Engine
 from autotune.nki.errors import NkiError
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import put, raw
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
-from autotune.nki.turns import Turns
+from autotune.nki.interpreter.operands import moved, put
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.interpreter.turns import Turns
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 
 _GPSIMD_BYTES = {1: 256, 2: 512, 4: 1024}  # bytes a partition that the GpSimd engine's own DMA takes
 
@@ -72,8 +72,10 @@ def _check_exchange(call: Call) -> None:
 def _exchange(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     _, receive, pipe, _ = options
     turns = _turns(program, "sendrecv")
-    gifts = turns.meet(program.index, ("sendrecv", pipe), raw(reads[0]).copy(), f"sendrecv of pipe {pipe}")
-    put(writes[0], gifts[receive])
+    found, written = moved(reads[0])
+    gift = (found.copy(), written)
+    gifts = turns.meet(program.index, ("sendrecv", pipe), gift, f"sendrecv of pipe {pipe}")
+    put(writes[0], *gifts[receive])
 
 
 _EXCHANGE = Kind("sendrecv", ("dst",), ("src",), _check_exchange, _exchange)

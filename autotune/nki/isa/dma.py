@@ -12,12 +12,12 @@ import numpy as np
 from autotune.nki.constants import dge_mode as DgeMode
 from autotune.nki.constants import engine as Engine
 from autotune.nki.constants import oob_mode as OobMode
-from autotune.nki.dtypes import Array, DType, float32_of
-from autotune.nki.gather import gathered, scattered, valid_rows
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import put, raw
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import Array, DType, float32_of
+from autotune.nki.interpreter.gather import gathered, scattered, valid_rows
+from autotune.nki.interpreter.operands import moved, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 
 _MOST_SOURCES = 16
 _AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
@@ -68,7 +68,8 @@ def converted(values: Array, dtype: DType) -> Array:
 def _copy(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,), oob = writes, reads, options[1]
     if dst.layout.indirect is None and src.layout.indirect is None:
-        put(dst, converted(raw(src), dst.dtype))
+        found, written = moved(src) if dst.layout.on_chip and src.layout.on_chip else (raw(src), None)
+        put(dst, converted(found, dst.dtype), written)
         return
     rows = valid_rows(src, oob)
     values = converted(gathered(src, oob) if src.layout.indirect else raw(src), dst.dtype)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import Array, float32, int32, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw, values
-from autotune.nki.operators import ACTIVATION, BITVEC, UNARY, Operator, applied, operator_of
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import Array, float32, int32, uint32
+from autotune.nki.interpreter.operands import flat, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import ACTIVATION, BITVEC, UNARY, Operator, applied, operator_of
 
 _WORDS = frozenset((int32, uint32))
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -95,7 +95,9 @@ def _tensor_tensor(program: Program, writes: Operands, reads: Operands, options:
         put(dst, applied(operator, left, values(data2).reshape(left.shape), False))
 
 
-_TENSOR_TENSOR = Kind("tensor_tensor", ("dst",), ("data1", "data2"), _check_tensor_tensor, _tensor_tensor)
+_TENSOR_TENSOR = Kind(
+    "tensor_tensor", ("dst",), ("data1", "data2"), _check_tensor_tensor, _tensor_tensor, by_lane=True
+)
 
 
 def tensor_tensor(
@@ -120,6 +122,15 @@ def check_unary(call: Call, operator: Operator, operand: str) -> None:
             call.fail(f"has to be None or 0: {operator.name} takes one operand", operand)
 
 
+def _check_vector(call: Call, operand: str) -> None:
+    """Check the dtype of a vector operand; AWS's library passes other floats than the documented float32."""
+    dtype = call.tensor(operand).dtype
+    if dtype.kind != "float":
+        call.fail(f"is {dtype}; it has to be float32", operand)
+    if dtype != float32:
+        call.warn(f"is {dtype}; its page says that it has to be float32", operand)
+
+
 def _check_tensor_scalar(call: Call) -> None:
     op0, _, op1, _, asked = call.options
     call.tiles("dst", "data")
@@ -130,10 +141,8 @@ def _check_tensor_scalar(call: Call) -> None:
         check_unary(call, operator, operand)
         if operator.kind != UNARY and not (operator.binary is None and call.operands[operand] in (None, 0)):
             call.per_partition(operand, "data")
-            if not on_bits and call.has(operand) and call.tensor(operand).dtype != float32:
-                call.warn(
-                    f"is {call.tensor(operand).dtype}; its page says that it has to be float32", operand
-                )
+            if not on_bits and call.has(operand):
+                _check_vector(call, operand)
     if op1 is None and call.operands["operand1"] is not None:
         call.fail("is given without op1", "operand1")
     allowed = ("vector",) if on_bits else ("vector", "scalar", "gpsimd")
@@ -178,7 +187,12 @@ def _on_bits(operator: Operator, found: Array, operand: Any, reverse: bool) -> A
 
 
 _TENSOR_SCALAR = Kind(
-    "tensor_scalar", ("dst",), ("data", "operand0", "operand1"), _check_tensor_scalar, _tensor_scalar
+    "tensor_scalar",
+    ("dst",),
+    ("data", "operand0", "operand1"),
+    _check_tensor_scalar,
+    _tensor_scalar,
+    by_lane=True,
 )
 
 
@@ -228,6 +242,7 @@ _SCALAR_TENSOR_TENSOR = Kind(
     ("data", "operand0", "operand1"),
     _check_scalar_tensor_tensor,
     _scalar_tensor_tensor,
+    by_lane=True,
 )
 
 
@@ -259,7 +274,7 @@ def _reciprocal(program: Program, writes: Operands, reads: Operands, options: An
         put(dst, np.float32(1) / flat(data))
 
 
-_RECIPROCAL = Kind("reciprocal", ("dst",), ("data",), _check_reciprocal, _reciprocal)
+_RECIPROCAL = Kind("reciprocal", ("dst",), ("data",), _check_reciprocal, _reciprocal, by_lane=True)
 
 
 def reciprocal(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:

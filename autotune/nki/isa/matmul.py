@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
 from autotune.nki.constants import matmul_perf_mode as PerfMode
-from autotune.nki.dtypes import (
+from autotune.nki.errors import NkiError, NkiWarning, kernel_line
+from autotune.nki.interpreter.dtypes import (
     FP8,
     FULL_FLOATS,
     Array,
@@ -20,12 +22,11 @@ from autotune.nki.dtypes import (
     float32,
     float32_of,
 )
-from autotune.nki.errors import NkiError
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.interpreter.operands import flat, put, turned
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import PARTITIONS, PSUM_BANK_BYTES, QUADRANT, STATIONARY_FREE
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor
 
 _MOVING_FREE = 512  # elements, before trn3
 _WHOLE: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # no tiling of the systolic array
@@ -131,6 +132,15 @@ def _check_matmul(call: Call) -> None:
     call.flags = (*flags, f"perf_mode={mode.value}") if mode is not PerfMode.none else flags
 
 
+def _warn_of_values(dst: NkiTensor) -> None:
+    file, line = kernel_line()
+    text = (
+        f"{file}:{line}: nc_matmul: dst ({dst.name}) was given values by another instruction; before trn3 a "
+        "matmul that adds to them is undefined on the machine (here it adds)"
+    )
+    warnings.warn(NkiWarning(text), stacklevel=2)
+
+
 def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> None:
     """Write a product to PSUM: over what is there, or onto it.
 
@@ -138,6 +148,8 @@ def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> 
     """
     storage, layout = dst.storage, dst.layout
     if accumulate is None or accumulate:
+        if storage.valued and current().machine.generation < 4:
+            _warn_of_values(dst)
         if storage.holds(layout):
             target = storage.array(layout)
             if target.dtype == np.float32:
@@ -157,6 +169,7 @@ def accumulate_into(dst: NkiTensor, product: Array, accumulate: bool | None) -> 
                 memory="psum",
             )
     put(dst, product)
+    storage.valued = False
 
 
 def _matmul(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
@@ -169,7 +182,7 @@ def _matmul(program: Program, writes: Operands, reads: Operands, options: Any) -
     ):
         one = flat(moving)
         if bool((one == np.eye(len(one), dtype=np.float32)).all()):
-            put(dst, raw(stationary).reshape(stationary.shape[0], -1).T)  # bit by bit, NaN and all
+            put(dst, *turned(stationary))  # bit by bit, NaN and all
             return
     left, right = flat(stationary), flat(moving)
     if mode is PerfMode.double_row:
@@ -247,7 +260,7 @@ def _check_transpose(call: Call) -> None:
 
 def _transpose(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (data,) = writes, reads
-    put(dst, raw(data).reshape(data.shape[0], -1).T)
+    put(dst, *turned(data))
 
 
 _TRANSPOSE = Kind("nc_transpose", ("dst",), ("data",), _check_transpose, _transpose)

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from autotune.nki.dtypes import (
+from autotune.nki.interpreter.dtypes import (
     Array,
     bfloat16,
     float4_e2m1fn_x4,
@@ -18,12 +18,12 @@ from autotune.nki.dtypes import (
     float32,
     uint8,
 )
+from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.isa.matmul import accumulate_into, check_bank
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
 from autotune.nki.machine import QUADRANT, STATIONARY_FREE
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _GROUP = 8  # partitions that share a scale
 _PACKED: dict[str, tuple[Any, int]] = {

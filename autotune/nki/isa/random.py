@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import float32, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import put, raw, values
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import float32, uint32
+from autotune.nki.interpreter.operands import put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 
 _STATE = {"gpsimd": 6, "vector": 24}  # words of a lane's state
 
@@ -93,7 +93,7 @@ def _dropout(program: Program, writes: Operands, reads: Operands, options: Any) 
     put(dst, np.where(kept, source, source.dtype.type(0)))
 
 
-_DROPOUT = Kind("dropout", ("dst",), ("data", "prob"), _check_dropout, _dropout)
+_DROPOUT = Kind("dropout", ("dst",), ("data", "prob"), _check_dropout, _dropout, by_lane=True)
 
 
 def dropout(

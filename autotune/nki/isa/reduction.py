@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import Array, float32, int32, uint32
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import Array, float32, int32, uint32
+from autotune.nki.interpreter.operands import flat, put, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.isa.elementwise import bits, check_unary
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import BITVEC, Operator, applied, operator_of, reduced
 from autotune.nki.machine import BN_STATS_ELEMENTS, PARTITIONS
-from autotune.nki.operands import flat, put, values
-from autotune.nki.operators import BITVEC, Operator, applied, operator_of, reduced
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _CUMULATIVE = ("add", "subtract", "multiply", "maximum", "minimum")
 
@@ -70,7 +70,9 @@ def _tensor_reduce(program: Program, writes: Operands, reads: Operands, options:
     put(dst, -made if negate else made)
 
 
-_TENSOR_REDUCE = Kind("tensor_reduce", ("dst",), ("data",), _check_tensor_reduce, _tensor_reduce)
+_TENSOR_REDUCE = Kind(
+    "tensor_reduce", ("dst",), ("data",), _check_tensor_reduce, _tensor_reduce, by_lane=True
+)
 
 
 def tensor_reduce(
@@ -83,7 +85,7 @@ def tensor_reduce(
     name: str | None = None,
 ) -> NkiInstruction:
     """Reduce the last free dimensions of a tile, in float32; `negate` multiplies the result by -1."""
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = tuple(axis) if isinstance(axis, Sequence) else (int(axis),)
     return issue(_TENSOR_REDUCE, (dst,), (data,), (op, axes, bool(negate)))
 
 
@@ -126,21 +128,28 @@ def tensor_partition_reduce(
 
 
 def accumulated(
-    program: Program, engine: str, operator: Operator, command: ReduceCmd, rows: Array, start: Any
+    program: Program,
+    engine: str,
+    operator: Operator,
+    command: ReduceCmd,
+    rows: Array,
+    data: NkiTensor,
+    start: Any = None,
 ) -> Array | None:
-    """Update an engine's reduction registers with one value for each partition; return what they hold.
+    """Update the reduction registers of an engine with a value for each partition; return what they hold.
 
     Raises:
         NkiError: the kernel goes on with registers that nothing has set.
     """
     registers = program.accumulators[engine]
-    lanes = len(rows)
+    first = data.layout.start_partition()
+    lanes = slice(first, first + len(rows))
     if command is ReduceCmd.idle:
-        return None if registers is None else registers[:lanes]
+        return None if registers is None else registers[lanes]
     identity = np.float32(operator.identity or 0.0)
     if command is ReduceCmd.reset:
         program.accumulators[engine] = np.full(PARTITIONS, identity, np.float32)
-        return program.accumulators[engine][:lanes]  # type: ignore[index]
+        return program.accumulators[engine][lanes]  # type: ignore[index]
     if command is ReduceCmd.reduce and registers is None:
         raise NkiError(
             f"reduce_cmd.reduce: the {engine} engine's registers hold nothing yet; begin by reset_reduce"
@@ -149,10 +158,10 @@ def accumulated(
     if command is ReduceCmd.reset_reduce:
         held[:] = identity
     elif command is ReduceCmd.load_reduce:
-        held[:lanes] = np.asarray(start, dtype=np.float32).reshape(-1)
-    held[:lanes] = applied(operator, held[:lanes], rows, False)
+        held[lanes] = np.asarray(start, dtype=np.float32).reshape(-1)
+    held[lanes] = applied(operator, held[lanes], rows, False)
     program.accumulators[engine] = held
-    return held[:lanes]
+    return held[lanes]
 
 
 def _check_tensor_scalar_reduce(call: Call) -> None:
@@ -185,7 +194,7 @@ def _tensor_scalar_reduce(program: Program, writes: Operands, reads: Operands, o
         reducer = operator_of(reduce_op)
         rows = reduced(reducer, made, tuple(range(1, made.ndim)))
         start = None if reduce_init is None else values(reduce_init)
-        held = accumulated(program, "vector", reducer, command, rows, start)
+        held = accumulated(program, "vector", reducer, command, rows, data, start)
     put(dst, made)
     if reduce_res is not None and held is not None:
         put(reduce_res, -held if negate else held)
@@ -197,6 +206,7 @@ _TENSOR_SCALAR_REDUCE = Kind(
     ("data", "operand0", "reduce_init"),
     _check_tensor_scalar_reduce,
     _tensor_scalar_reduce,
+    by_lane=True,
 )
 
 
@@ -266,7 +276,12 @@ def _cumulative(program: Program, writes: Operands, reads: Operands, options: An
 
 
 _CUMULATE = Kind(
-    "tensor_scalar_cumulative", ("dst",), ("src", "imm0", "imm1"), _check_cumulative, _cumulative
+    "tensor_scalar_cumulative",
+    ("dst",),
+    ("src", "imm0", "imm1"),
+    _check_cumulative,
+    _cumulative,
+    by_lane=True,
 )
 
 
@@ -311,7 +326,7 @@ def _scan(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(dst, out)
 
 
-_SCAN = Kind("tensor_tensor_scan", ("dst",), ("data0", "data1", "initial"), _check_scan, _scan)
+_SCAN = Kind("tensor_tensor_scan", ("dst",), ("data0", "data1", "initial"), _check_scan, _scan, by_lane=True)
 
 
 def tensor_tensor_scan(
@@ -360,7 +375,7 @@ def _bn_stats(program: Program, writes: Operands, reads: Operands, options: Any)
     put(dst, out)
 
 
-_BN_STATS = Kind("bn_stats", ("dst",), ("data",), _check_bn_stats, _bn_stats)
+_BN_STATS = Kind("bn_stats", ("dst",), ("data",), _check_bn_stats, _bn_stats, by_lane=True)
 
 
 def bn_stats(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:
@@ -392,7 +407,7 @@ def _bn_aggr(program: Program, writes: Operands, reads: Operands, options: Any) 
     put(dst, np.stack([average, variance], axis=1))
 
 
-_BN_AGGR = Kind("bn_aggr", ("dst",), ("data",), _check_bn_aggr, _bn_aggr)
+_BN_AGGR = Kind("bn_aggr", ("dst",), ("data",), _check_bn_aggr, _bn_aggr, by_lane=True)
 
 
 def bn_aggr(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> NkiInstruction:

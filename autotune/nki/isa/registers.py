@@ -8,11 +8,11 @@ import numpy as np
 
 from autotune.nki.constants import nc_version as NcVersion
 from autotune.nki.errors import NkiError
-from autotune.nki.issue import Call, Kind, Operands, issue
-from autotune.nki.operands import put, raw
-from autotune.nki.registers import VirtualRegister
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.operands import put, raw
+from autotune.nki.interpreter.registers import VirtualRegister
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, Operands, issue
 
 
 def get_nc_version() -> NcVersion:

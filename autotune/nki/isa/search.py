@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import bfloat16, float32, int32, uint16, uint32
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import bfloat16, float32, int32, uint16, uint32
+from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
 
 _EIGHT = 8
 _LONGEST = 16384
@@ -43,7 +43,7 @@ def _max8(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(writes[0], -np.sort(-flat(reads[0]), axis=1)[:, :_EIGHT])
 
 
-_MAX8 = Kind("max8", ("dst",), ("src",), _check_max8, _max8)
+_MAX8 = Kind("max8", ("dst",), ("src",), _check_max8, _max8, by_lane=True)
 
 
 def max8(dst: NkiTensor, src: NkiTensor, name: str | None = None) -> NkiInstruction:
@@ -76,7 +76,7 @@ def _find(program: Program, writes: Operands, reads: Operands, options: Any) -> 
     put(dst, found)
 
 
-_FIND = Kind("nc_find_index8", ("dst",), ("data", "vals"), _check_find, _find)
+_FIND = Kind("nc_find_index8", ("dst",), ("data", "vals"), _check_find, _find, by_lane=True)
 
 
 def nc_find_index8(
@@ -121,7 +121,9 @@ def _replace(program: Program, writes: Operands, reads: Operands, options: Any) 
         put(dst_idx, found)
 
 
-_REPLACE = Kind("nc_match_replace8", ("dst", "dst_idx"), ("data", "vals", "imm"), _check_replace, _replace)
+_REPLACE = Kind(
+    "nc_match_replace8", ("dst", "dst_idx"), ("data", "vals", "imm"), _check_replace, _replace, by_lane=True
+)
 
 
 def nc_match_replace8(
@@ -228,7 +230,7 @@ def _gather(program: Program, writes: Operands, reads: Operands, options: Any) -
     put(dst, np.take_along_axis(source, places, axis=1))
 
 
-_GATHER = Kind("nc_n_gather", ("dst",), ("data", "indices"), _check_gather, _gather)
+_GATHER = Kind("nc_n_gather", ("dst",), ("data", "indices"), _check_gather, _gather, by_lane=True)
 
 
 def nc_n_gather(

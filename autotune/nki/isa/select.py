@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 
 from autotune.nki.constants import reduce_cmd as ReduceCmd
-from autotune.nki.dtypes import Array, float32, int8, int16, int32, tfloat32, uint8, uint16, uint32
+from autotune.nki.interpreter.dtypes import (
+    Array,
+    bool_,
+    cast,
+    float32,
+    int8,
+    int16,
+    int32,
+    tfloat32,
+    uint8,
+    uint16,
+    uint32,
+)
+from autotune.nki.interpreter.operands import flat, put, raw, values
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
+from autotune.nki.isa.operators import OPERATORS, operator_of
 from autotune.nki.isa.reduction import accumulated
-from autotune.nki.issue import Call, Kind, NkiInstruction, Operands, issue
-from autotune.nki.operands import flat, put, raw, values
-from autotune.nki.operators import OPERATORS, operator_of
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 _EQUAL, _MAXIMUM = OPERATORS["equal"], OPERATORS["maximum"]
 _COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
@@ -93,12 +105,15 @@ def _affine(program: Program, writes: Operands, reads: Operands, options: Any) -
     assert operator.binary is not None
     mask = operator.binary(spread, np.int32(0)) != 0
     source = raw(on_true).reshape(dst.shape[0], -1)
-    if source.dtype != dst.dtype.numpy or source.dtype.kind == "V":
-        source = source.astype(np.float32)
-    put(dst, np.where(mask, source, np.float32(on_false).astype(source.dtype)))
+    other = cast(np.asarray(on_false, dtype=np.float32), dst.dtype)
+    if source.dtype != dst.dtype.numpy:
+        source = cast(source.astype(np.float32), dst.dtype)
+    put(dst, np.where(mask, source, other))
 
 
-_AFFINE = Kind("affine_select", ("dst",), ("on_true_tile", "on_false_value"), _check_affine, _affine)
+_AFFINE = Kind(
+    "affine_select", ("dst",), ("on_true_tile", "on_false_value"), _check_affine, _affine, by_lane=True
+)
 
 
 def affine_select(
@@ -151,14 +166,19 @@ def _range(program: Program, writes: Operands, reads: Operands, options: Any) ->
     low, high = flat(bound0).reshape(-1, 1), flat(bound1).reshape(-1, 1)
     mask = (first(place, low) != 0) & (second(place, high) != 0)
     made = np.where(mask, rows, np.float32(FP32_MIN))
-    held = accumulated(program, "vector", _MAXIMUM, command, made.max(axis=1), None)
+    held = accumulated(program, "vector", _MAXIMUM, command, made.max(axis=1), on_true)
     put(dst, made)
     if reduce_res is not None and held is not None:
         put(reduce_res, held)
 
 
 _RANGE = Kind(
-    "range_select", ("dst", "reduce_res"), ("on_true_tile", "bound0", "bound1"), _check_range, _range
+    "range_select",
+    ("dst", "reduce_res"),
+    ("on_true_tile", "bound0", "bound1"),
+    _check_range,
+    _range,
+    by_lane=True,
 )
 
 
@@ -186,7 +206,7 @@ def _check_select(call: Call) -> None:
     call.tiles("dst", "predicate", "on_true")
     call.alike("predicate", "on_true", "dst")
     call.not_both_psum("on_true", "predicate")
-    call.dtype("predicate", int8, uint8, int16, uint16)
+    call.dtype("predicate", int8, uint8, int16, uint16, bool_)
     if call.tensor("on_true").dtype in (tfloat32, int32, uint32):
         call.fail(f"is {call.tensor('on_true').dtype}, which is not taken", "on_true")
     call.per_partition("on_false", "on_true")
@@ -208,14 +228,19 @@ def _select(program: Program, writes: Operands, reads: Operands, options: Any) -
     other = values(on_false)
     other = other.reshape(-1, 1) if isinstance(on_false, NkiTensor) else other
     made = np.where(~mask if reverse else mask, flat(on_true), other)
-    held = accumulated(program, "vector", _MAXIMUM, command, made.max(axis=1), None)
+    held = accumulated(program, "vector", _MAXIMUM, command, made.max(axis=1), on_true)
     put(dst, made)
     if reduce_res is not None and held is not None:
         put(reduce_res, held)
 
 
 _SELECT = Kind(
-    "select_reduce", ("dst", "reduce_res"), ("predicate", "on_true", "on_false"), _check_select, _select
+    "select_reduce",
+    ("dst", "reduce_res"),
+    ("predicate", "on_true", "on_false"),
+    _check_select,
+    _select,
+    by_lane=True,
 )
 
 

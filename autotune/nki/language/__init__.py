@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from autotune.nki.dtypes import (
+from autotune.nki.interpreter.dtypes import (
     DType,
     bfloat16,
     bool_,
@@ -23,6 +23,10 @@ from autotune.nki.dtypes import (
     uint16,
     uint32,
 )
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.regions import MemoryRegion
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.operators import OPERATORS
 from autotune.nki.language.control import (
     affine_range,
     device_print,
@@ -81,10 +85,6 @@ from autotune.nki.language.maths import (
     var,
     where,
 )
-from autotune.nki.objects import NKIObject
-from autotune.nki.operators import OPERATORS
-from autotune.nki.regions import MemoryRegion
-from autotune.nki.tensor import NkiTensor
 
 hbm = private_hbm
 dtype = DType  # what annotations of kernels call it

@@ -10,11 +10,11 @@ import numpy as np
 
 from autotune.nki import machine as limits
 from autotune.nki.errors import NkiError
-from autotune.nki.objects import NKIObject
-from autotune.nki.operands import raw
-from autotune.nki.registers import VirtualRegister
-from autotune.nki.session import current, running
-from autotune.nki.tensor import DynamicSlice, NkiTensor
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.operands import raw
+from autotune.nki.interpreter.registers import VirtualRegister
+from autotune.nki.interpreter.session import current, running
+from autotune.nki.interpreter.tensor import DynamicSlice, NkiTensor
 
 
 def _range(start: int, stop: int | None, step: int) -> range:

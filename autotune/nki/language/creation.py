@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki import isa, tensor
-from autotune.nki.dtypes import DType, dtype_of, float32, uint8
+from autotune.nki import isa
 from autotune.nki.errors import NkiError, kernel_line
+from autotune.nki.interpreter import tensor
+from autotune.nki.interpreter.dtypes import DType, dtype_of, float32, uint8
+from autotune.nki.interpreter.memory import Life, Storage
+from autotune.nki.interpreter.operands import put
+from autotune.nki.interpreter.regions import MemoryRegion
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor, view
+from autotune.nki.isa.issue import Call, Kind, Operands, issue
 from autotune.nki.isa.random import draw
-from autotune.nki.issue import Call, Kind, Operands, issue
-from autotune.nki.memory import Life, Storage
-from autotune.nki.operands import put
-from autotune.nki.regions import MemoryRegion
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor, view
 
 sbuf, psum = MemoryRegion.sbuf, MemoryRegion.psum
 private_hbm, shared_hbm = MemoryRegion.private_hbm, MemoryRegion.shared_hbm
@@ -68,14 +69,17 @@ def ndarray(
     if not sizes or any(size < 1 for size in sizes):
         raise NkiError(f"shape {sizes}: every size has to be at least 1")
     program = current()
-    start = _start(address, buffer)
-    storage = program.allocate(sizes, dtype_of(dtype), buffer.memory, name, start, buffer is shared_hbm)
+    partition, start = _place(address, buffer)
+    storage = program.allocate(
+        sizes, dtype_of(dtype), buffer.memory, name, start, buffer is shared_hbm, partition
+    )
     return view(storage, program.root(buffer.memory, sizes, storage.root.dtype, start or 0))
 
 
-def _start(address: tuple[int, int] | None, buffer: MemoryRegion) -> int | None:
+def _place(address: tuple[int, int] | None, buffer: MemoryRegion) -> tuple[int, int | None]:
+    """Return the partition and the byte at which to place a tensor; no byte if that is left open."""
     if address is None or address[1] is None:
-        return None
+        return 0, None
     start = int(address[1])
     if buffer is psum and start % 2048:
         raise NkiError(
@@ -84,7 +88,7 @@ def _start(address: tuple[int, int] | None, buffer: MemoryRegion) -> int | None:
             number=start,
             limit=start // 2048 * 2048,
         )
-    return start
+    return int(address[0] or 0), start
 
 
 def filled(shape: Sequence[int], value: float, dtype: Any, buffer: MemoryRegion, name: str) -> NkiTensor:

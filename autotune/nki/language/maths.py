@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from autotune.nki import isa
-from autotune.nki.dtypes import DType, dtype_of, float32
 from autotune.nki.errors import NkiError
-from autotune.nki.issue import Call, Kind, Operands, issue
+from autotune.nki.interpreter.dtypes import DType, dtype_of, float32
+from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.interpreter.session import Program
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.issue import Call, Kind, Operands, issue
+from autotune.nki.isa.operators import BITVEC, OPERATORS, UNARY, Operator, erf
 from autotune.nki.language.creation import copy, ndarray, psum, temporary
-from autotune.nki.operands import flat, put, raw
-from autotune.nki.operators import BITVEC, OPERATORS, UNARY, Operator, erf
-from autotune.nki.session import Program
-from autotune.nki.tensor import NkiTensor
 
 Axis = int | Sequence[int]
 _TRUTHS = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"))
@@ -98,7 +98,7 @@ def _function(program: Program, writes: Operands, reads: Operands, options: Any)
         put(writes[0], np.asarray(options.unary(flat(reads[0]))))
 
 
-_FUNCTION = Kind("activation", ("dst",), ("data",), _check_function, _function)
+_FUNCTION = Kind("activation", ("dst",), ("data",), _check_function, _function, by_lane=True)
 _EXACT = {
     name: Operator(name, UNARY, None, function)
     for name, function in (
@@ -267,7 +267,7 @@ def _where(program: Program, writes: Operands, reads: Operands, options: Any) ->
     put(writes[0], np.where(np.asarray(condition).astype(np.float32) != 0, first, second))
 
 
-_WHERE = Kind("select_reduce", ("dst",), ("condition", "x", "y"), _check_where, _where)
+_WHERE = Kind("select_reduce", ("dst",), ("condition", "x", "y"), _check_where, _where, by_lane=True)
 
 
 def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:

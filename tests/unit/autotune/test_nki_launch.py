@@ -34,6 +34,7 @@ def test_a_kernel_is_called_as_it_is_or_simulated() -> None:
     for call in (double, simulate(double), double[1], simulate(double, target="trn1")):
         np.testing.assert_array_equal(2 * X, call(X))
     np.testing.assert_array_equal(3 * X, double(X, factor=3.0))
+    np.testing.assert_array_equal(2 * X, double.with_schedule([("later", "earlier")])(X))
     np.testing.assert_array_equal(3 * X, jit(mode="trace")(double.function)(X, 3.0))
 
 
@@ -96,8 +97,14 @@ def test_device_print_and_print_show_values(capsys: pytest.CaptureFixture[str]) 
         nl.device_print("tile", tile[0:1, 0:2])
         print(tile[0:1, 1:3])
 
+        half = nl.ndarray((1, 4), nl.float32)
+        isa.memset(half[:, 0:2], 1.0)
+        print(half)
+
     simulate(kernel)(X)
-    assert "tile\n[[0. 1.]]\n<tile: float32[1, 2] in SBUF\n[[1. 2.]]>\n" == capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "<half: float32[1, 4] in SBUF, partly unwritten\n[[ 1.  1. nan nan]]>\n" in shown
+    assert "tile\n[[0. 1.]]\n<tile: float32[1, 2] in SBUF\n[[1. 2.]]>\n" in shown
 
 
 # Registers and loops
@@ -192,10 +199,11 @@ def test_without_the_barrier_it_fails_in_every_run() -> None:
 def test_cores_exchange_tiles() -> None:
     def kernel(x: Any) -> Any:
         core = nl.program_id(0)
-        mine, theirs = nl.load(x[core * 2 : core * 2 + 2]), nl.ndarray((2, 8), nl.float32)
+        mine, theirs = nl.ndarray((16, 8), nl.float32), nl.ndarray((16, 8), nl.float32)
+        isa.dma_copy(mine[:2], x[core * 2 : core * 2 + 2])  # the rest is padding that nobody writes
         isa.sendrecv(mine, theirs, send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0)
         out = nl.ndarray((4, 8), nl.float32, buffer=nl.shared_hbm)
-        nl.store(out[core * 2 : core * 2 + 2], theirs)
+        nl.store(out[core * 2 : core * 2 + 2], theirs[:2])
         return out
 
     np.testing.assert_array_equal(np.concatenate([X[2:], X[:2]]), simulate(jit(kernel)[2])(X))
@@ -271,6 +279,18 @@ def test_a_scripts_kernel_that_is_refused_is_told_in_one_line(tmp_path: Path) ->
         "script.py:9: tile has 200 partitions; SBUF has 128: the first dimension of a tensor on chip is its "
         "partitions, so tile it"
     )
+
+
+def test_a_table_of_who_holds_what_is_printed_in_lines(tmp_path: Path) -> None:
+    many = "    nisa.memset(tile, 1.0, engine=engine.vector)\n"
+    kept = "    kept = [nl.zeros((128, 2048), nl.float32) for _ in range(40)]\n"
+    used = "    for each in kept: nisa.tensor_copy(tile, each[0:rows, 0:4])\n"
+    script = SCRIPT.replace(many, many + kept + used)
+    (tmp_path / "other.py").write_text(script)
+    done = run(tmp_path, "other.py", "8")
+    lines = done.stderr.splitlines()
+    assert (65, "SBUF at its peak: 327,696 of 229,376 bytes a partition") == (done.returncode, lines[-3])
+    assert lines[-2].startswith("    327,680  kept (40 x 8,192)")
 
 
 def test_a_stub_named_nki_is_not_taken_for_the_real_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, tuple[Any, ...]]] = {
         "starts at partition 16",
         ("x", "sbuf", 16, 0),
     ),
+    "strides of an operand": (
+        lambda: isa.tensor_copy(tile(2, 32), tile(2, 4, 4, 4, 4, 4, name="x")[:, ::2, ::2, ::2, ::2, ::2]),
+        "takes 5 strides to walk a partition; an engine has 4",
+        ("x", "sbuf", 5, 4),
+    ),
     "two inputs in PSUM": (
         lambda: isa.tensor_tensor(
             tile(8, 8), tile(8, 8, buffer=nl.psum), tile(8, 8, buffer=nl.psum, name="b"), nl.add
@@ -149,6 +155,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, tuple[Any, ...]]] = {
     "a scale's dtype": (
         lambda: isa.activation(tile(8, 8), nl.exp, tile(8, 8), scale=tile(8, 1, dtype=nl.bfloat16, name="v")),
         "is bfloat16; it has to be float32",
+        ("v", "sbuf", None, None),
+    ),
+    "a vector operand of integers": (
+        lambda: isa.tensor_scalar(tile(8, 8), tile(8, 8), nl.add, tile(8, 1, dtype=nl.int32, name="v")),
+        "is int32; it has to be float32",
         ("v", "sbuf", None, None),
     ),
     "a vector operand's size": (
@@ -232,6 +243,17 @@ def test_what_only_the_documentation_forbids_is_warned_of() -> None:
         simulate(kernel)()
 
 
+def test_adding_to_values_that_no_matmul_wrote_is_warned_of() -> None:
+    def kernel(value: float) -> None:
+        sums = psum(8, 8)
+        isa.memset(sums, value)
+        isa.nc_matmul(sums, tile(8, 8), tile(8, 8))
+
+    simulate(kernel)(0.0)
+    with pytest.warns(NkiWarning, match="sums.* is undefined on the machine"):
+        simulate(kernel)(1.0)
+
+
 def test_the_error_names_the_line_that_did_it() -> None:
     def kernel() -> None:
         nl.ndarray((8, 8), nl.float32)
@@ -280,6 +302,14 @@ def test_a_kernel_returns_shared_hbm() -> None:
         simulate(kernel)()
 
 
+def test_private_hbm_is_returned_with_a_warning() -> None:
+    def kernel() -> Any:
+        return nl.zeros((8, 8), nl.float32, buffer=nl.hbm)
+
+    with pytest.warns(NkiWarning, match="or it does not compile"):
+        assert (8, 8) == simulate(kernel)().shape
+
+
 def test_the_language_works_inside_a_kernel_only() -> None:
     with pytest.raises(NkiError, match="inside a kernel only"):
         nl.ndarray((8, 8), nl.float32)
@@ -316,7 +346,7 @@ def test_psum_holds_what_is_needed_at_once_and_no_more() -> None:
     (one,) = record(chain(50, together=False), ())
     (eight,) = record(chain(8, together=True), ())
     assert (2048, 16384) == (one.psum.bytes, eight.psum.bytes)
-    with pytest.raises(NkiError, match="part does not fit: PSUM holds 18,432 bytes") as caught:
+    with pytest.raises(NkiError, match="part does not fit: with it PSUM holds 18,432 bytes") as caught:
         record(chain(9, together=True), ())
     assert ("part", "psum", 18432, 16384) == (
         caught.value.tensor,
@@ -324,11 +354,13 @@ def test_psum_holds_what_is_needed_at_once_and_no_more() -> None:
         caught.value.number,
         caught.value.limit,
     )
-    assert 9 == str(caught.value).count("2,048  part")  # the table of who holds what
+    assert "   18,432  part (9 x 2,048)  " in str(caught.value)  # the table of who holds what
 
 
 def test_sbuf_holds_what_engines_wrote() -> None:
-    with pytest.raises(NkiError, match="SBUF holds 231,424 bytes a partition at once, and trn2 has 229,376"):
+    with pytest.raises(
+        NkiError, match="with it SBUF holds 231,424 bytes a partition at once, and trn2 has 229,376"
+    ):
         record(chain(112, together=True, memory=nl.sbuf), ())
     (fits,) = record(chain(111, together=True, memory=nl.sbuf), ())
     assert 229376 == fits.sbuf.bytes
@@ -356,6 +388,28 @@ def test_tensors_that_the_kernel_places_count_by_their_end() -> None:
     assert 6144 == found.sbuf.bytes
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [((0, 0), (0, 16), True), ((0, 0), (0, 32), False), ((0, 0), (64, 0), False)],
+)
+def test_tensors_placed_over_each_other_are_warned_of(
+    first: tuple[int, int], second: tuple[int, int], told: bool
+) -> None:
+    def kernel() -> None:
+        one = nl.ndarray((32, 8), nl.float32, address=first)
+        other = nl.ndarray((32, 8), nl.float32, address=second)
+        isa.memset(one, 0)
+        isa.memset(other, 0)
+        isa.tensor_tensor(one, one, other, nl.add)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        simulate(kernel)()
+    assert told == any(
+        "placed over each other in SBUF while both are needed" in str(w.message) for w in caught
+    )
+
+
 # Memory that nobody wrote
 
 
@@ -379,6 +433,53 @@ def test_reading_what_nobody_wrote_is_an_error_at_that_line() -> None:
 def test_unless_asked_for_the_official_nan() -> None:
     made = on_tiles(reads_unwritten, np.ones((2, 8), np.float32), unwritten="nan")
     assert [False] * 4 + [True] * 4 == np.isnan(made[0]).tolist()
+
+
+def ragged(x: Any) -> Any:
+    """Write two of four rows, and move all of them: transposed to PSUM, and copied back."""
+    rows = nl.ndarray((4, 8), nl.float32)
+    isa.tensor_copy(rows[0:2], x)
+    columns = nl.ndarray((8, 4), nl.float32, buffer=nl.psum)
+    isa.nc_transpose(columns, rows)
+    back = nl.ndarray((8, 4), nl.float32)
+    isa.tensor_copy(back, columns)
+    moved = nl.ndarray((8, 4), nl.float32)
+    isa.dma_copy(moved, back)
+    return moved
+
+
+def test_moving_passes_on_what_nobody_wrote() -> None:
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    np.testing.assert_array_equal(x.T, on_tiles(lambda tile: ragged(tile)[:, 0:2], x))
+    with pytest.raises(NkiError, match=r"moved in SBUF is read where nobody wrote it: element \(0, 2\)"):
+        on_tiles(lambda tile: nl.add(ragged(tile), 1.0), x)
+    with pytest.raises(NkiError, match="moved in SBUF is read where nobody wrote it"):
+        on_tiles(ragged, x)
+
+
+def test_partitions_that_nobody_wrote_stay_so_in_results() -> None:
+    def body(x: Any) -> Any:
+        tall = nl.ndarray((4, 8), nl.float32)
+        isa.tensor_copy(tall[0:2], x)
+        total = nl.ndarray((4, 1), nl.float32)
+        isa.tensor_reduce(total, nl.add, tall, axis=1)
+        isa.tensor_scalar(total, total, nl.multiply, 2.0)
+        return total
+
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    np.testing.assert_array_equal(2 * x.sum(1, keepdims=True), on_tiles(lambda tile: body(tile)[0:2], x))
+    with pytest.raises(NkiError, match=r"total in SBUF is read where nobody wrote it: element \(2, 0\)"):
+        on_tiles(body, x)
+
+
+def test_moving_a_tile_that_nobody_wrote_is_refused_at_once() -> None:
+    def body(x: Any) -> Any:
+        fresh = nl.ndarray(x.shape, x.dtype)
+        isa.tensor_copy(x, fresh)
+        return x
+
+    with pytest.raises(NkiError, match="fresh in SBUF is read where nobody wrote it"):
+        on_tiles(body, np.ones((2, 8), np.float32))
 
 
 def test_written_in_parts_is_written() -> None:

@@ -21,6 +21,7 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "negative": (lambda t: t[-4:, :, -1:], lambda a: a[-4:, :, -1:]),
     "integer in the middle": (lambda t: t[:, 2, :], lambda a: a[:, 2, :]),
     "dynamic slice": (lambda t: t[nl.ds(4, 8), :, nl.ds(1, 3)], lambda a: a[4:12, :, 1:4]),
+    "range": (lambda t: t[nl.affine_range(2, 10), range(0, 6, 2)], lambda a: a[2:10, 0:6:2]),
     "view of a view": (lambda t: t[4:12][2:6, 1:3], lambda a: a[4:12][2:6, 1:3]),
     "slice": (lambda t: t.slice(1, 1, 6, 2), lambda a: a[:, 1:6:2]),
     "select": (lambda t: t.select(2, 3), lambda a: a[:, :, 3]),

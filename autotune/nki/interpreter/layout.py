@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import DType
 from autotune.nki.machine import PSUM_BANK_BYTES, QUADRANT
 from autotune.nki.trace import Operand
 
@@ -178,6 +178,15 @@ class Layout:
                 self.memory, str(self.dtype), self.dtype.itemsize, self.partitions, self.elements, run
             )
         return self.operand_
+
+    def free_dimensions(self) -> int:
+        """Return how many strides it takes to walk the elements of a partition."""
+        count, expected = 0, None
+        for size, stride in zip(self.shape[:0:-1], self.strides[:0:-1], strict=True):
+            if size != 1:
+                count += stride != expected
+                expected = size * stride
+        return count
 
     def start_partition(self) -> int:
         """Return the partition, counted from the tensor's first, at which the view starts."""

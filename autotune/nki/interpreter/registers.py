@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.nki.errors import NkiError
-from autotune.nki.objects import NKIObject
+from autotune.nki.interpreter.objects import NKIObject
 
 
 class VirtualRegister(NKIObject):

@@ -7,13 +7,15 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from autotune.nki.dtypes import DType, dtype_of
+import numpy as np
+
 from autotune.nki.errors import NkiError
-from autotune.nki.layout import Layout, Shape, reshaped
-from autotune.nki.memory import Storage
-from autotune.nki.objects import NKIObject
-from autotune.nki.regions import MemoryRegion
-from autotune.nki.registers import VirtualRegister
+from autotune.nki.interpreter.dtypes import DType, dtype_of
+from autotune.nki.interpreter.layout import Layout, Shape, reshaped
+from autotune.nki.interpreter.memory import Storage
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.regions import MemoryRegion
+from autotune.nki.interpreter.registers import VirtualRegister
 
 
 class DynamicSlice:
@@ -121,7 +123,12 @@ class NkiTensor(NKIObject):
         text = f"{self.name}: {self.dtype}{list(self.shape)} in {self.layout.memory.upper()}"
         if self.storage.data is None or self.layout.indirect:
             return f"<{text}>"
-        return f"<{text}\n{self.storage.array(self.layout)}>"
+        values = self.storage.array(self.layout)
+        if not self.storage.holds(self.layout):
+            values = values.copy()
+            values[~self.storage.flags(self.layout)] = np.nan if self.dtype.kind == "float" else 0
+            text += ", partly unwritten"
+        return f"<{text}\n{values}>"
 
     def __bool__(self) -> bool:
         """Be true as any object is; a comparison's result is true if all of its elements are."""
@@ -213,6 +220,8 @@ class NkiTensor(NKIObject):
 
     def _range(self, part: Any, dim: int, size: int) -> tuple[int, int | None, int]:
         """Return (start, count, step) of one dimension's index; the count of an integer is None."""
+        if isinstance(part, range):  # what nl.affine_range returns
+            part = slice(part.start, part.stop, part.step)
         if isinstance(part, slice):
             step = 1 if part.step is None else operator.index(part.step)
             start = 0 if part.start is None else operator.index(part.start)
@@ -530,7 +539,7 @@ class NkiTensor(NKIObject):
 
 
 def _integer(part: Any) -> bool:
-    return not isinstance(part, (slice, DynamicSlice))
+    return not isinstance(part, (slice, range, DynamicSlice))
 
 
 def _unknown(part: Any) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import Array
 from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import Array
 
 Binary = Callable[[Any, Any], Any]
 Unary = Callable[[Any], Any]

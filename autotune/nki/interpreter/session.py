@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune.nki.dtypes import Array, DType
 from autotune.nki.errors import NkiError, inside, kernel_line
-from autotune.nki.layout import Layout, Shape, row_major
+from autotune.nki.interpreter.dtypes import Array, DType
+from autotune.nki.interpreter.layout import Layout, Shape, row_major
+from autotune.nki.interpreter.memory import Life, Storage, fill
 from autotune.nki.machine import PARTITIONS, Machine
-from autotune.nki.memory import Life, Storage, fill
 from autotune.nki.trace import Recorder
 
 if TYPE_CHECKING:
-    from autotune.nki.turns import Turns
+    from autotune.nki.interpreter.turns import Turns
 
 _ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::[^=]*)?=[^=]")
 _names: dict[tuple[str, int], str] = {}
@@ -64,6 +64,8 @@ class Program:
         lives: the tensors of SBUF and PSUM.
         count: instructions so far.
         accumulators: the reduction registers of the vector and the scalar engine.
+        by_lane: the instruction that runs computes each partition by itself.
+        lanes: the partitions of its operands that were written, None if all were; see `access.held`.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Program:
         self.count = 0
         self.accumulators: dict[str, Array | None] = {"vector": None, "scalar": None}
         self.random_state = [0, 0]
+        self.by_lane = False
+        self.lanes: Array | None = None
         self.shared_count = 0
 
     def root(self, memory: str, shape: Shape, dtype: DType, base: int = 0) -> Layout:
@@ -111,6 +115,7 @@ class Program:
         name: str = "",
         start: int | None = None,
         shared: bool = False,
+        partition: int = 0,
     ) -> Storage:
         """Make a tensor that nobody has written yet.
 
@@ -125,7 +130,8 @@ class Program:
             known = self.shared.tensors.get(key)
             if known is not None:
                 return self._same(known, layout)
-        storage = self._made(layout, Life(name or variable(at), memory, 0, start, at), shared)
+        rows = (partition, partition + shape[0])
+        storage = self._made(layout, Life(name or variable(at), memory, 0, start, at, rows), shared)
         if shared and self.shared.turns and self.computes:
             self.shared.tensors[key] = storage
         return storage
@@ -169,6 +175,15 @@ class Program:
                 tensor=life.name,
                 memory=memory,
                 number=layout.shape[0],
+                limit=PARTITIONS,
+            )
+        if life.rows[1] > PARTITIONS:
+            raise NkiError(
+                f"{life.name} is placed at partitions {life.rows[0]} to {life.rows[1]}; "
+                f"{upper} has {PARTITIONS}",
+                tensor=life.name,
+                memory=memory,
+                number=life.rows[1],
                 limit=PARTITIONS,
             )
         limit = self.machine.bytes_of(memory)

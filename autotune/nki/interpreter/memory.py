@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.dtypes import Array, DType
 from autotune.nki.errors import NkiError, NkiWarning
-from autotune.nki.layout import Layout
+from autotune.nki.interpreter.dtypes import Array, DType
+from autotune.nki.interpreter.layout import Layout
 from autotune.nki.machine import Machine
 from autotune.nki.trace import Region
 
 _WORDS: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4")}
 _ALL_ONES = {1: 2**8 - 1, 2: 2**16 - 1, 4: 2**32 - 1}
 NEVER = -1
+_ROWS = 20  # of a table of who holds what
 
 
 @dataclass
@@ -30,8 +31,9 @@ class Life:
         bytes: bytes in each partition.
         start: byte within a partition at which the kernel placed it, None if it left that to the compiler.
         at: the kernel's line that made it.
+        rows: the first partition that it takes, and the one behind the last.
         first, last: numbers of the first and the last instruction, other than copies by DMA, that touch it.
-        moved: number of the last copy by DMA from or to it.
+        loaded, moved: numbers of the first and the last copy by DMA from or to it.
         computed: an engine wrote it; otherwise all that it holds was loaded, and can be loaded again.
     """
 
@@ -40,8 +42,10 @@ class Life:
     bytes: int
     start: int | None
     at: tuple[str, int]
+    rows: tuple[int, int] = (0, 0)
     first: int = NEVER
     last: int = NEVER
+    loaded: int = NEVER
     moved: int = NEVER
     computed: bool = False
 
@@ -53,6 +57,7 @@ class Storage:
         data: the bytes, row-major over the whole tensor; None while a kernel is only recorded.
         complete: everything was written; the rest of the bookkeeping is then left alone.
         given: the caller gave it, and gets it back if the kernel returns it.
+        valued: it is in PSUM, and something other than a matmul gave it values that are not zero.
     """
 
     __slots__ = (
@@ -66,6 +71,7 @@ class Storage:
         "root",
         "shadow",
         "shared",
+        "valued",
         "written",
     )
 
@@ -77,6 +83,7 @@ class Storage:
         self.complete = complete
         self.shared = shared
         self.given = False
+        self.valued = False
         self.number = NEVER  # of the tensor, in the trace
         self.shadow: Array | None = None
         self.written: set[Layout] = set()
@@ -193,11 +200,19 @@ class Peak:
         return self.bytes <= self.limit
 
     def table(self) -> str:
-        """Return who holds what at the peak, a tensor a line."""
+        """Return who holds what at the peak: a line for the tensors of one name, made at one line."""
         title = f"{self.memory.upper()} at its peak: {self.bytes:,} of {self.limit:,} bytes a partition"
-        rows = [f"  {life.bytes:>9,}  {life.name}  ({life.at[0]}:{life.at[1]})" for life in self.holders[:20]]
-        rest = len(self.holders) - len(rows)
-        return "\n".join([title, *rows, *([f"  and {rest} more"] if rest > 0 else [])])
+        groups: dict[tuple[str, tuple[str, int]], list[Life]] = {}
+        for life in self.holders:
+            groups.setdefault((life.name, life.at), []).append(life)
+        rows = []
+        for (name, at), lives in sorted(
+            groups.items(), key=lambda each: -sum(life.bytes for life in each[1])
+        ):
+            count = f" ({len(lives)} x {lives[0].bytes:,})" if len(lives) > 1 else ""
+            rows.append(f"  {sum(life.bytes for life in lives):>9,}  {name}{count}  {at[0]}:{at[1]}")
+        rest = len(rows) - _ROWS
+        return "\n".join([title, *rows[:_ROWS], *([f"  and {rest} more lines"] if rest > 0 else [])])
 
 
 def _settled(life: Life) -> Life:
@@ -233,6 +248,36 @@ def peak(lives: Sequence[Life], memory: str, machine: Machine) -> Peak:
     return Peak(memory, most, limit, holders, crossing)
 
 
+def _check_places(lives: Sequence[Life]) -> None:
+    """Warn of two tensors that the kernel placed over each other while both are needed."""
+    placed = [(*_span(life), life) for life in lives if life.start is not None]
+    active: list[tuple[int, int, Life]] = []
+    for begin, end, life in sorted(placed, key=lambda each: each[0]):
+        if begin == NEVER:
+            continue
+        active = [each for each in active if each[1] > begin]
+        for _, _, other in active:
+            if other.memory == life.memory and _overlap(life, other):
+                text = (
+                    f"{life.at[0]}:{life.at[1]}: {life.name} and {other.name} ({other.at[0]}:{other.at[1]}) "
+                    f"are placed over each other in {life.memory.upper()} while both are needed"
+                )
+                warnings.warn(NkiWarning(text), stacklevel=4)
+        active.append((begin, end, life))
+
+
+def _span(life: Life) -> tuple[int, int]:
+    """Return the numbers of the first and the last instruction that touch a tensor in any way."""
+    touched = [number for number in (life.first, life.loaded) if number != NEVER]
+    return min(touched, default=NEVER), max(life.last, life.moved)
+
+
+def _overlap(one: Life, other: Life) -> bool:
+    first, second = one.start or 0, other.start or 0
+    rows = one.rows[0] < other.rows[1] and other.rows[0] < one.rows[1]
+    return rows and first < second + other.bytes and second < first + one.bytes
+
+
 def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]:
     """Return the peaks of SBUF and PSUM.
 
@@ -242,6 +287,7 @@ def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]
     Raises:
         NkiError: a memory cannot hold what it has to.
     """
+    _check_places(lives)
     peaks = (peak(lives, "sbuf", machine), peak(lives, "psum", machine))
     for found in peaks:
         if found.fits:
@@ -251,7 +297,7 @@ def check_capacity(lives: Sequence[Life], machine: Machine) -> tuple[Peak, Peak]
             warnings.warn(NkiWarning(_overflow(found, machine) + _RELOADED + found.table()), stacklevel=2)
         elif core.crossing:
             raise NkiError(
-                f"{core.crossing.name} does not fit: {_overflow(core, machine)}\n{core.table()}",
+                f"{core.crossing.name} does not fit: with it {_overflow(core, machine)}\n{core.table()}",
                 tensor=core.crossing.name,
                 memory=core.memory,
                 number=core.bytes,

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.access import held, write
 from autotune.nki.constants import oob_mode as OobMode
-from autotune.nki.dtypes import Array, cast
 from autotune.nki.errors import NkiError
-from autotune.nki.layout import Layout
-from autotune.nki.session import current
-from autotune.nki.tensor import NkiTensor, view
+from autotune.nki.interpreter.access import held, write
+from autotune.nki.interpreter.dtypes import Array, cast
+from autotune.nki.interpreter.layout import Layout
+from autotune.nki.interpreter.session import current
+from autotune.nki.interpreter.tensor import NkiTensor, view
 
 _GROUP = 16  # partitions that share a list of free offsets on the vector, scalar and GpSimd engines
 

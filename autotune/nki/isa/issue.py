@@ -15,24 +15,18 @@ from typing import Any, NoReturn
 import numpy as np
 
 from autotune.nki.constants import engine as Engine
-from autotune.nki.dtypes import DType
 from autotune.nki.errors import NkiError, NkiWarning, kernel_line
-from autotune.nki.layout import Layout
-from autotune.nki.machine import PARTITIONS
-from autotune.nki.memory import NEVER
-from autotune.nki.objects import NKIObject
-from autotune.nki.operators import BITVEC, Operator, operator_of
-from autotune.nki.session import Program, current
-from autotune.nki.tensor import NkiTensor
+from autotune.nki.interpreter.dtypes import DType
+from autotune.nki.interpreter.layout import Layout
+from autotune.nki.interpreter.memory import NEVER
+from autotune.nki.interpreter.objects import NKIObject
+from autotune.nki.interpreter.session import Program, current
+from autotune.nki.interpreter.tensor import NkiTensor
+from autotune.nki.isa.operators import BITVEC, Operator, operator_of
+from autotune.nki.machine import FREE_DIMENSIONS, PARTITIONS
 from autotune.nki.trace import Operand, Work
 
 Operands = tuple[Any, ...]
-_PAGE = "https://awsdocs-neuron.readthedocs-hosted.com/en/latest/nki/api/generated/nki.{space}.{name}.html"
-
-
-def page(name: str, space: str = "isa") -> str:
-    """Return the address of a function's page of the official documentation."""
-    return _PAGE.format(space=space, name=name)
 
 
 class NkiInstruction(NKIObject):
@@ -60,6 +54,7 @@ class Kind:
         check: looks at the operands, raises what the machine does not allow, and returns how to run it.
         compute: does it, with data.
         moves: it is a copy by DMA, which a compiler moves to where its data is needed.
+        by_lane: it computes each partition from the same partition of its operands.
     """
 
     name: str
@@ -68,6 +63,7 @@ class Kind:
     check: Callable[[Call], None]
     compute: Callable[[Program, Operands, Operands, Any], None]
     moves: bool = False
+    by_lane: bool = False
 
 
 class Call:
@@ -143,6 +139,14 @@ class Call:
                 )
             if not layout.aligned():
                 self.misplaced(name, layout)
+            strides = layout.free_dimensions()
+            if strides > FREE_DIMENSIONS:
+                self.fail(
+                    f"takes {strides} strides to walk a partition; an engine has {FREE_DIMENSIONS}",
+                    name,
+                    strides,
+                    FREE_DIMENSIONS,
+                )
 
     def misplaced(self, name: str, layout: Layout) -> NoReturn:
         """Raise that an operand starts at a partition where an engine cannot."""
@@ -286,6 +290,8 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
             parts.append(each.layout.form)
             life = each.storage.life
             if moves:
+                if life.moved < 0:
+                    life.loaded = count
                 life.moved = count
             else:
                 life.computed = True
@@ -299,6 +305,8 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
             parts.append(each.layout.form)
             life = each.storage.life
             if moves:
+                if life.moved < 0:
+                    life.loaded = count
                 life.moved = count
             else:
                 if life.first < 0:
@@ -316,6 +324,7 @@ def issue(kind: Kind, writes: Operands, reads: Operands, options: Any = None) ->
     if program.recorder is not None:
         _record(program, plan, writes, reads)
     if program.computes:
+        program.by_lane, program.lanes = kind.by_lane, None
         kind.compute(program, writes, reads, options)
     return _DONE
 
@@ -324,7 +333,10 @@ def _planned(program: Program, kind: Kind, writes: Operands, reads: Operands, op
     """Check an instruction, and enter its work into the trace if there is one."""
     call = Call(program, kind, writes, reads, options)
     kind.check(call)
-    indirect = any(isinstance(each, NkiTensor) and each.layout.indirect for each in (*writes, *reads))
+    kinds = {each.layout.indirect for each in (*writes, *reads) if isinstance(each, NkiTensor)} - {None}
+    indirect = bool(kinds)
+    if any(each and each[0] == "free" for each in kinds):
+        call.since(4)
     if program.recorder is None:
         return Plan(NEVER, indirect)
     outs = [each.layout.operand() for each in writes if isinstance(each, NkiTensor)]
