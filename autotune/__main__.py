@@ -178,8 +178,8 @@ def _refused(error: AutotuneError) -> int:
 def _estimate(options: argparse.Namespace) -> int:
     """Print an estimate, and draw its lanes if that is asked for."""
     from autotune.nki.errors import NkiError  # as `_run`
-    from autotune.nki.estimates import estimate
     from autotune.nki.kernel_file import find_kernel, keyword, operand
+    from autotune.nki.timing.estimates import estimate
     from autotune.report.estimate_text import estimate_lines
     from autotune.report.lanes import lanes_page
 

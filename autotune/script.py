@@ -21,7 +21,7 @@ from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
-from autotune.nki.estimates import DISCLAIMER
+from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.report.lanes import lanes_page
 from autotune.report.ranking_table import print_ranking
 from autotune.report.terminal import say

@@ -25,8 +25,8 @@ from autotune.model.space import Config, SearchSpace
 from autotune.model.tensors import materialize
 from autotune.model.trial import Status
 from autotune.model.workload import GeneratorError, Workload, workload, workload_label
-from autotune.nki.costs import MODEL_VERSION, PROFILES
 from autotune.nki.machine import machine
+from autotune.nki.timing.costs import MODEL_VERSION, PROFILES
 from autotune.search import Observation, Strategy
 from autotune.sites.correctness import Golden, rules
 from autotune.store import cache

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotune.model.space import Config
 from autotune.model.trial import Status
-from autotune.nki.estimates import TIE, Estimate
+from autotune.nki.timing.estimates import TIE, Estimate
 
 
 @dataclass(frozen=True)

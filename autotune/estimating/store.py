@@ -13,8 +13,8 @@ from typing import Any
 
 from autotune.estimating.result import Estimated
 from autotune.model.errors import CacheError, DataError
-from autotune.nki.costs import MODEL_VERSION
-from autotune.nki.estimates import DISCLAIMER
+from autotune.nki.timing.costs import MODEL_VERSION
+from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.store import cache
 from autotune.store.incoming import parse_json, read_file
 

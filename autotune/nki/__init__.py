@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from autotune.nki.activate import activate
 from autotune.nki.errors import NkiError, NkiUnavailableError, NkiWarning
-from autotune.nki.estimates import Estimate, estimate
 from autotune.nki.launch import Simulation, jit, simulate
+from autotune.nki.timing.estimates import Estimate, estimate
 
 __all__ = [
     "Estimate",

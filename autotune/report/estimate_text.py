@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from autotune.nki.advice import advice
-from autotune.nki.estimates import Estimate
+from autotune.nki.timing.advice import advice
+from autotune.nki.timing.estimates import Estimate
 from autotune.report.lane_names import NAMES
 
 STEPS = 8

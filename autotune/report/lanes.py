@@ -7,11 +7,11 @@ import linecache
 from collections.abc import Iterator
 from importlib.resources import files
 
-from autotune.nki.advice import Advice, advice
-from autotune.nki.costs import ENGINES
-from autotune.nki.critical import Step
-from autotune.nki.estimates import Estimate, Timeline
-from autotune.nki.schedule import QUEUES
+from autotune.nki.timing.advice import Advice, advice
+from autotune.nki.timing.costs import ENGINES
+from autotune.nki.timing.critical import Step
+from autotune.nki.timing.estimates import Estimate, Timeline
+from autotune.nki.timing.schedule import QUEUES
 from autotune.nki.trace import Trace
 from autotune.report.document import document
 from autotune.report.lane_names import NAMES

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.estimating import Estimated, Ranking
-from autotune.nki.estimates import DISCLAIMER
+from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.report.lane_names import NAMES
 from autotune.report.terminal import say
 from autotune.report.units import config_text

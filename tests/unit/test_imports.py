@@ -26,8 +26,7 @@ ORDER = {
 # The same inside autotune.nki: the machine, the trace, what interprets kernels, then what prices a trace.
 NKI_ORDER = [
     "errors", "machine", "trace", "constants", "interpreter", "isa", "language", "launch",
-    "costs", "renaming", "dependencies", "schedule", "critical", "shortening", "estimates", "advice",
-    "activate", "kernel_file", "script",
+    "timing", "activate", "kernel_file", "script",
 ]  # fmt: skip
 DOORS = {"__init__", "__main__", "dev_run"}  # nobody imports them
 

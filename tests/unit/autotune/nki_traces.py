@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from autotune.nki.costs import ENGINES, Price
-from autotune.nki.dependencies import place, waits
-from autotune.nki.schedule import Schedule, schedule
+from autotune.nki.timing.costs import ENGINES, Price
+from autotune.nki.timing.dependencies import place, waits
+from autotune.nki.timing.schedule import Schedule, schedule
 from autotune.nki.trace import DMA, HBM, PSUM, SBUF, Operand, Recorder, Region, Trace, Work
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.nki.costs import CORES, ENGINES, Price, Profile, peak_tflops, price
+from autotune.nki.timing.costs import CORES, ENGINES, Price, Profile, peak_tflops, price
 from autotune.nki.trace import HBM, SBUF, Operand, Work
 
 BARE = Profile(matmul_cycles=0, float32_matmul_cycles=0, dma_row_ns=0)

@@ -11,9 +11,9 @@ import pytest
 
 from autotune.kernels import gemm_nki_space
 from autotune.model.errors import UsageError
-from autotune.nki.advice import advice
-from autotune.nki.estimates import Estimate, estimate_trace
 from autotune.nki.kernel_file import find_kernel, keyword, operand
+from autotune.nki.timing.advice import advice
+from autotune.nki.timing.estimates import Estimate, estimate_trace
 from autotune.nki.trace import PSUM, SBUF, Trace
 from autotune.report.estimate_text import estimate_lines
 from autotune.report.lanes import NOTICE, lanes_page, lanes_scene

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from autotune.nki.estimates import Estimate, estimate_trace
+from autotune.nki.timing.estimates import Estimate, estimate_trace
 from tests.unit.autotune.nki_published import PUBLISHED, Published
 
 

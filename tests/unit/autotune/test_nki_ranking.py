@@ -19,7 +19,7 @@ from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
 from autotune.model.trial import Status
-from autotune.nki.costs import MODEL_VERSION
+from autotune.nki.timing.costs import MODEL_VERSION
 
 TEXT = '''
 import os, time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.nki.costs import ENGINES
-from autotune.nki.critical import bound_by, chain, steps
+from autotune.nki.timing.costs import ENGINES
+from autotune.nki.timing.critical import bound_by, chain, steps
 from autotune.nki.trace import PSUM, SBUF
 from tests.unit.autotune.nki_traces import Timed
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from autotune.nki import activate, estimate
-from autotune.nki.estimates import LONG, estimate_trace
 from autotune.nki.launch import record
+from autotune.nki.timing.estimates import LONG, estimate_trace
 
 activate()
 import nki  # noqa: E402  NKI is there only now

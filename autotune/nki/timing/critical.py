@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from autotune.nki.costs import ENGINES, LOAD, MOVE, STORE
-from autotune.nki.schedule import QUEUES, Schedule
+from autotune.nki.timing.costs import ENGINES, LOAD, MOVE, STORE
+from autotune.nki.timing.schedule import QUEUES, Schedule
 from autotune.nki.trace import GPSIMD, SCALAR, TENSOR, VECTOR, Trace
 
 DMA, DMA_LATENCY, SIGNALS = "DMA", "DMA latency", "signals"

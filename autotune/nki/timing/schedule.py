@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from autotune.nki.costs import ENGINES, LOAD, Price
-from autotune.nki.dependencies import Waits
+from autotune.nki.timing.costs import ENGINES, LOAD, Price
+from autotune.nki.timing.dependencies import Waits
 from autotune.nki.trace import Trace
 
 QUEUES = ENGINES.index(LOAD)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from autotune.nki.costs import CORES, DMA_ENGINES, ENGINES
-from autotune.nki.critical import DMA
-from autotune.nki.estimates import Estimate, Timeline
-from autotune.nki.schedule import QUEUES
+from autotune.nki.timing.costs import CORES, DMA_ENGINES, ENGINES
+from autotune.nki.timing.critical import DMA
+from autotune.nki.timing.estimates import Estimate, Timeline
+from autotune.nki.timing.schedule import QUEUES
 from autotune.nki.trace import GPSIMD, HBM, PSUM, SCALAR, TENSOR, VECTOR, Trace
 
 LEAST = 0.03

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.nki.costs import (
+from autotune.nki.launch import Kernel, Recorded, jit, record
+from autotune.nki.machine import MACHINES, PARTITIONS
+from autotune.nki.timing.costs import (
     CORES,
     ENGINES,
     LOAD,
@@ -23,13 +25,11 @@ from autotune.nki.costs import (
     peak_tflops,
     price,
 )
-from autotune.nki.critical import Step, bound_by, chain, steps
-from autotune.nki.dependencies import place, waits
-from autotune.nki.launch import Kernel, Recorded, jit, record
-from autotune.nki.machine import MACHINES, PARTITIONS
-from autotune.nki.renaming import renamed
-from autotune.nki.schedule import QUEUES, Schedule, schedule
-from autotune.nki.shortening import few_trips
+from autotune.nki.timing.critical import Step, bound_by, chain, steps
+from autotune.nki.timing.dependencies import place, waits
+from autotune.nki.timing.renaming import renamed
+from autotune.nki.timing.schedule import QUEUES, Schedule, schedule
+from autotune.nki.timing.shortening import few_trips
 from autotune.nki.trace import PSUM, SBUF, TENSOR, TooLong, Trace, at_most
 
 DISCLAIMER = "estimated by a model; nothing was run on a NeuronCore"
