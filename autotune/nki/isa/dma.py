@@ -163,6 +163,11 @@ def _check_gather_transpose(call: Call) -> None:
 
 def _transpose(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src,), oob = writes, reads, options[3]
+    if src.layout.on_chip and dst.layout.on_chip and src.layout.indirect is None:
+        found, written = moved(src)
+        axes = _AXES[found.ndim]
+        put(dst, found.transpose(axes), None if written is None else written.transpose(axes))
+        return
     rows = valid_rows(src, oob)
     values = gathered(src, oob) if src.layout.indirect else raw(src)
     axes = _AXES[values.ndim]

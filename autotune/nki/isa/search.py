@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from autotune.nki.interpreter.dtypes import bfloat16, float32, int32, uint16, uint32
-from autotune.nki.interpreter.operands import flat, put, raw
+from autotune.nki.errors import NkiError
+from autotune.nki.interpreter.dtypes import Array, bfloat16, float32, int32, uint16, uint32
+from autotune.nki.interpreter.operands import flat, moved, put, raw
 from autotune.nki.interpreter.session import Program
 from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.isa.issue import Call, Kind, NkiInstruction, Operands, issue
@@ -173,16 +174,27 @@ def _check_local_gather(call: Call) -> None:
     call.engine = "gpsimd"
 
 
+def _rows(tensor: NkiTensor) -> tuple[Array, Array]:
+    """Return the elements of each partition that a gather chooses from, and whether each was written."""
+    found, written = moved(tensor)
+    found = found.reshape(tensor.shape[0], -1)
+    return found, np.ones(found.shape, bool) if written is None else written.reshape(found.shape)
+
+
 def _local_gather(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (src, index), (each, valid) = writes, reads, options
-    source = raw(src).reshape(src.shape[0], -1)
+    source, written = _rows(src)
     held = raw(index).reshape(index.shape[0], -1)
     out = np.zeros((dst.shape[0], dst.layout.elements), source.dtype)
+    kept = np.zeros(out.shape, bool)
     for first in range(0, len(held), _GROUP):
-        wanted = held[first : first + _GROUP].T.reshape(-1)[:valid].astype(np.int64)
+        group = slice(first, first + _GROUP)
+        wanted = held[group].T.reshape(-1)[:valid].astype(np.int64)
         spots = (wanted[:, None] + np.arange(each)[None, :]).reshape(-1)
-        out[first : first + _GROUP] = source[first : first + _GROUP, spots % source.shape[1]]
-    put(dst, out)
+        inside = spots < source.shape[1]  # what lies outside is undefined: nobody writes it
+        spots = spots * inside
+        out[group], kept[group] = source[group, spots], written[group, spots] & inside
+    put(dst, out, kept)
 
 
 _LOCAL_GATHER = Kind("local_gather", ("dst",), ("src_buffer", "index"), _check_local_gather, _local_gather)
@@ -214,11 +226,9 @@ def _check_gather(call: Call) -> None:
 
 def _gather(program: Program, writes: Operands, reads: Operands, options: Any) -> None:
     (dst,), (data, indices) = writes, reads
-    source = raw(data).reshape(data.shape[0], -1)
+    source, written = _rows(data)
     places = raw(indices).reshape(indices.shape[0], -1).astype(np.int64)
     if places.size and int(places.max()) >= source.shape[1]:
-        from autotune.nki.errors import NkiError
-
         raise NkiError(
             f"nc_n_gather: index {int(places.max())} is outside of data ({data.name}), which has "
             f"{source.shape[1]} elements in a partition",
@@ -227,7 +237,7 @@ def _gather(program: Program, writes: Operands, reads: Operands, options: Any) -
             number=int(places.max()),
             limit=source.shape[1],
         )
-    put(dst, np.take_along_axis(source, places, axis=1))
+    put(dst, np.take_along_axis(source, places, axis=1), np.take_along_axis(written, places, axis=1))
 
 
 _GATHER = Kind("nc_n_gather", ("dst",), ("data", "indices"), _check_gather, _gather, by_lane=True)
