@@ -204,8 +204,9 @@ def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
     workloads, faults = report.load_all(root)
     if workloads and table:
         report.print_table(workloads)
+    estimated = report.print_estimates(root) if table else 0
     code = _told(faults)  # before the files, which may not be writable
-    if workloads and out:
+    if (workloads or estimated) and out:
         _say("")
         _say(f"report: {report.write_page(workloads, root, out)}")
         try:

@@ -10,6 +10,8 @@ from autotune.model.space import Config
 from autotune.model.trial import Status
 from autotune.nki.timing.estimates import TIE, Estimate
 
+_NUMBERS = ("estimated_us", "low_us", "high_us", "mfu", "mbu", "peak_sbuf_bytes", "peak_psum_bytes")
+
 
 @dataclass(frozen=True)
 class Estimated:
@@ -55,8 +57,14 @@ class Estimated:
             TypeError, ValueError, KeyError: the record is none of ours.
         """
         known = {each.name for each in fields(cls)}
+        numbers = [record[name] for name in _NUMBERS if record.get(name) is not None]
         if set(record) != known or not isinstance(record["config"], dict):
             raise ValueError("not the fields of an estimate")
+        numbers += dict(record["by_profile"]).values()
+        if not all(type(each) in (int, float) for each in numbers):
+            raise ValueError("numbers that are none")
+        if not all(isinstance(record[name], str) for name in ("identity", "message", "bound_by")):
+            raise ValueError("texts that are none")
         return cls(**{**record, "status": Status(record["status"])})
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from autotune import script
+from autotune.__main__ import main
 from autotune.backends import get
 from autotune.estimating import Ranking, rank, store
 from autotune.kernels import gemm
@@ -175,3 +176,15 @@ def test_outputs_are_those_of_the_golden(tmp_path: Path) -> None:
     twice = replace(kernel(("right",)), golden=lambda x: (np.zeros_like(x),))
     found = rank(twice, Inputs(SPECS), cache_dir=tmp_path)
     assert [Status.WRONG_OUTPUT] == [each.status for each in found.estimates]
+
+
+def test_the_report_shows_estimates_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranked(tmp_path, ("right", "invalid"))
+    assert 0 == main(["report", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert out.startswith("double 128x64 on trn2: estimated by a model; nothing was run on a NeuronCore")
+    assert "1 invalid: candidate.py:18: tile has 129 partitions" in out
+    page = (tmp_path / "plots/report.html").read_text()
+    assert "<h2>Estimates</h2>" in page
+    assert "nothing was run on a NeuronCore" in page
+    assert "estimated us" in page
