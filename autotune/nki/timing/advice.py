@@ -242,8 +242,8 @@ def _signals(estimate: Estimate) -> Iterator[Advice]:
     if us > MANY_SIGNALS * estimate.us:
         yield Advice(
             us,
-            "Engines hand results to each other one at a time, and wait for the signals. Take two tiles through "
-            "the steps in turn, so that one is worked on while the other waits.",
+            "Engines hand results to each other one at a time, and wait for the signals. Take two tiles "
+            "through the steps in turn, so that one is worked on while the other waits.",
         )
 
 
