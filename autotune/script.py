@@ -10,20 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune import report, search
 from autotune.backends import NAMES
-from autotune.estimating import Ranking, rank
-from autotune.estimating.candidate import estimate_text
-from autotune.estimating.search import BACKEND
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
-from autotune.nki.timing.estimates import DISCLAIMER
-from autotune.report.lanes import lanes_page
-from autotune.report.ranking_table import print_ranking
 from autotune.report.terminal import say
 from autotune.report.units import config_text
 from autotune.search import STRATEGIES
@@ -31,6 +25,11 @@ from autotune.store.cache import METRICS, write_file
 from autotune.store.results import Results
 from autotune.tuner import tune
 
+if TYPE_CHECKING:
+    from autotune.estimating import Ranking
+
+BACKEND = "nki"
+"""The backend whose configs are estimated, not run."""
 LANES = "lanes.html"
 """The lanes of the config that is fastest by estimate, beside `estimates.json`."""
 _BACKEND = f"kind of candidates: {', '.join(NAMES)}, or {BACKEND}, which is estimated, not run (%(default)s)"
@@ -146,6 +145,12 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
 
 def _ranked(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     """Rank the configs of every case by estimates, print tables or JSON, return the exit code as `main`."""
+    from autotune.estimating import rank  # half a second that other backends need not wait
+    from autotune.estimating.candidate import estimate_text
+    from autotune.nki.timing.estimates import DISCLAIMER
+    from autotune.report.lanes import lanes_page
+    from autotune.report.ranking_table import print_ranking
+
     told = sys.stderr if flags.json else sys.stdout
     say(f"{DISCLAIMER}; these are no measurements", told)
     rankings: list[Ranking] = []

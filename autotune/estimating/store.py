@@ -17,11 +17,11 @@ from autotune.model.errors import CacheError, DataError
 from autotune.model.trial import Status
 from autotune.nki.timing.costs import MODEL_VERSION
 from autotune.nki.timing.estimates import DISCLAIMER
-from autotune.store import cache
+from autotune.store import cache, catalog
+from autotune.store.cache import ESTIMATES
 from autotune.store.incoming import parse_json, read_file
 
 SCHEMA = 1
-ESTIMATES = "estimates.json"
 _NAMES = ("kernel", "shapes", "target", "model")
 
 
@@ -81,9 +81,7 @@ def kept(cache_root: Path) -> list[Kept]:
         CacheError: a file cannot be read.
     """
     found = []
-    for path in sorted(cache_root.glob(f"*/*/{ESTIMATES}")):
-        if cache.link_to(path, cache_root):
-            continue  # a cache may come from elsewhere, and so would the link
+    for path in catalog.estimates(cache_root):
         try:
             record = parse_json(read_file(path))
             if record["schema"] == SCHEMA:

@@ -13,15 +13,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from autotune.estimating.store import kept
 from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
 from autotune.model.workload import NAME_BYTES
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
-from autotune.report.ranking_table import print_kept
 from autotune.report.raster import png
 from autotune.report.records import load, machine
 from autotune.report.scene import sheet
@@ -29,6 +27,9 @@ from autotune.report.terminal import print_workloads
 from autotune.report.workload_charts import workload_charts
 from autotune.store import cache, catalog
 from autotune.store.summary import Summary
+
+if TYPE_CHECKING:
+    from autotune.estimating.store import Kept
 
 _PNG = ".png"
 
@@ -53,7 +54,7 @@ def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
         UsageError: nothing was tuned there.
     """
     paths = catalog.workloads(cache_root)
-    if not paths and not kept(cache_root):
+    if not paths and not catalog.estimates(cache_root):
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
         )
@@ -81,10 +82,22 @@ def print_table(workloads: Sequence[Summary], stream: TextIO | None = None) -> N
 
 def print_estimates(cache_root: Path, stream: TextIO | None = None) -> int:
     """Print what a model said of the configs of each workload, to stdout by default; return how many."""
-    every = kept(cache_root)
-    for each in every:
-        print_kept(each, stream or sys.stdout)
+    every = _kept(cache_root)
+    if every:
+        from autotune.report.ranking_table import print_kept  # as `_kept`
+
+        for each in every:
+            print_kept(each, stream or sys.stdout)
     return len(every)
+
+
+def _kept(cache_root: Path) -> Sequence[Kept]:
+    """Return the estimates of a cache."""
+    if not catalog.estimates(cache_root):
+        return ()
+    from autotune.estimating.store import kept  # a fifth of a second that others need not wait
+
+    return kept(cache_root)
 
 
 def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Path:
@@ -96,7 +109,7 @@ def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Pat
     path = out / "report.html"
     made_at = datetime.now().astimezone().isoformat(" ", "minutes")
     cache.prepare(out, _named(out, cache_root))
-    cache.write_file(path, page(workloads, str(cache_root), made_at, kept(cache_root)).encode())
+    cache.write_file(path, page(workloads, str(cache_root), made_at, _kept(cache_root)).encode())
     return path
 
 

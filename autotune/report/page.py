@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from autotune.estimating.store import Kept
 from autotune.model.trial import Status, Trial
 from autotune.report.best_table import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.document import cell, document, heading
-from autotune.report.estimates_section import estimates_section
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
 from autotune.report.records import log_tail, statuses, texts
@@ -18,6 +17,9 @@ from autotune.report.units import config_text, duration, elapsed, figures, inter
 from autotune.report.workload_charts import workload_charts
 from autotune.store.results import speedup
 from autotune.store.summary import Summary
+
+if TYPE_CHECKING:
+    from autotune.estimating.store import Kept
 
 TOP = 10
 """Configs in a workload's table of best configs."""
@@ -39,10 +41,17 @@ def page(workloads: Sequence[Summary], title: str, made_at: str, estimates: Sequ
     body = (
         *_header(workloads, title, made_at),
         *_kernels(workloads),
-        *estimates_section(estimates),
+        *_estimates(estimates),
         *_environments(workloads),
     )
     return document(f"autotune report: {title}", *body)
+
+
+def _estimates(estimates: Sequence[Kept]) -> Iterator[Markup]:
+    if estimates:
+        from autotune.report.estimates_section import estimates_section  # a fifth of a second
+
+        yield from estimates_section(estimates)
 
 
 def _header(workloads: Sequence[Summary], title: str, made_at: str) -> Iterator[Markup]:

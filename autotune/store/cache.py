@@ -37,6 +37,7 @@ RESULT = "performance_result.pkl"
 COMPILATION = "compilation_output.log"
 EXECUTION = "execution_output.log"
 METRICS = "perf_metrics.json"
+ESTIMATES = "estimates.json"
 INDEX = "index"
 _UNFINISHED = (
     ".unfinished-"  # prefix of files and folders in the making; `clean` removes what killed tuners left

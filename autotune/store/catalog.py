@@ -63,3 +63,12 @@ def load(path: Path, journals: Journals | None = None) -> Summary:
         raise DataError(f"{path}: there is no such file, and the journals have nothing of this workload")
     digest = next(each for each in reversed(known.contexts) if each in recorded)
     return of_context(path.parent, known, digest)
+
+
+def estimates(cache_root: Path) -> list[Path]:
+    """Return the path of each workload's `estimates.json`; links are not followed: a cache may be anyone's."""
+    return [
+        path
+        for path in sorted(cache_root.glob(f"*/*/{cache.ESTIMATES}"))
+        if not cache.link_to(path, cache_root)
+    ]
