@@ -33,7 +33,7 @@ from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError, UsageError
 from autotune.model.kernel import Baseline, Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace, Value, nearest
-from autotune.model.tensors import Array, dtype_of, materialize
+from autotune.model.tensors import Array, dtype_of, is_float, materialize
 from autotune.model.timing import Timing
 from autotune.model.workload import workload_label
 from autotune.search import Strategy
@@ -369,9 +369,13 @@ class Tunable:
                     f"kernel {self.name}: output_dtype has {len(dtypes)} dtypes for {len(outputs)} outputs"
                 )
             return dtypes
-        floats = [dtype for dtype in map(dtype_of, specs) if dtype.kind not in "biu"]
-        common = np.result_type(*floats) if floats else np.dtype(np.float64)
-        return [(common if each.dtype.kind == "f" else each.dtype).name for each in outputs]
+        floats = [dtype for dtype in map(dtype_of, specs) if is_float(dtype)]
+        try:
+            common = np.result_type(*floats) if floats else np.dtype(np.float64)
+        except TypeError:  # bfloat16 and float16, for example
+            names = " and ".join(map(str, floats))
+            raise UsageError(f"kernel {self.name}: {names} have no common dtype; give output_dtype") from None
+        return [(common if is_float(each.dtype) else each.dtype).name for each in outputs]
 
     def _most_terms(self, specs: Specs) -> int:
         """Return the most terms that one output element can sum: the longest axis, or all that is summed."""
