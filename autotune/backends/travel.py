@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.backends._base import Backend
-from autotune.model.errors import UnavailableError, UsageError
+from autotune.model.errors import AutotuneError, UnavailableError, UsageError
 from autotune.model.project import PROGRAM
 
 
@@ -188,7 +188,7 @@ class Importing:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Replace an exception, and the end of the program; not Ctrl-C."""
         if isinstance(error, Exception | SystemExit):
-            hint = f"{type(error).__name__}: {error}"
+            hint = str(error) if isinstance(error, AutotuneError) else f"{type(error).__name__}: {error}"
             if isinstance(error, SystemExit):
                 hint = "it ends the program; put what is not a definition under `if __name__ == '__main__':`"
             raise UnavailableError(f"cannot import {self._name}: {hint}") from error

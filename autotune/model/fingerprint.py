@@ -11,11 +11,12 @@ import json
 import types
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 import numpy as np
 
 from autotune.model.errors import UsageError
-from autotune.model.project import PROGRAM
+from autotune.model.project import PROGRAM, project_files
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -45,8 +46,9 @@ def digest(value: object) -> str:
 def function_digest(function: Callable[..., object]) -> str:
     """Digest all that decides what a function returns, as far as Python can tell.
 
-    That is its code; its defaults; what its closure binds; and each global that it reads, other functions of
-    its own project included. Modules and what is installed count by name. The source text decides for a
+    That is its code; its defaults; what its closure binds; and each global that it reads. Functions of the
+    user's count with all that they read, and modules with their files and those that they import. What is
+    installed counts by name. The source text decides for a
     `def`, so that another version of Python gives the same digest. The text of a lambda, and of code that was
     never in a file, is not known reliably; there the byte code decides.
 
@@ -94,7 +96,7 @@ def _described(value: object, seen: set[int]) -> object:
         pairs = sorted((str(key), digest(_named(f"[{key!r}]", each, seen))) for key, each in value.items())
         return ["map", *pairs]
     if isinstance(value, types.ModuleType):
-        return ["module", _module(value.__name__)]
+        return ["module", _module(value.__name__), _module_files(value)]
     if isinstance(value, functools.partial) and not value.args and not value.keywords:
         return _described(value.func, seen)
     if isinstance(value, functools.partial):
@@ -133,6 +135,14 @@ def _call_text(value: object, seen: set[int]) -> object:
 def _module(name: str) -> str:
     """Return a module's name; the user's script has the same one in every process."""
     return "__main__" if name == PROGRAM else name
+
+
+def _module_files(module: types.ModuleType) -> list[tuple[str, str]]:
+    """Return the files of the user's project that a module consists of; none for one that is installed."""
+    file = getattr(module, "__file__", None) or ""
+    if not file.endswith(".py") or _is_installed(file) or not Path(file).is_file():
+        return []
+    return sorted(project_files(Path(file)).items())
 
 
 def _named(name: str, value: object, seen: set[int]) -> object:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -22,8 +24,9 @@ def project_files(file: Path) -> dict[str, str]:
 
     The project is the folder of the nearest pyproject.toml or .git; else the outermost folder on Python's
     path that the file is in, which in a remote run is the code path; else the file's own folder. What is
-    installed, the standard library and this package do not belong to it. The `import` statements are read; a
-    module whose name is made while the program runs is not found.
+    installed, the standard library and this package do not belong to it; of a file that is installed itself,
+    the project is its outermost package. The `import` statements are read; a module whose name is made while
+    the program runs is not found.
 
     Args:
         file: where to begin.
@@ -35,22 +38,24 @@ def project_files(file: Path) -> dict[str, str]:
     root = _project(file)
     # As `import` would look: first beside the script, then where this process looks.
     roots = [_package_root(file), *(Path(each).resolve() for each in sys.path if each)]
-    roots = [each for each in dict.fromkeys(roots) if each.is_relative_to(root)]
-    found: dict[Path, bytes] = {}
+    roots = [each for each in dict.fromkeys(roots) if each.is_relative_to(root) or root.is_relative_to(each)]
+    found: dict[Path, str] = {}
     open_ones = [file, *_packages(file)]
     while open_ones:
         path = open_ones.pop()
         if path in found or not _belongs(path, root):
             continue
-        found[path] = path.read_bytes()
-        if path.suffix == ".py":
-            open_ones += _imported(path, found[path], roots)
-    return {
-        str(path.relative_to(root)): hashlib.sha256(found[path]).hexdigest()[:16] for path in sorted(found)
-    }
+        data = path.read_bytes()
+        found[path] = hashlib.sha256(data).hexdigest()[:16]
+        for name, level in _imports(data) if path.suffix == ".py" else ():
+            above = [path.parents[level - 1]] if 0 < level <= len(path.parents) else roots
+            open_ones += _files(name, above, relative=bool(level))
+    return {str(path.relative_to(root)): found[path] for path in sorted(found)}
 
 
 def _project(file: Path) -> Path:
+    if _INSTALLED & {*file.parts}:
+        return _package_root(file) / file.relative_to(_package_root(file)).parts[0]
     for folder in file.parents:
         if any((folder / mark).exists() for mark in _MARKS):
             return folder
@@ -78,24 +83,25 @@ def module_name(file: Path) -> str:
 
 
 def _belongs(path: Path, root: Path) -> bool:
-    return path.is_relative_to(root) and not path.is_relative_to(_OURS) and not _INSTALLED & {*path.parts}
+    return (
+        path.is_relative_to(root)
+        and not path.is_relative_to(_OURS)
+        and not _INSTALLED & {*path.relative_to(root).parts}
+    )
 
 
-def _imported(path: Path, text: bytes, roots: list[Path]) -> Iterator[Path]:
-    """Yield the files that a file's `import` statements name, wherever in it they stand."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return  # nothing can be imported from it either
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _files(alias.name, roots)
-        elif isinstance(node, ast.ImportFrom):
-            above = [path.parents[node.level - 1]] if 0 < node.level <= len(path.parents) else roots
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}" if node.module else alias.name
-                yield from _files(name, above, relative=bool(node.level))
+@functools.lru_cache(maxsize=4096)
+def _imports(text: bytes) -> tuple[tuple[str, int], ...]:
+    """Return the name and the level of each import in a file's text, wherever in it that stands."""
+    names: list[tuple[str, int]] = []
+    with contextlib.suppress(SyntaxError, ValueError):  # nothing can be imported from it either
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names += [(alias.name, 0) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                stem = f"{node.module}." if node.module else ""
+                names += [(f"{stem}{alias.name}", node.level) for alias in node.names]
+    return tuple(names)
 
 
 def _files(name: str, roots: list[Path], *, relative: bool = False) -> Iterator[Path]:

@@ -235,10 +235,15 @@ class Keeper:
         """Return the process that runs a candidate; None if its device cannot be opened."""
         if not self._settings.device:
             return self._fork(request)
-        device = self._device or self._open_device()
-        if device:
+        while device := self._device or self._open_device():
             device.commands = 0
-            device.sock.send(LOAD + request.text())
+            try:
+                device.sock.send(LOAD + request.text())
+            except (BrokenPipeError, ConnectionResetError):  # it was killed since the last candidate
+                self._end(device)
+                self._device = None
+            else:
+                break
         return device
 
     def _open_device(self) -> _Process | None:

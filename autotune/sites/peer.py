@@ -54,7 +54,8 @@ class Peer:
         self._wait()
 
     def _run(self, control: socket.socket, stage: socket.socket, settings: Settings) -> Callable[[], object]:
-        code = f"import sys, types; sys.path[:] = {[*filter(None, sys.path)]!r}; "
+        path = [str(Path(each).absolute()) for each in sys.path if each]  # the keeper changes its directory
+        code = f"import sys, types; sys.path[:] = {path!r}; "
         if settings.runner or (settings.backend.is_ours and not settings.imports):
             # An empty package instead of autotune/__init__.py, which would import NumPy into each fork.
             code += (

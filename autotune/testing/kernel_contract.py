@@ -15,7 +15,7 @@ from autotune.model.workload import GeneratorError, Workload, workload
 from autotune.sites.correctness import Golden
 from autotune.tuner import tune
 
-_BRIEF = Timing(warmup_s=0, max_s=0.1)
+_BRIEF = Timing(warmup_s=0, min_repeats=3, max_repeats=5, max_s=0.02)
 _CONFIGS = 50
 _TRIALS = 3
 

@@ -63,3 +63,20 @@ def test_its_settings_are_its_own(installed: Path, other_repo: Path) -> None:
 
     found = {row["setting"]: row["source"] for row in json.loads(done.stdout)}
     assert "invoke.yaml" == found["host"].partition(":")[0]
+
+
+def test_the_ten_lines_of_the_documentation_tune_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    """The installed package counts by name, so that the function's own files are all that is known of it."""
+    page = (Path(__file__).parents[2] / "docs/your_kernel.md").read_text()
+    lines = page.split("```python\n")[1].split("```")[0].replace("512)", "8)")  # quicker
+    (tmp_path / "softmax.py").write_text(lines + "print(blocked.kernel.generators['numpy']({}, (), ()))\n")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+
+    done = subprocess.run(
+        [str(installed / "python"), "softmax.py"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+
+    assert 10 == len([line for line in page.split("```python\n")[1].split("```")[0].splitlines() if line])
+    config, *candidate = done.stdout.splitlines()
+    assert (0, "{'rows': ") == (done.returncode, config[:9]), done.stderr
+    assert ["# 'softmax.py' "] == [line[:15] for line in candidate if line.startswith("#")]

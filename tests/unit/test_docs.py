@@ -41,15 +41,13 @@ def test_the_links_of_a_page_outside_the_site_lead_to_files(page: str) -> None:
     assert [] == [link for link in links if not (ROOT / link).exists()]
 
 
-@pytest.mark.parametrize(
-    ("place", "lines", "statuses"),
-    [(0, 10, {"blocked": 4}), (1, 6, {"square": 4}), (2, None, {"row_sums": 7})],
-)
+@pytest.mark.parametrize(("place", "lines", "statuses"), [(1, 6, {"square": 4}), (2, 56, {"row_sums": 7})])
 def test_the_kernels_of_the_documentation_can_be_tuned(
-    place: int, lines: int | None, statuses: Mapping[str, int], tmp_path: Path
+    place: int, lines: int, statuses: Mapping[str, int], tmp_path: Path
 ) -> None:
+    """The first one is tuned where the wheel is installed, by tests/integration/test_other_repo.py."""
     text = (ROOT / "docs/your_kernel.md").read_text().split("```python\n")[1 + place].split("```")[0]
-    (tmp_path / "script.py").write_text(text.replace("512)", "8)"))  # quicker
+    (tmp_path / "script.py").write_text(text)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "AUTOTUNE_CACHE_DIR": str(tmp_path / "cache")}
 
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, env=env)
@@ -57,27 +55,28 @@ def test_the_kernels_of_the_documentation_can_be_tuned(
     summaries = map(json.loads, map(Path.read_text, tmp_path.glob("cache/*/*/perf_metrics.json")))
     ended = {each["kernel"]: [trial["status"] for trial in each["trials"]] for each in summaries}
     assert {kernel: ["ok"] * count for kernel, count in statuses.items()} == ended
-    assert lines in {None, len(list(filter(None, text.splitlines())))}
+    assert lines >= len(list(filter(None, text.splitlines())))
 
 
 def test_the_readme_fits_in_a_hundred_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 
 
-@pytest.mark.parametrize(
-    "break_it", ["[a](missing.md)", "[a](start.md#no-such-heading)", "{py:obj}`autotune.no`"]
-)
-def test_a_broken_link_fails_the_build(break_it: str, tmp_path: Path) -> None:
+def test_each_broken_link_is_a_warning_and_fails_the_build(tmp_path: Path) -> None:
+    links = ["[a](missing.md)", "[a](start.md#no-such-heading)", "{py:obj}`autotune.no`"]
     (tmp_path / "conf.py").write_text((ROOT / "docs/conf.py").read_text())
     (tmp_path / "site.css").write_text("")
-    (tmp_path / "index.md").write_text(f"# Index\n\n{break_it}\n\n```{{toctree}}\nstart\n```\n")
+    (tmp_path / "index.md").write_text("\n\n".join(["# Index", *links, "```{toctree}\nstart\n```\n"]))
     (tmp_path / "start.md").write_text("# Start\n\n[back](index.md#index)\n")
-    words = ["-m", "sphinx", "--quiet", "--fail-on-warning", str(tmp_path), str(tmp_path / "site")]
+    build = ["-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    words = [*build, str(tmp_path), str(tmp_path / "site")]
     broken = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     (tmp_path / "index.md").write_text("# Index\n\n```{toctree}\nstart\n```\n")
     whole = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
 
     assert (1, 0) == (broken.returncode, whole.returncode), broken.stderr + whole.stderr
+    warnings = "".join(line for line in broken.stderr.splitlines() if "index.md" in line)
+    assert [] == [name for name in ("missing.md", "no-such-heading", "autotune.no") if name not in warnings]
 
 
 def test_each_promise_of_security_names_tests_that_exist() -> None:

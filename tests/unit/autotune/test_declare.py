@@ -19,7 +19,7 @@ from autotune import Status, TensorSpec, Timing
 from autotune.backends.function import candidate
 from autotune.backends.travel import import_first
 from autotune.model.errors import UnavailableError, UsageError
-from autotune.model.fingerprint import values_read
+from autotune.model.fingerprint import function_digest, values_read
 from autotune.model.project import project_files
 from autotune.tuner import silent
 
@@ -135,13 +135,15 @@ PROJECT = {
     "pkg/unused.py": "",
     "elsewhere.py": "import ops\n",
     "site-packages/json.py": "",
+    "site-packages/a/__init__.py": "",
+    "site-packages/a/b.py": "import a, json",
 }
 IMPORTED = ["helper.py", "ops.py", "other.py", "pkg/__init__.py", "pkg/deep.py", "pkg/sibling.py"]
 
 
 def test_the_files_that_a_file_imports_are_found(tmp_path: Path) -> None:
     for name, text in PROJECT.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     before = project_files(tmp_path / "ops.py")
     for name in PROJECT:
@@ -151,6 +153,7 @@ def test_the_files_that_a_file_imports_are_found(tmp_path: Path) -> None:
     assert (IMPORTED, IMPORTED) == ([*before], [*after])
     assert [] == [name for name in IMPORTED if before[name] == after[name]]
     assert {"pkg/__init__.py", "pkg/deep.py", "pkg/sibling.py"} == {*project_files(tmp_path / "pkg/deep.py")}
+    assert ["__init__.py", "b.py"] == [*project_files(tmp_path / "site-packages/a/b.py")]
 
 
 def source(kernel: autotune.Tunable) -> str:
@@ -308,8 +311,8 @@ def test_inputs_are_shapes_arrays_and_specs_by_place_or_name() -> None:
         4, y=ranged
     ).specs
     array = np.zeros((3, 4)).T
-    mixed = PAIR.inputs(y=array, x=(2,), dtype="float16")
-    assert (TensorSpec("x", (2,), "float16"), TensorSpec("y", (4, 3), "float64", (1, 4))) == mixed.specs
+    mixed = PAIR.inputs(y=array, x=(3,), dtype="float16")
+    assert (TensorSpec("x", (3,), "float16"), TensorSpec("y", (4, 3), "float64", (1, 4))) == mixed.specs
     assert (2, True) == (len(mixed.arrays), mixed.arrays[1] is array)
 
 
@@ -348,7 +351,9 @@ def test_a_module_that_was_edited_makes_other_candidates(
     (tmp_path / "edited_ops.py").write_text(text + "def f(x, *, a):\n    return abs(x)\n")
     monkeypatch.syspath_prepend(tmp_path)
     kernel = importlib.import_module("edited_ops").f
-    before = source(kernel)
+    helper = importlib.import_module("edited_helper")
+    before, golden = source(kernel), function_digest(lambda: helper.K)
     (tmp_path / "edited_helper.py").write_text("K = 2\n")
 
     assert before != source(kernel)
+    assert golden != function_digest(lambda: helper.K)

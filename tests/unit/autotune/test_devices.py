@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import textwrap
 import time
 from collections import Counter
@@ -98,6 +100,10 @@ def test_a_crash_costs_one_restart_and_a_failure_none() -> None:
         first = process_of(RIGHT)
         same = [process_of(PYTHON_SOURCES[name]) for name in ("wrong", "exception", "exit", "prints")]
         assert [first] * 4 == same
+        (idle,) = [pid for pid in first if psutil.Process(pid).status() == psutil.STATUS_STOPPED]
+        os.kill(idle, signal.SIGKILL)
+        first = process_of(RIGHT)
+        assert idle not in first
         process_of(PYTHON_SOURCES["crash"])
         after = process_of(RIGHT)
         assert (1, 1) == (len(first - after), len(after - first))

@@ -188,6 +188,22 @@ def test_what_a_hundred_columns_do_not_hold_stands_below_the_table(root: Path) -
     assert "against numpy" in " ".join(below)
 
 
+def test_what_needs_unknown_flop_is_left_out(small: Path) -> None:
+    record = json.loads(small.read_text())
+    record["work"]["flops"] = None
+    readings = [each["metrics"] for each in (*record["baselines"], *record["trials"])]
+    for reading in filter(None, (*readings, *(trial["confirmed"] for trial in record["trials"]))):
+        reading |= {"gflops": None, "arithmetic_intensity": None, "roofline_fraction": None}
+    small.write_text(json.dumps(record))
+
+    head, _, row, *_ = printed([small], 200).splitlines()
+    told = read_page([small]).text
+
+    assert (True, False) == ("rate" in head, "roofline" in head)
+    assert "GB/s" in row and "GFLOP/s" not in row
+    assert 1 == told.count("GFLOP/s")  # the machine's own peak
+
+
 @pytest.mark.parametrize("width", [40, 200])
 def test_no_speed_up_is_told_of_what_was_unsteady(small: Path, width: int) -> None:
     slow = json.loads(small.read_text())["baselines"][0]["metrics"]

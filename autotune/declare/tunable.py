@@ -1,4 +1,4 @@
-"""Declare a kernel in a few lines: a Python function, or a generator of source text, and what it computes.
+"""A declared kernel: a function with its search space and its golden, to be tuned and called.
 
 @autotune.kernel(space={"rows": [8, 16, 32]}, golden=lambda x: np.tanh(x))
 def tanh(x, *, rows): ...
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,32 +28,51 @@ from autotune.backends.function import call, found_by_name, head, module_of
 from autotune.backends.in_process import loaded
 from autotune.backends.numpy import NumpyBackend
 from autotune.backends.travel import leave_to_the_script
+from autotune.declare.outputs import Outputs
+from autotune.declare.parameters import Parameters, Space
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError, UsageError
 from autotune.model.kernel import Baseline, Inputs, Kernel, Specs, TensorSpec
-from autotune.model.space import Config, SearchSpace, Value, nearest
-from autotune.model.tensors import Array, dtype_of, is_float, materialize
+from autotune.model.space import Config, SearchSpace, Value
+from autotune.model.tensors import Array, dtype_of, materialize
 from autotune.model.timing import Timing
 from autotune.model.workload import workload_label
 from autotune.search import Strategy
-from autotune.sites.correctness import widened
 from autotune.store.results import Results
 from autotune.tuner import Progress, named_baselines, tune
 from autotune.tuning.predict import best_config
 
-Space = Mapping[str, Sequence[Value]] | SearchSpace
 OfSpecs = Callable[..., Any]
 """Takes the TensorSpecs of the inputs, one argument each."""
 Tensor = NDArray[Any] | TensorSpec | Sequence[int]
 """An array, a spec, or a shape."""
 
 
+if TYPE_CHECKING:
+    from typing_extensions import Required, TypedDict, Unpack
+
+    class Declared(TypedDict, total=False):
+        """The arguments of `Tunable`."""
+
+        space: Required[Space | Callable[..., Space]]
+        golden: Required[Callable[..., Any]]
+        backend: str | Backend
+        name: str
+        baseline: Baseline | Mapping[str, Baseline] | None
+        output_dtype: str | Sequence[str] | None
+        flops: int | OfSpecs | None
+        bytes_moved: int | OfSpecs | None
+        reduction_length: int | OfSpecs | None
+        compare: Callable[..., str] | None
+        cache_dir: str | os.PathLike[str] | None
+
+
 @overload
-def kernel(function: Callable[..., Any], **declared: Any) -> Tunable: ...
+def kernel(function: Callable[..., Any], **declared: Unpack[Declared]) -> Tunable: ...
 @overload
-def kernel(**declared: Any) -> Callable[[Callable[..., Any]], Tunable]: ...
+def kernel(**declared: Unpack[Declared]) -> Callable[[Callable[..., Any]], Tunable]: ...
 def kernel(
-    function: Callable[..., Any] | None = None, **declared: Any
+    function: Callable[..., Any] | None = None, **declared: Unpack[Declared]
 ) -> Tunable | Callable[[Callable[..., Any]], Tunable]:
     """Declare a kernel: a function whose keyword-only parameters are tuned. Also a decorator.
 
@@ -122,23 +140,24 @@ class Tunable:
         self.function = self.__wrapped__ = function
         functools.update_wrapper(self, function)
         self.name = name or function.__name__
-        self._golden, self._space, self._baseline = golden, space, baseline
-        self._output_dtype, self._compare, self._cache_dir = output_dtype, compare, cache_dir
+        self._space, self._baseline, self._compare, self._cache_dir = space, baseline, compare, cache_dir
         self._flops, self._bytes, self._terms = flops, bytes_moved, reduction_length
         self._backend = backends.get(backend) if isinstance(backend, str) else backend
         self._runs = isinstance(self._backend, NumpyBackend)
-        self._inputs, self._written, self._tuned = _parameters(self.name, function, golden)
+        self._parameters = Parameters.of(self.name, function, golden, _OPTIONS)
+        self._outputs = Outputs(self._parameters, golden, output_dtype)
         if self._runs:
             with _About(self.name):
                 module_of(function)
         if isinstance(space, SearchSpace | Mapping):
-            self._checked(space)
+            self._parameters.space(space)
         self._calls: dict[object, Callable[..., Any]] = {}
-        self._known_outputs: dict[Specs, Specs] = {}
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         """Return what it is, and what is tuned."""
-        return f"<kernel {self.name}({', '.join(self._inputs)}) tunes {', '.join(self._tuned)}>"
+        inputs, tuned = map(", ".join, (self._parameters.inputs, self._parameters.tuned))
+        return f"<kernel {self.name}({inputs}) tunes {tuned}>"
 
     @property
     def backend(self) -> Backend:
@@ -160,13 +179,13 @@ class Tunable:
             entry=self.function.__name__,
             generators={self._backend.name: generator},
             outputs=self._outputs,
-            golden=functools.partial(_all_of, self._golden),
+            golden=self._outputs.golden,
             space=self._space_of,
             flops=None if self._flops is None else functools.partial(_count, self._flops),
             bytes_moved=None if self._bytes is None else functools.partial(_count, self._bytes),
-            reduction_length=self._most_terms
-            if self._terms is None
-            else functools.partial(_count, self._terms),
+            reduction_length=functools.partial(_count, self._terms)
+            if self._terms
+            else self._outputs.most_terms,
             baselines={} if self._baseline is None else named_baselines(self._baseline),
             compare=self._compare,
             imports=imports,
@@ -186,16 +205,15 @@ class Tunable:
         Raises:
             UsageError: one is missing, or is not a parameter.
         """
-        given = self._by_name(tensors, named)
-        of = dtype if isinstance(dtype, Mapping) else dict.fromkeys(self._inputs, dtype)
+        given = self._parameters.by_name(tensors, named)
+        of = dtype if isinstance(dtype, Mapping) else dict.fromkeys(given, dtype)
         specs = tuple(_spec(name, each, of.get(name, "float32")) for name, each in given.items())
         if not any(map(_is_array, given.values())):
             return Inputs(specs, seed)
-        drawn = materialize(Inputs(specs, seed))
-        pairs = zip(given.values(), drawn, strict=True)
-        return Inputs(
-            specs, arrays=tuple(np.asarray(each) if _is_array(each) else own for each, own in pairs)
-        )
+        pairs = zip(given.values(), materialize(Inputs(specs, seed)), strict=True)
+        arrays = tuple(np.asarray(each) if _is_array(each) else drawn for each, drawn in pairs)
+        self._outputs.see(specs, arrays)
+        return Inputs(specs, arrays=arrays)
 
     def tune(
         self,
@@ -237,7 +255,6 @@ class Tunable:
         leave_to_the_script()
         inputs = self.inputs(*tensors, dtype=dtype, seed=seed, **named)
         self._cache_dir = cache_dir or self._cache_dir
-        self._outputs(inputs.specs, inputs.arrays)
         from autotune.report.live import Live  # as in _tell
 
         results: Results = tune(
@@ -268,17 +285,17 @@ class Tunable:
             UsageError: nothing is known of it, or the backend's candidates cannot be called from Python.
         """
         if named:
-            tensors = tuple(self._by_name(tensors, named).values())
-        count = len(self._inputs)
+            tensors = tuple(self._parameters.by_name(tensors, named, outputs=self._runs).values())
+        count = len(self._parameters.inputs)
         if not all(isinstance(each, np.ndarray) for each in tensors):
             tensors = tuple(map(np.asarray, tensors))
         key = tuple([(each.shape, each.dtype) for each in tensors[:count]])
         call = self._calls.get(key)
         if call is None:
             call = self._calls[key] = self._prepared(tensors[:count])
-        if not self._written or not self._runs or len(tensors) > count:
+        if not self._parameters.outputs or not self._runs or len(tensors) > count:
             return call(*tensors)
-        specs = self._outputs(tuple(map(_spec_of, self._inputs, tensors)))
+        specs = self._outputs(tuple(map(_spec_of, self._parameters.inputs, tensors)))
         outputs = [np.empty(spec.shape, dtype_of(spec)) for spec in specs]
         call(*tensors, *outputs)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -288,9 +305,7 @@ class Tunable:
     def _prepared(self, tensors: Sequence[Array]) -> Callable[..., Any]:
         """Return what calls the kernel for inputs such as these."""
         leave_to_the_script()
-        if len(tensors) < len(self._inputs):
-            raise UsageError(f"kernel {self.name}: call it with {', '.join(self._inputs)}")
-        specs = tuple(map(_spec_of, self._inputs, tensors))
+        specs = tuple(map(_spec_of, *zip(*self._parameters.by_name(tensors, {}).items(), strict=True)))
         config = self._chosen(Inputs(specs))
         if self._runs:
             return functools.partial(self.function, **config)
@@ -312,24 +327,33 @@ class Tunable:
         except AutotuneError as fault:
             choice, why = None, str(fault)
         if choice and choice.config in space:
-            if choice.origin != "exact":
-                because = f"changed since ({choice.differs[0]})" if choice.differs else why
-                _tell(f"{where}: {because}; it runs with what was best for {choice.shapes[0]}")
+            changes = [each for each in choice.differs if not each.startswith("data")]
+            if changes:
+                self._tell_once(
+                    f"{where}: changed since it was tuned ({changes[0]}); it runs with what was best then"
+                )
+            elif choice.shapes[0] != workload_label(inputs.specs):
+                self._tell_once(f"{where}: {why}; it runs with what was best for {choice.shapes[0]}")
             return choice.config
         config = next(iter(space), None)
         if config is None:
             raise UsageError(f"{where}: the search space is empty")
         if not self._runs:
             raise UsageError(f"{where}: {why}; tune it first, so that its candidates are checked")
-        _tell(f"{where}: {why}; it runs with the first config of its space, {config}")
+        self._tell_once(f"{where}: {why}; it runs with the first config of its space, {config}")
         return config
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            _tell(line)
 
     def _generator(self) -> tuple[Callable[[Config, Specs, Specs], str], tuple[tuple[str, str], ...]]:
         """Return what writes the candidates, and the modules that they import."""
         if not self._runs:
             return self._text, ()
         found_by_name(self.function)
-        begin, returns = head(self.function), not self._written
+        begin, returns = head(self.function), not self._parameters.outputs
 
         def generate(config: Config, _inputs: Specs, _outputs: Specs) -> str:
             return begin + call(self.function.__name__, config, returns=returns)
@@ -338,89 +362,11 @@ class Tunable:
 
     def _text(self, config: Config, inputs: Specs, outputs: Specs) -> str:
         """Have the function generate a candidate's source."""
-        text: str = self.function(*inputs, *(outputs if self._written else ()), **config)
+        text: str = self.function(*inputs, *(outputs if self._parameters.outputs else ()), **config)
         return text
 
-    def _outputs(self, specs: Specs, arrays: Sequence[Array] = ()) -> Specs:
-        """Return the specs of golden's outputs; it is called once for each set of inputs."""
-        if arrays or specs not in self._known_outputs:
-            values = arrays or materialize(Inputs(specs))
-            with _Golden(self.name, specs), np.errstate(all="ignore"):
-                found = _all_of(self._golden, *map(widened, values))
-            if self._written and len(self._written) != len(found):
-                raise UsageError(
-                    f"kernel {self.name}: golden returns {len(found)} outputs, and the function has "
-                    f"{len(self._written)} parameters after the inputs: {', '.join(self._written)}"
-                )
-            names = self._written or [f"out{place if len(found) > 1 else ''}" for place in range(len(found))]
-            dtypes = self._dtypes(specs, found)
-            made = zip(names, found, dtypes, strict=True)
-            self._known_outputs[specs] = tuple(
-                TensorSpec(name, each.shape, dtype) for name, each, dtype in made
-            )
-        return self._known_outputs[specs]
-
-    def _dtypes(self, specs: Specs, outputs: Sequence[Array]) -> Sequence[str]:
-        asked = self._output_dtype
-        if asked is not None:
-            dtypes = [asked] * len(outputs) if isinstance(asked, str) else list(asked)
-            if len(dtypes) != len(outputs):
-                raise UsageError(
-                    f"kernel {self.name}: output_dtype has {len(dtypes)} dtypes for {len(outputs)} outputs"
-                )
-            return dtypes
-        floats = [dtype for dtype in map(dtype_of, specs) if is_float(dtype)]
-        try:
-            common = np.result_type(*floats) if floats else np.dtype(np.float64)
-        except TypeError:  # bfloat16 and float16, for example
-            names = " and ".join(map(str, floats))
-            raise UsageError(f"kernel {self.name}: {names} have no common dtype; give output_dtype") from None
-        return [(common if is_float(each.dtype) else each.dtype).name for each in outputs]
-
-    def _most_terms(self, specs: Specs) -> int:
-        """Return the most terms that one output element can sum: the longest axis, or all that is summed."""
-        sizes = [math.prod(spec.shape) for spec in specs]
-        least = min(max(1, math.prod(spec.shape)) for spec in self._outputs(specs))
-        return max(
-            [1, *(extent for spec in specs for extent in spec.shape), *(size // least for size in sizes)]
-        )
-
     def _space_of(self, specs: Specs) -> SearchSpace:
-        return self._checked(self._space(*specs) if callable(self._space) else self._space)
-
-    def _checked(self, space: Space) -> SearchSpace:
-        """Return a search space whose parameters are those of the function.
-
-        Raises:
-            UsageError: one is not, or one has no values.
-        """
-        made = space if isinstance(space, SearchSpace) else SearchSpace(space)
-        for parameter in made.parameters:
-            if parameter not in self._tuned:
-                raise UsageError(
-                    f"kernel {self.name}: the space has {parameter!r}, which is no keyword-only parameter "
-                    f"of the function{nearest(parameter, self._tuned)}"
-                )
-        missing = [each for each, needed in self._tuned.items() if needed and each not in made.parameters]
-        if missing:
-            raise UsageError(f"kernel {self.name}: the space has no values for {', '.join(missing)}")
-        return made
-
-    def _by_name(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """Return parameter -> tensor, in the function's order."""
-        known = (*self._inputs, *(self._written if self._runs else ()))
-        if len(tensors) > len(known):
-            raise UsageError(f"kernel {self.name}: {len(tensors)} tensors, and it has {len(known)}")
-        given = dict(zip(known, tensors, strict=False))
-        for name in named:
-            if name in given:
-                raise UsageError(f"kernel {self.name}: {name} is given twice")
-            if name not in known:
-                raise UsageError(f"kernel {self.name}: no tensor {name!r}{nearest(name, known)}")
-        given |= named
-        if missing := [name for name in self._inputs if name not in given]:
-            raise UsageError(f"kernel {self.name}: no shape or array for {', '.join(missing)}")
-        return {name: given[name] for name in known if name in given}
+        return self._parameters.space(self._space(*specs) if callable(self._space) else self._space)
 
 
 _OPTIONS = {
@@ -429,54 +375,6 @@ _OPTIONS = {
     if each.kind == each.KEYWORD_ONLY
 }
 """Names of `tune`'s own arguments, which a tensor cannot have."""
-
-
-def _parameters(
-    name: str, function: types.FunctionType, golden: Callable[..., Any]
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, bool]]:
-    """Return the function's inputs, its outputs if it writes into them, and what is tuned.
-
-    Of what is tuned it also says whether the space must have it: it has no default.
-
-    Raises:
-        UsageError: the function or its golden has parameters that cannot be meant.
-    """
-    parameters = inspect.signature(function).parameters.values()
-    if stars := [each.name for each in parameters if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]:
-        raise UsageError(f"kernel {name}: write out what *{stars[0]} stands for, parameter by parameter")
-    tuned = {each.name: each.default is each.empty for each in parameters if each.kind is each.KEYWORD_ONLY}
-    if not tuned:
-        raise UsageError(
-            f"kernel {name}: nothing to tune: put a * before the parameters that are to be tuned, "
-            f"such as `def {function.__name__}(x, *, block): ...`"
-        )
-    tensors = [each.name for each in parameters if each.name not in tuned and each.default is each.empty]
-    if taken := [each for each in tensors if each in _OPTIONS]:
-        raise UsageError(f"kernel {name}: {taken[0]!r} is an argument of tune(); rename the parameter")
-    count = _arity(golden, len(tensors))
-    if count > len(tensors):
-        raise UsageError(f"kernel {name}: golden takes {count} tensors, the function {len(tensors)}")
-    return tuple(tensors[:count]), tuple(tensors[count:]), tuned
-
-
-def _arity(golden: Callable[..., Any], most: int) -> int:
-    """Return how many tensors a golden takes; `most` if it does not say."""
-    if isinstance(golden, np.ufunc):
-        return golden.nin
-    try:
-        parameters = inspect.signature(golden).parameters.values()
-    except ValueError:
-        return most
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return most
-    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return sum(each.kind in kinds and each.default is each.empty for each in parameters)
-
-
-def _all_of(golden: Callable[..., Any], *inputs: Array) -> tuple[Array, ...]:
-    """Return a golden's outputs as a tuple of arrays."""
-    found = golden(*inputs)
-    return tuple(map(np.asarray, found if isinstance(found, tuple | list) else (found,)))
 
 
 def _count(asked: int | OfSpecs, specs: Specs) -> int:
@@ -527,24 +425,3 @@ class _About:
         """Name the kernel in an error of ours."""
         if isinstance(error, UsageError):
             raise UsageError(f"kernel {self._name}: {error}") from None
-
-
-class _Golden:
-    """Name the kernel and its inputs if its golden, the user's code, raises an exception.
-
-    Args:
-        name: of the kernel.
-        specs: of the inputs.
-    """
-
-    def __init__(self, name: str, specs: Specs) -> None:
-        self._name, self._specs = name, specs
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Replace any exception but those that end the program."""
-        if isinstance(error, Exception):
-            given = ", ".join(f"{spec.name} {spec.shape}" for spec in self._specs)
-            raise UsageError(f"kernel {self._name}: its golden fails for {given}: {error!r}") from error
