@@ -10,7 +10,7 @@ from autotune import Budget, Inputs, Kernel, Timing, tune
 from autotune.kernels import gemm, rmsnorm_linear, softmax, transpose
 from autotune.verify import own_kernels
 
-BRIEF = Timing(warmup_s=0, min_repeats=3, max_repeats=5, max_s=0.02)
+BRIEF = Timing(warmup_s=0, max_s=0.1)
 SMALL = {
     "gemm_lhs_rhs": gemm.inputs(17, 32, 19),
     "gemm_lhsT_rhs": gemm.inputs(17, 32, 19, lhs_transposed=True),
