@@ -19,6 +19,7 @@ from remote_tools.setup import sandbox as servers
 from remote_tools.setup.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
+collect_ignore = ["vector_machine"]  # a repository of its own, which test_foreign_backend.py installs
 AliasMaker = Callable[..., Path]
 SandboxMaker = Callable[..., Sandbox]
 
