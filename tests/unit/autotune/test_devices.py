@@ -107,6 +107,8 @@ def test_a_crash_costs_one_restart_and_a_failure_none() -> None:
         assert [first] * 4 == same
         assert 1 == len(first)
         os.kill(*first, signal.SIGKILL)
+        while psutil.Process(*first).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
         second = process_of(RIGHT)
         process_of(PYTHON_SOURCES["crash"])
         third = process_of(RIGHT)
