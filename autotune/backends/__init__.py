@@ -8,7 +8,7 @@ from autotune.backends._base import Backend, Binding, Isolation, Program
 from autotune.backends.artifact import Artifact, Build
 from autotune.model.errors import UsageError
 
-NAMES = ("c", "numpy")
+NAMES = ("c", "numpy", "neuron")
 
 __all__ = ["NAMES", "Artifact", "Backend", "Binding", "Build", "Isolation", "Program", "get"]
 
@@ -28,6 +28,10 @@ def get(name: str) -> Backend:
         from autotune.backends.numpy import NumpyBackend
 
         return NumpyBackend()
+    if name == "neuron":
+        from autotune.backends.neuron import NeuronBackend
+
+        return NeuronBackend()
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"no backend {name!r}{hint} Known: {', '.join(NAMES)}.")

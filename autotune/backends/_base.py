@@ -17,6 +17,7 @@ from autotune.model.budget import Limits
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Specs
 from autotune.model.roofline import Roofline
+from autotune.model.trial import Status
 
 Isolation = Literal["fork", "device"]
 """Where a candidate runs: in a process of its own, a fork, or in the long-lived process of its device.
@@ -71,6 +72,21 @@ class Backend(Protocol):
             UnavailableError: this machine does not have the compiler.
         """
         ...
+
+    def compile_failure(self, log: str) -> tuple[Status, str] | None:  # noqa: ARG002
+        """Return what a compiler's messages say of its failure; None for its exit code.
+
+        Args:
+            log: what it printed; it ended with an error.
+
+        Returns:
+            compile_error or out_of_memory, and one line for people.
+        """
+        return None
+
+    def caution(self) -> str:
+        """Return one line that a person must read before the results; empty for none."""
+        return ""
 
     # -- the device
 
