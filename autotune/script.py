@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune import report, search
+from autotune import backends, report, search
 from autotune.backends import NAMES
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
@@ -117,12 +117,16 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     0 if every case has a best config, 1 if one has none, else the code of the printed error.
     """
     try:
+        named = isinstance(flags.backend, str)
+        if caution := (backends.get(flags.backend) if named else flags.backend).caution():
+            say(caution, sys.stderr)
         results = [tune(case.kernel, case.inputs, **_options(flags)) for case in cases]
         told = sys.stderr if flags.json else sys.stdout
         report.print_table([report.load(result.folder / METRICS) for result in results], told)
         for result in results:
             for note in result.notes:
-                say(f"{result.kernel} {result.shapes}: {note}", sys.stderr)
+                if note != caution:
+                    say(f"{result.kernel} {result.shapes}: {note}", sys.stderr)
     except AutotuneError as error:
         for line in str(error).splitlines():
             say(line, sys.stderr)

@@ -7,18 +7,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from autotune.backends._base import Backend, Isolation
 from autotune.backends.artifact import Artifact, Build, object_name
-from autotune.backends.device import DeviceFault, HostTensor
+from autotune.backends.device import DeviceFault, Fault, HostTensor
 from autotune.backends.neuron import cores, errors, peaks, toolchain
 from autotune.backends.neuron.device import NeuronDevice
 from autotune.backends.neuron.toolchain import COMPILE_PROGRAM, COMPILE_PYTHON, RUN_PROGRAM, RUN_PYTHON
 from autotune.model.budget import Limits
-from autotune.model.errors import UnavailableError
+from autotune.model.errors import DataError, UnavailableError
 from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.roofline import Roofline
 from autotune.model.trial import Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NEVER_RUN = (
     "backend neuron was never run on a device by its authors: it was tested with stand-ins for the Neuron SDK"
@@ -131,6 +135,23 @@ class NeuronBackend(Backend):
             "NEURON_RT_EXEC_TIMEOUT": str(timeout_s),
         }
         return NeuronDevice(python, env, logical, inputs, outputs)
+
+    def study(
+        self,
+        source: str,
+        entry: str,
+        inputs: Sequence[tuple[TensorSpec, NDArray[Any]]],
+        outputs: Specs,
+        folder: Path,
+    ) -> str:
+        """Have the best candidate traced once, and its trace summarized by neuron-profile."""
+        from autotune.backends.neuron import traced  # it needs NumPy
+
+        try:
+            found = traced.record(self, self.open, source, entry, inputs, outputs, folder)
+        except (Fault, DeviceFault, DataError, UnavailableError) as error:
+            return f"no profile of the best config: {error}"
+        return f"profile of the best config: {found}; the trace is {folder / traced.NTFF}"
 
     # -- what the settings leave open
 

@@ -7,12 +7,13 @@ sent.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,8 +58,7 @@ class NeuronDevice:
             self._child = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), memory)
             )
-        self._stream = ours.makefile("rw", encoding="utf-8")
-        ours.close()  # the stream keeps it open
+        self._socket, self._stream = ours, ours.makefile("rw", encoding="utf-8")
         self.ask("open", inputs=[*map(_described, inputs)], outputs=[*map(_described, outputs)])
 
     def load(self, artifact: Artifact) -> LoadedNeff:
@@ -76,6 +76,26 @@ class NeuronDevice:
             raise Fault(f"it was compiled for LNC {about['lnc']}, and the core has LNC {self.logical}")
         self.ask("load", neff=artifact.path)
         return LoadedNeff(self)
+
+    @contextlib.contextmanager
+    def limited(self, limit_s: float) -> Iterator[None]:
+        """Limit the time of each order, outside of a search, where the keeper does.
+
+        Raises:
+            Fault: an order took longer; the child is in an unknown state.
+        """
+        self._socket.settimeout(limit_s)
+        try:
+            yield
+        except TimeoutError:
+            raise Fault(f"did not return within {limit_s:g} s", Status.TIMEOUT, fatal=True) from None
+
+    def close(self) -> None:
+        """End the child, which frees the core."""
+        self._child.kill()
+        self._child.wait()
+        self._stream.close()
+        self._socket.close()
 
     def ask(self, op: str, **words: Any) -> Any:
         """Give the child an order and return its answer; a core that is in use is tried again.

@@ -42,6 +42,12 @@ class Profile:
         """Return it as JSON values."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        """Return it in one line for people."""
+        parts = {"MFU": self.mfu, "MBU": self.mbu, **{f"{name} active": x for name, x in self.active.items()}}
+        known = [f"{name} {value:.1%}" for name, value in parts.items() if value is not None]
+        return ", ".join([f"{self.total_us:.1f} us", *known])
+
 
 def parse(text: str) -> Profile:
     """Return what `neuron-profile view --output-format summary-json` printed.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import neuronx
+import numpy as np
 import pytest
 
 from autotune import Status, tune
@@ -31,8 +32,9 @@ from autotune.model.kernel import TensorSpec
 from autotune.sites.local import LocalSite
 from autotune.testing import BackendContract, Candidates
 from autotune.testing.backend_contract import limits_of, measured
-from autotune.testing.candidates import BRIEF, INPUTS
+from autotune.testing.candidates import BRIEF, INPUTS, LENGTH
 
+OUT = (TensorSpec("out", (LENGTH,)),)
 PROGRAMS = {
     "right": "add",
     "exception": "divide",
@@ -280,7 +282,12 @@ def test_all_cores_search_together(sdk: Sdk, tmp_path: Path) -> None:
         devices="0,1",
         timing=BRIEF,
     )
-    assert {"source": "right0"} == found.best.config if found.best else False
+    assert found.best is not None
+    assert {"source": "right0"} == found.best.config
+    place = found.folder / found.best.path
+    told = "profile of the best config: 1.0 us, MFU 90.9%, tensor active 25.0%, vector active 25.0%"
+    assert [NEVER_RUN, f"{told}; the trace is {place}/profile.ntff"] == list(found.notes)
+    assert {"kernel.neff", "profile.ntff", "neuron_profile.json"} <= {path.name for path in place.iterdir()}
     assert [0.002, 0.003] == [trial.metrics.median_ms for trial in found.trials[:2] if trial.metrics]
     assert all((sdk.state / f"core{number}").exists() for number in (0, 1))
 
@@ -448,6 +455,18 @@ def test_the_slowest_core_of_a_summary_counts() -> None:
 def test_a_summary_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="the profiler's summary is not as documented"):
         profile.parse(text)
+
+
+def test_a_profile_that_cannot_be_had_is_only_told(sdk: Sdk, tmp_path: Path) -> None:
+    candidates = sdk.candidates({"right": "add", "crash": "abort", "wrong": "ncc"})
+    values = [(spec, np.ones(spec.shape, np.float32)) for spec in INPUTS.specs]
+    told = {
+        name: candidates.backend.study(text, "add", values, OUT, tmp_path / name)
+        for name, text in candidates.sources.items()
+    }
+    assert told["right"].startswith("profile of the best config: 1.0 us")
+    assert "no profile of the best config: the process that runs NEFFs was killed by SIGABRT" == told["crash"]
+    assert told["wrong"].startswith("no profile of the best config: the compiler failed: ")
 
 
 def test_a_spec_is_told_to_the_compiler_in_one_word() -> None:
