@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,11 @@ def test(_c: Context, long: bool = False, all: bool = False) -> None:
 
         needs.install()
     chosen = [] if long else ["-m", "not long"]
-    # Tests mostly wait for other processes; the tests of a file share fixtures.
-    _run("pytest", "-n", "logical", "--dist", "loadfile", *chosen, *words_after_dashes(sys.argv))
+    # A third of the time, a test waits for other processes. The tests of a file share fixtures. In the order
+    # of their names the long files come first and the many short ones last, so that all cores end together.
+    workers = (os.cpu_count() or 1) * 3 // 2
+    words = ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder", *chosen]
+    _run("pytest", *words, *words_after_dashes(sys.argv))
 
 
 @task

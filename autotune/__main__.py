@@ -26,6 +26,7 @@ from autotune.verify import verify
 
 _SHOWN = 20
 _WORKLOAD = "KERNEL or KERNEL/SHAPES"
+_NKI = "Run NKI kernels where there is no Trainium."
 _TUNE = "Tune a kernel that a file declares, for the given shapes."
 _REPORT = "Print the best configs; write report.html and the plots."
 
@@ -83,7 +84,38 @@ def _parser() -> _Parser:
     drawn = "Read a comparison, as `inv bench.compare` sends it, from stdin; print its page."
     commands.add_parser("comparison", help=drawn, description=drawn)
     command("clean", "Remove what killed tuners left, and merge journals.")
+    _add_nki(commands.add_parser("nki", help=_NKI, description=_NKI))
     return parser
+
+
+def _add_nki(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="nki_command", required=True, metavar="COMMAND")
+    text = "Run a script whose kernels are interpreted on this CPU, checked against a target's limits."
+    run = commands.add_parser("run", help=text, description=text)
+    run.add_argument("--target", metavar="NAME", help="trn1, trn2 (default) or trn3")
+    run.add_argument(
+        "--unwritten",
+        choices=["error", "nan"],
+        help="what reading memory that nobody wrote does (default: error)",
+    )
+    run.add_argument("--memory", action="store_true", help="print what SBUF and PSUM hold at their peaks")
+    run.add_argument("--force", action="store_true", help="replace AWS's own nki if it is installed")
+    run.add_argument("file", type=Path, metavar="FILE.py")
+    run.add_argument("words", nargs=argparse.REMAINDER, help="the script's own arguments")
+    text = "Estimate how long a kernel takes on a NeuronCore, and why; nothing is run."
+    guess = commands.add_parser("estimate", help=text, description=text)
+    guess.add_argument("--target", metavar="NAME", help="trn1, trn2 (default) or trn3")
+    guess.add_argument("--lanes", type=Path, metavar="FILE.html", help="draw the engines' lanes over time")
+    guess.add_argument(
+        "--renames",
+        action="store_true",
+        help="the kernel is compiled with enable-linear-scan-allocation=false",
+    )
+    guess.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a keyword of the kernel's"
+    )
+    guess.add_argument("kernel", metavar="FILE.py:NAME")
+    guess.add_argument("operands", nargs="*", metavar="2048x2048:bfloat16")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,6 +130,10 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "comparison":
         sys.stdout.buffer.write(comparison_page(sys.stdin.read()).encode())
         return 0
+    if options.command == "nki" and options.nki_command == "estimate":
+        return _estimate(options)
+    if options.command == "nki":
+        return _run(options)
     root = cache.root(getattr(options, "cache", None) or options.cache_dir)
     if options.command == "list":
         return _report(root)
@@ -120,13 +156,57 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> int:
+    """Run a script with its kernels interpreted."""
+    from autotune.nki.errors import NkiError  # here: a fifth of a second that other commands need not wait
+    from autotune.nki.script import run_script
+
+    how = (options.target, options.unwritten, options.memory, options.force)
+    try:
+        return run_script(options.file, options.words, *how)
+    except NkiError as refused:
+        return _refused(refused)
+
+
+def _refused(error: AutotuneError) -> int:
+    """Print why a kernel is refused and who holds what, a tensor a line; return the exit code."""
+    for line in f"autotune: {error}".splitlines():
+        say(line, sys.stderr)
+    return error.exit_code
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    """Print an estimate, and draw its lanes if that is asked for."""
+    from autotune.nki.errors import NkiError  # as `_run`
+    from autotune.nki.kernel_file import find_kernel, keyword, operand
+    from autotune.nki.timing.estimates import estimate
+    from autotune.report.estimate_text import estimate_lines
+    from autotune.report.lanes import lanes_page
+
+    kernel = find_kernel(options.kernel)
+    operands = [operand(each) for each in options.operands]
+    keywords = dict(keyword(each) for each in options.set)
+    try:
+        found = estimate(kernel, *operands, target=options.target, renames=options.renames, **keywords)
+    except NkiError as refused:
+        return _refused(refused)
+    for line in estimate_lines(found):
+        _say(line)
+    if options.lanes:
+        title = f"{kernel.__name__} {' '.join([*options.operands, *options.set])}"
+        cache.write_file(options.lanes, lanes_page(found, title).encode())
+        _say(f"lanes: {options.lanes}")
+    return 0
+
+
 def _report(root: Path, out: Path | None = None, *, table: bool = True) -> int:
     """Print the table and write the files; report what cannot be read, and show the rest."""
     workloads, faults = report.load_all(root)
     if workloads and table:
         report.print_table(workloads)
+    estimated = report.print_estimates(root) if table else 0
     code = _told(faults)  # before the files, which may not be writable
-    if workloads and out:
+    if (workloads or estimated) and out:
         _say("")
         _say(f"report: {report.write_page(workloads, root, out)}")
         try:

@@ -14,16 +14,32 @@ from typing import Any
 
 from autotune import backends, report, search
 from autotune.backends import NAMES
+from autotune.backends.neuron import NeuronBackend
+from autotune.estimating import Ranking, rank
+from autotune.estimating.candidate import estimate_text
+from autotune.estimating.rank import BACKEND
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
+from autotune.nki.timing.estimates import DISCLAIMER
+from autotune.report.lanes import lanes_page
+from autotune.report.ranking_table import print_ranking
 from autotune.report.terminal import say
+from autotune.report.units import config_text
 from autotune.search import STRATEGIES
-from autotune.store.cache import METRICS
+from autotune.store.cache import METRICS, write_file
 from autotune.store.results import Results
 from autotune.tuner import tune
 
+LANES = "lanes.html"
+"""The lanes of the config that is fastest by estimate, beside `estimates.json`."""
+MEASURED = "neuron"
+"""What `--backend nki` is on a machine with NeuronCores and the SDK; elsewhere it is an estimate."""
+_BACKEND = (
+    f"kind of candidates: {', '.join(NAMES)}; {BACKEND}: measured by neuron if it is there, else estimated "
+    "(%(default)s)"
+)
 JSON_SCHEMA = 1
 """Of what `--json` prints; docs/tuner.md describes it."""
 
@@ -53,7 +69,7 @@ def parser(
     """
     flags = argparse.ArgumentParser(description=description)
     add_flags(flags, budget=budget)
-    flags.add_argument("--backend", default="c", help=f"kind of candidates: {', '.join(NAMES)} (%(default)s)")
+    flags.add_argument("--backend", default="c", help=_BACKEND)
     flags.add_argument(
         "--dtype",
         type=lambda text: TensorSpec("", (), text).dtype,
@@ -116,6 +132,10 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
 
     0 if every case has a best config, 1 if one has none, else the code of the printed error.
     """
+    if getattr(flags, "backend", "") == BACKEND:
+        if why_not := NeuronBackend().why_not():
+            return _ranked(flags, cases, why_not)
+        flags.backend = MEASURED
     try:
         named = isinstance(flags.backend, str)
         if caution := (backends.get(flags.backend) if named else flags.backend).caution():
@@ -134,6 +154,52 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     if flags.json:
         print(json.dumps({"schema": JSON_SCHEMA, "workloads": [*map(_plain, results)]}, allow_nan=False))
     return 0 if all(result.best for result in results) else 1
+
+
+def _ranked(flags: argparse.Namespace, cases: Sequence[Case], why_not: str) -> int:
+    """Rank the configs of every case by estimates, print tables or JSON, return the exit code as `main`."""
+    told = sys.stderr if flags.json else sys.stdout
+    say(f"{DISCLAIMER}: {why_not}; estimates are no measurements", told)
+    rankings: list[Ranking] = []
+    try:
+        for case in cases:
+            options = _options(flags)
+            names = ("strategy", "budget", "cache_dir")
+            ranking = rank(case.kernel, case.inputs, **{name: options[name] for name in names})
+            rankings.append(ranking)
+            print_ranking(ranking, told)
+            if ranking.best:
+                found = estimate_text(ranking.source, case.inputs.specs, ranking.target)
+                page = lanes_page(
+                    found, f"{ranking.kernel} {ranking.shapes} {config_text(ranking.best.config)}"
+                )
+                write_file(ranking.folder / LANES, page.encode())
+                say(f"lanes: {ranking.folder / LANES}", told)
+    except AutotuneError as error:
+        for line in str(error).splitlines():
+            say(line, sys.stderr)
+        return error.exit_code
+    if flags.json:
+        plain = [*map(_plain_ranking, rankings)]
+        print(json.dumps({"schema": JSON_SCHEMA, "estimated": True, "workloads": plain}, allow_nan=False))
+    return 0 if all(ranking.best for ranking in rankings) else 1
+
+
+def _plain_ranking(ranking: Ranking) -> dict[str, Any]:
+    """Return what `--json` prints of one ranking by estimates."""
+    return {
+        "kernel": ranking.kernel,
+        "shapes": ranking.shapes,
+        "target": ranking.target,
+        "model": ranking.model,
+        "folder": str(ranking.folder),
+        "best": ranking.best and ranking.best.to_dict(),
+        "ties": [each.to_dict() for each in ranking.ties],
+        "statuses": Counter(each.status.value for each in ranking.estimates),
+        "new": ranking.new,
+        "elapsed_s": round(ranking.elapsed_s, 3),
+        "notes": list(ranking.notes),
+    }
 
 
 def _options(flags: argparse.Namespace) -> Mapping[str, Any]:

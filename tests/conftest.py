@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and tables would fit it
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from walking through thousands of tests again and again, and after each fork."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

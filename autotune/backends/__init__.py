@@ -32,6 +32,11 @@ def get(name: str) -> Backend:
         from autotune.backends.neuron import NeuronBackend
 
         return NeuronBackend()
+    if name in ("nki", "nki_sim"):
+        raise UsageError(
+            f"backend {name!r} estimates, and tune() measures: rank configs by autotune.estimating.rank(), "
+            "or by a script's --backend nki"
+        )
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"no backend {name!r}{hint} Known: {', '.join(NAMES)}.")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.kernels import gemm_c, gemm_numpy
+from autotune.kernels import gemm_c, gemm_nki_space, gemm_numpy
 from autotune.kernels.c_source import host_vector_bytes, lanes, require_c_types
 from autotune.kernels.gemm_schedule import Blocking, Product, Schedule
 from autotune.kernels.narrow import baseline, total_bytes
@@ -168,12 +168,16 @@ def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> A
 
 
 def _kernel(name: str, lhs_transposed: bool) -> Kernel:
+    nki_source = partial(gemm_nki_space.source, lhs_transposed=lhs_transposed)
+    nki_space = partial(gemm_nki_space.space, lhs_transposed=lhs_transposed)
     return Kernel(
         name=name,
         entry=gemm_c.ENTRY,
         generators={
             "c": partial(gemm_c.source, lhs_transposed=lhs_transposed),
             "numpy": partial(gemm_numpy.source, lhs_transposed=lhs_transposed),
+            "nki": nki_source,  # estimated
+            "neuron": nki_source,  # measured
         },
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
@@ -182,7 +186,11 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         bytes_moved=partial(_bytes_moved, lhs_transposed=lhs_transposed),
         reduction_length=_depth,
         space=partial(space, lhs_transposed=lhs_transposed),
-        spaces={"numpy": partial(numpy_space, lhs_transposed=lhs_transposed)},
+        spaces={
+            "numpy": partial(numpy_space, lhs_transposed=lhs_transposed),
+            "nki": nki_space,
+            "neuron": nki_space,
+        },
     )
 
 

@@ -15,11 +15,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
+from autotune.estimating.store import kept
 from autotune.model.errors import AutotuneError, CacheError, DataError, UsageError
 from autotune.model.workload import NAME_BYTES
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.live import Live
 from autotune.report.page import page
+from autotune.report.ranking_table import print_kept
 from autotune.report.raster import png
 from autotune.report.records import load, machine
 from autotune.report.scene import sheet
@@ -30,7 +32,17 @@ from autotune.store.summary import Summary
 
 _PNG = ".png"
 
-__all__ = ["Live", "Summary", "load", "load_all", "load_each", "print_table", "write_page", "write_plots"]
+__all__ = [
+    "Live",
+    "Summary",
+    "load",
+    "load_all",
+    "load_each",
+    "print_estimates",
+    "print_table",
+    "write_page",
+    "write_plots",
+]
 
 
 def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
@@ -41,7 +53,7 @@ def load_all(cache_root: Path) -> tuple[list[Summary], list[AutotuneError]]:
         UsageError: nothing was tuned there.
     """
     paths = catalog.workloads(cache_root)
-    if not paths:
+    if not paths and not kept(cache_root):
         raise UsageError(
             f"{cache_root}: nothing was tuned here; name the folder with <kernel>/<shapes>/{cache.METRICS}"
         )
@@ -67,6 +79,14 @@ def print_table(workloads: Sequence[Summary], stream: TextIO | None = None) -> N
     print_workloads(workloads, stream or sys.stdout)
 
 
+def print_estimates(cache_root: Path, stream: TextIO | None = None) -> int:
+    """Print what a model said of the configs of each workload, to stdout by default; return how many."""
+    every = kept(cache_root)
+    for each in every:
+        print_kept(each, stream or sys.stdout)
+    return len(every)
+
+
 def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Path:
     """Write `report.html`: one file that needs no other.
 
@@ -76,7 +96,7 @@ def write_page(workloads: Sequence[Summary], cache_root: Path, out: Path) -> Pat
     path = out / "report.html"
     made_at = datetime.now().astimezone().isoformat(" ", "minutes")
     cache.prepare(out, _named(out, cache_root))
-    cache.write_file(path, page(workloads, str(cache_root), made_at).encode())
+    cache.write_file(path, page(workloads, str(cache_root), made_at, kept(cache_root)).encode())
     return path
 
 

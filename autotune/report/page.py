@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
+from autotune.estimating.store import Kept
 from autotune.model.trial import Status, Trial
 from autotune.report.best_table import COLUMNS, NOTHING, UNSTEADY, Column, best_config, endings, telling
 from autotune.report.document import cell, document, heading
+from autotune.report.estimates_section import estimates_section
 from autotune.report.kernel_charts import kernel_charts
 from autotune.report.markup import Markup, element
 from autotune.report.records import log_tail, statuses, texts
@@ -25,15 +27,21 @@ MESSAGES = 8
 """Different messages of one status that are shown."""
 
 
-def page(workloads: Sequence[Summary], title: str, made_at: str) -> str:
+def page(workloads: Sequence[Summary], title: str, made_at: str, estimates: Sequence[Kept] = ()) -> str:
     """Return the report as an HTML document.
 
     Args:
         workloads: sorted by kernel.
         title: the cache's path.
         made_at: when, as text.
+        estimates: what a model said, in a section of its own.
     """
-    body = (*_header(workloads, title, made_at), *_kernels(workloads), *_environments(workloads))
+    body = (
+        *_header(workloads, title, made_at),
+        *_kernels(workloads),
+        *estimates_section(estimates),
+        *_environments(workloads),
+    )
     return document(f"autotune report: {title}", *body)
 
 

@@ -5,6 +5,7 @@
                                       execution_output.log     what the candidate printed, how it ended
     {root}/{kernel}/{shapes}/perf_metrics.json                 every trial, best first: what others read
     {root}/{kernel}/index/{time}-{host}-{pid}-{random}.jsonl   journals: what a resumed run reads
+    {root}/{kernel}/{shapes}/estimates.json                    what a model said; nothing of it was measured
     {root}/plots/                                              the report's
 
 The name of the shapes contains the dtypes if they are not all float32. The name of the config begins with

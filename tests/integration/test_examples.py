@@ -36,14 +36,32 @@ def test_an_unknown_backend_is_told_in_one_line(tmp_path: Path) -> None:
     assert "'numpy'" in done.stderr
 
 
-def test_a_run_leaves_one_workload_for_each_shape(tmp_path: Path) -> None:
+SMALL = "import runpy, sys; gemm = runpy.run_path('examples/gemm.py'); main = gemm['main']; "
+SMALL += "main.__globals__['SHAPES'] = ((16, 32, 16), (17, 32, 16), (64, 48, 64)); sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    ("program", "shapes"),
+    [
+        (("-c", SMALL), {"16x16_16x32", "16x17_16x32", "64x64_64x48"}),
+        pytest.param(
+            ("examples/gemm.py",),
+            {"128x128_128x512", "128x129_128x512", "1024x1024_1024x1024"},
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["small", "its own"],
+)
+def test_a_run_leaves_one_workload_for_each_shape(
+    tmp_path: Path, program: tuple[str, ...], shapes: set[str]
+) -> None:
     cache = tmp_path / "cache"
-    done = run(tmp_path, "examples/gemm.py", "--mode", "lhsT_rhs", "--budget", "2", "--cache-dir", str(cache))
+    done = run(tmp_path, *program, "--mode", "lhsT_rhs", "--budget", "2", "--cache-dir", str(cache))
     assert done.returncode == 0, done.stderr
     found = {
         path.parent.name: json.loads(path.read_text())
         for path in cache.glob("gemm_lhsT_rhs/*/perf_metrics.json")
     }
-    assert {"128x128_128x512", "128x129_128x512", "1024x1024_1024x1024"} == set(found)
+    assert shapes == set(found)
     assert {2} == {len(metrics["trials"]) for metrics in found.values()}
     assert set(found) == {name for name in found if name in done.stdout}

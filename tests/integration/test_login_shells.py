@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from remote_tools.runs.client import INLINE_BYTES
 from remote_tools.settings.settings import Settings
+from remote_tools.setup import sandbox as servers
 from remote_tools.setup.sandbox import Sandbox
 from remote_tools.ssh.connection import Connection
 from remote_tools.ssh.link import Link
@@ -22,7 +23,7 @@ from remote_tools.sync.plan import PushMode
 from remote_tools.sync.progress import Display
 from remote_tools.sync.workspace import scan
 from tests import needs
-from tests.integration.conftest import Laptop, SandboxMaker
+from tests.integration.conftest import Laptop
 
 WRITE = f"""\
 import json, os, pathlib, sys
@@ -39,17 +40,22 @@ CODE_PATH = '~/it\'s "there" $HOME !x {a,b} (1) ; *'
 SHELLS = ["sh", "bash", "dash", "zsh", "fish", "tcsh", "ksh"]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=needs.skip_without(name)) for name in SHELLS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=needs.skip_without(name)) for name in SHELLS]
+)
 def laptop(
-    request: pytest.FixtureRequest, make_laptop: Callable[[Sandbox], Laptop], make_sandbox: SandboxMaker
-) -> Laptop:
-    """Give a project whose host runs commands by a login shell, as sshd itself does."""
-    host = make_sandbox()
+    request: pytest.FixtureRequest,
+    make_laptop: Callable[[Sandbox], Laptop],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Laptop]:
+    """Give a project whose host runs commands by a login shell, as sshd itself does; three tests share it."""
+    host = servers.up(tmp_path_factory.mktemp("host"))
     enter = host.root / "enter"
     enter.write_text(f"SHELL={needs.find(request.param)}\nexport SHELL\n{enter.read_text()}")
     made = make_laptop(host)
     made.env["INVOKE_REMOTE_CODE_PATH"] = CODE_PATH
-    return made
+    yield made
+    servers.down(host.root)
 
 
 def test_the_loop_goes_its_whole_way(laptop: Laptop) -> None:
@@ -57,14 +63,13 @@ def test_the_loop_goes_its_whole_way(laptop: Laptop) -> None:
     laptop.write("write.py", WRITE)
     laptop.write("it's !x/$HOME", "1")
 
-    synced = laptop.inv("sync")
-    asked = laptop.inv("exec", "--", "python3", "write.py", *ODD)
     ran = laptop.inv("dev", "--auto-fetch", "--", "write.py", *ODD)
+    asked = laptop.inv("exec", "--", "python3", "write.py", *ODD)
     shutil.rmtree(laptop.root / "cache")
     fetched = laptop.inv("fetch")
 
-    assert [0, 0, 0, 0] == [each.returncode for each in (synced, asked, ran, fetched)], [
-        each.stderr for each in (synced, asked, ran, fetched)
+    assert [0, 0, 0] == [each.returncode for each in (asked, ran, fetched)], [
+        each.stderr for each in (asked, ran, fetched)
     ]
     assert "1" == (there / "it's !x/$HOME").read_text()
     assert [[str(there), *ODD]] * 2 == [json.loads(each.stdout) for each in (asked, ran)]

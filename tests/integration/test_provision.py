@@ -107,15 +107,14 @@ def index() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-@pytest.mark.parametrize("locked", [True, False])
 def test_nothing_comes_without_a_hash_where_there_is_a_lock(
-    tmp_path: Path, index: tuple[str, list[str]], locked: bool
+    tmp_path: Path, index: tuple[str, list[str]]
 ) -> None:
     address, asked = index
     (tmp_path / "own.py").write_text(BACKEND)
     pyproject, project = tmp_path / "pyproject.toml", "[project]\nname = 'p'\nversion = '1'\n"
-    if locked:
-        (tmp_path / "requirements.lock").write_text("# nothing\n")
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("# nothing\n")
 
     def provision(build_system: str) -> subprocess.CompletedProcess[str]:
         pyproject.write_text(f"[build-system]\n{build_system}{project}")
@@ -135,10 +134,8 @@ def test_nothing_comes_without_a_hash_where_there_is_a_lock(
             text=True,
         )
 
-    lacking = provision("requires = ['hatchling>=1.26']\nbuild-backend = 'hatchling.build'\n")
-    if not locked:  # so the proof is one: without a lock pip asks
-        assert (69, True) == (lacking.returncode, "/simple/hatchling/" in asked)
-        return
+    needs_hatchling = "requires = ['hatchling>=1.26']\nbuild-backend = 'hatchling.build'\n"
+    lacking = provision(needs_hatchling)
     assert 78 == lacking.returncode, lacking.stderr
     assert "requirements.lock lacks what builds the project: hatchling" in lacking.stderr
     assert "echo hatchling | uv pip compile --generate-hashes" in lacking.stderr
@@ -146,6 +143,10 @@ def test_nothing_comes_without_a_hash_where_there_is_a_lock(
     assert (0, []) == (whole.returncode, asked), whole.stderr
     there = subprocess.run([tmp_path / "venv/bin/python", "-c", "import own"], cwd="/", check=False)
     assert 0 == there.returncode
+
+    lock.unlink()  # so the proof is one: without a lock pip asks
+    lacking = provision(needs_hatchling)
+    assert (69, True) == (lacking.returncode, "/simple/hatchling/" in asked), lacking.stderr
 
 
 def test_an_extra_that_the_project_lacks_is_named(project: Laptop) -> None:

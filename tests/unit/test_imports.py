@@ -19,10 +19,15 @@ ORDER = {
         "escape", "errors", "host", "settings", "ssh", "sync", "runs", "loop", "setup", "tasks",
     ],
     "autotune": [
-        "model", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "tuner",
-        "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
+        "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "estimating",
+        "tuner", "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
     ],
 }  # fmt: skip
+# The same inside autotune.nki: the machine, the trace, what interprets kernels, then what prices a trace.
+NKI_ORDER = [
+    "errors", "machine", "trace", "constants", "interpreter", "isa", "language", "launch",
+    "timing", "activate", "kernel_file", "script",
+]  # fmt: skip
 DOORS = {"__init__", "__main__", "dev_run"}  # nobody imports them
 
 
@@ -101,6 +106,22 @@ def test_folders_import_only_what_stands_before_them(package: str) -> None:
         if other not in order or order.index(other) >= order.index(name)
     ]
     assert [] == upward
+
+
+def test_modules_of_nki_import_only_what_stands_before_them() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "autotune/nki").rglob("*.py")):
+        name = path.relative_to(ROOT / "autotune/nki").with_suffix("").parts[0]
+        inside = {each.split(".")[2] for each in imported(path) if each.startswith("autotune.nki.")}
+        graph.setdefault(name, set()).update(inside - {name})
+    del graph["__init__"]
+    assert sorted(NKI_ORDER) == sorted(graph)
+    assert [] == [
+        f"{name} imports {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
+        if NKI_ORDER.index(other) >= NKI_ORDER.index(name)
+    ]
 
 
 def test_what_is_sent_to_the_host_needs_the_standard_library_alone() -> None:

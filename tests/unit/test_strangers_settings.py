@@ -109,13 +109,12 @@ def test_a_git_folder_that_is_no_repository_does_not_matter(tmp_path: Path) -> N
     assert "h" == settings_of(tmp_path).host
 
 
-@pytest.mark.parametrize("name", ["invoke.yaml", ".remote_config"])
-def test_a_folder_of_results_sets_nothing(repo: Path, name: str) -> None:
+def test_a_folder_of_results_sets_nothing(repo: Path) -> None:
     (repo / "invoke.yaml").write_text("remote: {host: ours}\n")
     results = repo / "cache" / "k"
     results.mkdir(parents=True)
-    text = "REMOTE_HOST=theirs\n" if name == ".remote_config" else "remote: {host: theirs}\ntasks: {x: [\n"
-    (results / name).write_text(text)
+    (results / "invoke.yaml").write_text("remote: {host: theirs}\ntasks: {x: [\n")
+    (results / ".remote_config").write_text("REMOTE_HOST=theirs\n")
     (repo / "fabfile.py").write_text("from tasks import ns\n")
     for folder in (results, repo / "cache"):
         for program in ("invoke", "fabric"):

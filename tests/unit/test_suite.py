@@ -29,12 +29,12 @@ def test_left(wrong): pass
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_names_of_failed_tests_come_last(tmp_path: Path, workers: str) -> None:
     (tmp_path / "test_it.py").write_text(BROKEN)
-    words = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-n", workers, "test_it.py"]
+    words = ["-p", "tests.conftest", "-p", "xdist", "-p", "no:cacheprovider", "-n", workers, "test_it.py"]
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )

@@ -58,6 +58,17 @@ class NeuronBackend(Backend):
     options: tuple[str, ...] = ()
     exec_timeout_s: int = 0
 
+    def why_not(self) -> str:
+        """Return why this machine cannot measure; empty if it can."""
+        if not cores.has_devices():
+            return "this machine has no NeuronCore"
+        try:
+            self.fingerprint()
+            self.devices()
+        except UnavailableError as fault:
+            return str(fault)
+        return ""
+
     def caution(self) -> str:
         """Return that this was never run on a device."""
         return NEVER_RUN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Core:
     chip: int
     logical: int
     held_by: str = ""
+
+
+def has_devices() -> bool:
+    """Return whether this machine has Neuron devices, or the tools for them; nothing is started."""
+    return any(Path("/dev").glob("neuron[0-9]*")) or shutil.which("neuron-ls") is not None
 
 
 def list_cores(logical: int = 0) -> tuple[Core, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 pytestmark = needs.skip_without(*needs.ARM64)
 TOLERANCE = {"float32": 2e-5, "float64": 2e-14}
 DTYPES = ["float32", "float64"]
-SAMPLED = 2
-"""Configs of each space that are tried besides those chosen for their method."""
+SAMPLED = 1
+"""How many configs of each space are tried."""
 
 
-@pytest.fixture(autouse=True)
-def arm64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the default spaces be those of an arm64 host."""
+@pytest.fixture(autouse=True, params=[1, pytest.param(5, marks=pytest.mark.long)])
+def arm64(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the default spaces be those of an arm64 host; the long form tries more of their configs."""
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(sys.modules[__name__], "SAMPLED", request.param)
     c_source.host_vector_bytes.cache_clear()
     yield
     monkeypatch.undo()

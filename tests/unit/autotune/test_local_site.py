@@ -100,6 +100,13 @@ def test_a_baseline_is_measured_the_same_way(workers: LocalSite) -> None:
     assert workers.baseline("NumPy").status is Status.OK
 
 
+def test_a_candidate_is_timed_with_cold_caches() -> None:
+    timing = Timing(caches="cold", warmup_s=0, min_repeats=2, max_repeats=2)
+    with LocalSite(KERNEL, INPUTS, CBackend(), timing) as cold:
+        outcome = run(cold, GOOD)
+    assert (Status.OK, 2, 1) == (outcome.status, len(outcome.samples_ms), outcome.calls), outcome.message
+
+
 def test_a_kernel_without_that_baseline_says_so() -> None:
     with (
         LocalSite(replace(KERNEL, baselines={}), INPUTS, CBackend(), BRIEF) as workers,

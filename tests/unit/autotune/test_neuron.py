@@ -15,7 +15,7 @@ import neuronx
 import numpy as np
 import pytest
 
-from autotune import Status, tune
+from autotune import Status, script, tune
 from autotune.backends.device import DeviceFault, Fault
 from autotune.backends.neuron import (
     NEVER_RUN,
@@ -301,6 +301,25 @@ def test_a_core_that_is_in_use_is_tried_again(sdk: Sdk) -> None:
             measured(site, candidates.sources["held"])
 
 
+def test_a_script_measures_nki_kernels_where_the_sdk_is(
+    sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = script.Case(sdk.candidates({"right": "add"}).kernel(), INPUTS)
+    flags = script.parser("test", budget=1).parse_args(
+        ["--backend", "nki", "--cache-dir", str(tmp_path), "--json"]
+    )
+    monkeypatch.setattr(toolchain, "instance_type", lambda: "trn2.48xlarge")
+    monkeypatch.setenv(toolchain.COMPILE_PYTHON, sdk.pythons["compiles"])
+    assert "has neither nrtpy nor spike; set AUTOTUNE_NEURON_RUN_PYTHON to" in NeuronBackend().why_not()
+    monkeypatch.setenv(toolchain.RUN_PYTHON, sdk.pythons["runs"])
+    code = script.main(flags, [case])
+    out, err = capsys.readouterr()
+    (found,) = json.loads(out)["workloads"]
+    assert (0, "neuron", {"ok": 1}, NEVER_RUN) == (
+        code, found["backend"], found["statuses"], err.splitlines()[0],
+    )  # fmt: skip
+
+
 CHIP = {"neuron_device": 0, "nc_count": 4, "neuroncore_ids": [0, 1, 2, 3], "neuron_processes": []}
 
 
@@ -347,13 +366,13 @@ def test_a_machine_without_cores_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnavailableError, match="no neuron-ls: this machine has no Neuron tools"):
         NeuronBackend().devices()
-    for script, told in (
+    for text, told in (
         ("echo oops >&2; exit 3", "neuron-ls failed with exit code 3: oops"),
         ("echo '[]'", "neuron-ls lists no NeuronCore"),
         ("echo '{}}'", "printed something unknown"),
         ("echo '[{}]'", "printed something unknown"),
     ):
-        (tmp_path / "neuron-ls").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "neuron-ls").write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "neuron-ls").chmod(0o755)
         with pytest.raises(UnavailableError, match=told):
             NeuronBackend().devices()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tuned import INPUTS, kernel, run, space
+from tuned import BRIEF, INPUTS, kernel, run, space
 
-from autotune import Budget, Choice, Inputs, Limits, SearchSpace, Status, TensorSpec, Timing, best_config
+from autotune import Budget, Choice, Inputs, Limits, SearchSpace, Status, TensorSpec, best_config
 from autotune.backends.c import CBackend
 from autotune.model.errors import CacheError, DataError, UnavailableError, UsageError
 from autotune.store import cache, journal
@@ -125,9 +126,9 @@ def test_other_flags_and_another_timing_are_measured_again_and_the_note_says_why
     flags = run(tmp_path, space("good"), backend=CBackend(flags=("-O1",)))
     assert 1 == flags.measured
     assert "fingerprint.flags: -O3" in flags.notes[0] and "-> -O1" in flags.notes[0]
-    cold = run(tmp_path, space("good"), timing=Timing(caches="cold", max_repeats=10, max_s=0.02))
-    assert 1 == cold.measured
-    assert "timing.caches: warm -> cold" in cold.notes[0]
+    wide = run(tmp_path, space("good"), timing=dataclasses.replace(BRIEF, target_ci=0.5))
+    assert 1 == wide.measured
+    assert "timing.target_ci: 0.01 -> 0.5" in wide.notes[0]
     assert 0 == run(tmp_path, space("good")).measured
 
 

@@ -1,0 +1,1 @@
+"""The model of time: how long a recorded kernel takes on a NeuronCore, and why."""
