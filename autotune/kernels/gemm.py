@@ -168,16 +168,13 @@ def _product(lhs: NDArray[Any], rhs: NDArray[Any], *, lhs_transposed: bool) -> A
 
 
 def _kernel(name: str, lhs_transposed: bool) -> Kernel:
-    nki_source = partial(gemm_nki_space.source, lhs_transposed=lhs_transposed)
-    nki_space = partial(gemm_nki_space.space, lhs_transposed=lhs_transposed)
     return Kernel(
         name=name,
         entry=gemm_c.ENTRY,
         generators={
             "c": partial(gemm_c.source, lhs_transposed=lhs_transposed),
             "numpy": partial(gemm_numpy.source, lhs_transposed=lhs_transposed),
-            "nki": nki_source,  # estimated
-            "neuron": nki_source,  # measured
+            "nki": partial(gemm_nki_space.source, lhs_transposed=lhs_transposed),
         },
         outputs=partial(_outputs, lhs_transposed=lhs_transposed),
         golden=partial(_product, lhs_transposed=lhs_transposed),
@@ -188,8 +185,7 @@ def _kernel(name: str, lhs_transposed: bool) -> Kernel:
         space=partial(space, lhs_transposed=lhs_transposed),
         spaces={
             "numpy": partial(numpy_space, lhs_transposed=lhs_transposed),
-            "nki": nki_space,
-            "neuron": nki_space,
+            "nki": partial(gemm_nki_space.space, lhs_transposed=lhs_transposed),
         },
     )
 
