@@ -159,7 +159,7 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
 def _ranked(flags: argparse.Namespace, cases: Sequence[Case], why_not: str) -> int:
     """Rank the configs of every case by estimates, print tables or JSON, return the exit code as `main`."""
     told = sys.stderr if flags.json else sys.stdout
-    say(f"{DISCLAIMER}: {why_not}; estimates are no measurements", told)
+    say(f"{DISCLAIMER}; these are no measurements: {why_not}", told)
     rankings: list[Ranking] = []
     try:
         for case in cases:

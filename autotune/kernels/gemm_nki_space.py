@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from typing import Any
 
+from autotune.kernels.nki_text import candidate
 from autotune.model.kernel import Specs
 from autotune.model.space import Config, SearchSpace
 
@@ -76,15 +76,6 @@ def buffers_are_used(tiles: dict[str, int], config: Config) -> bool:
 
 
 def source(config: Config, inputs: Specs, outputs: Specs, *, lhs_transposed: bool) -> str:
-    """Return the text of a candidate: the kernels of `gemm_nki`, and which one is called with what.
-
-    Its names `KERNEL` and `CONFIG` are the function and the keywords of its call.
-    """
-    del inputs, outputs  # the text is for all shapes
-    name = "gemm_lhsT_rhs" if lhs_transposed else "gemm_lhs_rhs"
-    return f"{_text()}\n\nKERNEL = {name}\nCONFIG = {dict(config)!r}\n"
-
-
-@cache
-def _text() -> str:
-    return files("autotune.kernels").joinpath("gemm_nki.py").read_text(encoding="utf-8")
+    """Return the text of a candidate."""
+    kernel = "gemm_lhsT_rhs" if lhs_transposed else "gemm_lhs_rhs"
+    return candidate(config, inputs, outputs, file="gemm_nki.py", kernel=kernel)

@@ -6,6 +6,7 @@ multiplied into W. Fused in this way, x is read once, in place, and no normalize
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from autotune.kernels.c_source import (
 )
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.narrow import baseline, is_narrow, total_bytes
+from autotune.kernels.nki_text import candidate
 from autotune.kernels.register_tile import RegisterTile, register_tiles, with_edges
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
@@ -241,6 +243,14 @@ def numpy_space(specs: Specs) -> SearchSpace:
     return SearchSpace({"block_rows": tuple(sorted(counts))})
 
 
+NKI_PARAMETERS = {
+    "transpose": ("dma", "tensor"),
+    "square_on": ("scalar", "vector"),
+    "drain": ("vector", "scalar", "both"),
+}
+"""The parameters of the NKI generator."""
+
+
 def golden(x: NDArray[Any], gain: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[Any]]:
     """Return the layer as NumPy users write it; with float64 inputs it is the golden."""
     rms = np.sqrt(np.mean(x * x, axis=1, keepdims=True) + EPSILON)
@@ -264,7 +274,13 @@ def _bytes_moved(specs: Specs) -> int:
 kernel = Kernel(
     name="rmsnorm_linear",
     entry=ENTRY,
-    generators={"c": source, "numpy": numpy_source},
+    generators={
+        "c": source,
+        "numpy": numpy_source,
+        "nki": partial(
+            candidate, file="rmsnorm_linear_nki.py", kernel="rmsnorm_linear", fixed={"epsilon": EPSILON}
+        ),
+    },
     outputs=_outputs,
     golden=golden,
     baselines={"NumPy": baseline(golden)},
@@ -272,5 +288,5 @@ kernel = Kernel(
     bytes_moved=_bytes_moved,
     reduction_length=lambda specs: specs[0].shape[1],
     space=space,
-    spaces={"numpy": numpy_space},
+    spaces={"numpy": numpy_space, "nki": lambda _specs: SearchSpace(NKI_PARAMETERS)},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from autotune.kernels.c_exp import exp_function
 from autotune.kernels.c_source import host_vector_bytes, prelude, require_c_types
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.narrow import baseline, is_narrow, total_bytes
+from autotune.kernels.nki_text import candidate
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
@@ -209,6 +211,13 @@ def numpy_space(specs: Specs) -> SearchSpace:
     return SearchSpace({"block_rows": tuple(sorted(counts))})
 
 
+def nki_space(specs: Specs) -> SearchSpace:
+    """Return the space of the NKI generator."""
+    columns = specs[0].shape[1]
+    pieces = tuple(count for count in (1, 2, 4, 8) if count == 1 or columns >= 64 * count)
+    return SearchSpace({"pieces": pieces, "scale_on": ("vector", "scalar")})
+
+
 def golden(x: NDArray[Any]) -> tuple[NDArray[Any]]:
     """Return the softmax of each row as NumPy users write it; with float64 input it is the golden."""
     e = np.exp(x - x.max(axis=1, keepdims=True))
@@ -227,7 +236,11 @@ def _elements(specs: Specs) -> int:
 kernel = Kernel(
     name="softmax",
     entry=ENTRY,
-    generators={"c": source, "numpy": numpy_source},
+    generators={
+        "c": source,
+        "numpy": numpy_source,
+        "nki": partial(candidate, file="softmax_nki.py", kernel="softmax"),
+    },
     outputs=_outputs,
     golden=golden,
     baselines={"NumPy": baseline(golden)},
@@ -235,5 +248,5 @@ kernel = Kernel(
     bytes_moved=lambda specs: 2 * total_bytes(specs),
     reduction_length=lambda specs: specs[0].shape[1],
     space=space,
-    spaces={"numpy": numpy_space},
+    spaces={"numpy": numpy_space, "nki": nki_space},
 )

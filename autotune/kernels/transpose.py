@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from autotune.kernels.c_source import (
 )
 from autotune.kernels.c_threads import entry_point
 from autotune.kernels.narrow import total_bytes
+from autotune.kernels.nki_text import candidate
 from autotune.machine.cpu import usable_cores
 from autotune.model.kernel import Inputs, Kernel, Specs, TensorSpec
 from autotune.model.space import Config, SearchSpace
@@ -298,6 +300,16 @@ def numpy_space(specs: Specs) -> SearchSpace:  # noqa: ARG001
     return SearchSpace({"block_rows": sizes, "block_columns": sizes})
 
 
+def nki_space(specs: Specs) -> SearchSpace:
+    """Return the space of the NKI generator."""
+    rows = specs[0].shape[0]
+    blocks = tuple(size for size in (128, 256, 512, 1024, 2048) if size == 128 or size // 2 < rows)
+    parameters = {"method": ("dma", "tensor"), "block": blocks, "drain": ("vector", "scalar", "both")}
+    return SearchSpace(
+        parameters, (lambda config: config["method"] == "tensor" or config["drain"] == "vector",)
+    )
+
+
 def golden(x: NDArray[Any]) -> tuple[NDArray[Any]]:
     """Return the transpose, laid out row by row."""
     return (np.ascontiguousarray(x.T),)
@@ -311,12 +323,16 @@ def _outputs(specs: Specs) -> Specs:
 kernel = Kernel(
     name="transpose",
     entry=ENTRY,
-    generators={"c": source, "numpy": numpy_source},
+    generators={
+        "c": source,
+        "numpy": numpy_source,
+        "nki": partial(candidate, file="transpose_nki.py", kernel="transpose"),
+    },
     outputs=_outputs,
     golden=golden,
     baselines={"NumPy": golden},
     flops=lambda _specs: 0,
     bytes_moved=lambda specs: 2 * total_bytes(specs),
     space=space,
-    spaces={"numpy": numpy_space},
+    spaces={"numpy": numpy_space, "nki": nki_space},
 )

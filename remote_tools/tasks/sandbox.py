@@ -58,8 +58,13 @@ def status(c: Context) -> None:
         raise Exit(code=1)
 
 
-@task(help={"budget": "number of configs to try for each shape"})
-def demo(c: Context, budget: int | None = None) -> None:
+@task(
+    help={
+        "budget": "number of configs to try for each shape",
+        "backend": "kind of candidates: c (default), numpy, or nki, which is estimated, not run",
+    }
+)
+def demo(c: Context, budget: int | None = None, backend: str | None = None) -> None:
     """Run the whole loop against the sandbox: push, tune the matrix product, fetch the results."""
     from remote_tools.loop import steps
     from remote_tools.setup import sandbox
@@ -74,7 +79,9 @@ def demo(c: Context, budget: int | None = None) -> None:
         venv_path=sys.prefix,
         cache_dir="~/.cache/autotune",
     )
-    words = ["examples/gemm.py", "--mode", "both", *(["--budget", str(budget)] if budget else [])]
+    words = ["examples/gemm.py", "--mode", "both"]
+    words += ["--backend", backend] if backend else []
+    words += ["--budget", str(budget)] if budget else []
     display = new_display()
     display.say(f"inv dev --auto-fetch -- {shlex.join(words)}    (host: sshd on 127.0.0.1:{found.port})")
     outcome = steps.dev(settings, words, steps.How(auto_fetch=True), display)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-from autotune.kernels import gemm_nki, gemm_nki_space
-from autotune.model.kernel import TensorSpec
+from autotune.estimating.candidate import Candidates, Task
+from autotune.kernels import gemm, gemm_nki, gemm_nki_space, rmsnorm_linear, softmax, transpose
+from autotune.model.kernel import Inputs, Kernel, TensorSpec
+from autotune.model.tensors import materialize
+from autotune.model.trial import Status
+from autotune.model.workload import workload
 from autotune.nki import NkiError, estimate, simulate
+from autotune.sites.correctness import Golden
 
 SQUARE = ((2048, 2048), "bfloat16")
 DEFAULT = {"tiles_m": 2, "tiles_k": 2, "psum_banks": 7}
@@ -54,8 +61,8 @@ def test_products_are_right(config: dict[str, Any]) -> None:
     full = {**DEFAULT, **config}
     np.testing.assert_array_equal(expected, simulate(gemm_nki.gemm_lhsT_rhs)(lhs, rhs, **full))
     straight = np.ascontiguousarray(lhs.T)
-    for transpose in ("dma", "tensor"):
-        product = simulate(gemm_nki.gemm_lhs_rhs)(straight, rhs, transpose=transpose, **full)
+    for by in ("dma", "tensor"):
+        product = simulate(gemm_nki.gemm_lhs_rhs)(straight, rhs, transpose=by, **full)
         np.testing.assert_array_equal(expected, product)
 
 
@@ -93,3 +100,31 @@ def test_the_text_of_a_candidate_runs() -> None:
     ones = np.ones((128, 128), np.float32)
     product = simulate(names["KERNEL"])(ones, np.ones((128, 256), np.float32), **names["CONFIG"])
     np.testing.assert_array_equal(np.full((128, 256), 128, np.float32), product)
+
+
+def table(rows: int, columns: int, dtype: str) -> Inputs:
+    return Inputs((TensorSpec("x", (rows, columns), dtype),))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kernel", "inputs"),
+    [
+        (softmax.kernel, lambda dtype: table(130, 515, dtype)),
+        (transpose.kernel, lambda dtype: table(259, 131, dtype)),
+        (rmsnorm_linear.kernel, lambda dtype: rmsnorm_linear.inputs(130, 257, 530, dtype=dtype)),
+        (gemm.lhs_rhs, lambda dtype: gemm.inputs(130, 515, 129, dtype=dtype)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_every_config_of_a_space_is_right_or_refused(
+    kernel: Kernel, inputs: Callable[[str], Inputs], dtype: str
+) -> None:
+    given = inputs(dtype)
+    arrays = materialize(given)
+    work = workload(kernel, given, "nki", {})
+    candidates = Candidates(Task(given.specs, "trn2", 0, arrays, Golden.of(kernel, given.specs, arrays)))
+    configs = list(kernel.space_of("nki", given.specs))
+    for config in random.Random(0).sample(configs, min(12, len(configs))):
+        status, message, _ = candidates.reply(work.source(config))
+        assert status is Status.OK or "does not fit" in message, (config, status, message)
