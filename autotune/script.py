@@ -8,14 +8,14 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autotune import backends, report, search
 from autotune.backends import NAMES
 from autotune.backends.neuron import NeuronBackend
-from autotune.estimating import Ranking, rank
+from autotune.estimating import Ranking, prefilter, rank
 from autotune.estimating.candidate import estimate_text
 from autotune.estimating.rank import BACKEND
 from autotune.model.budget import Budget
@@ -24,7 +24,7 @@ from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
 from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.report.lanes import lanes_page
-from autotune.report.ranking_table import print_ranking
+from autotune.report.ranking_table import TOP, print_ranking
 from autotune.report.terminal import say
 from autotune.report.units import config_text
 from autotune.search import STRATEGIES
@@ -40,6 +40,7 @@ _BACKEND = (
     f"kind of candidates: {', '.join(NAMES)}; {BACKEND}: measured by neuron if it is there, else estimated "
     "(%(default)s)"
 )
+_PREFILTER = "on NeuronCores: do not leave out and order configs by their estimates"
 JSON_SCHEMA = 1
 """Of what `--json` prints; docs/tuner.md describes it."""
 
@@ -101,6 +102,7 @@ def add_flags(flags: argparse.ArgumentParser, *, budget: int) -> None:
     add("--devices", type=_devices, metavar="0,1|all", help="the devices that search together (the first)")
     add("--json", action="store_true", help="print one JSON object on stdout, all else on stderr")
     add("--cache-dir", type=Path, metavar="DIR", help="where results go (default: $AUTOTUNE_CACHE_DIR)")
+    add("--no-prefilter", dest="prefilter", action="store_false", help=_PREFILTER)
     flags.set_defaults(default_budget=budget)
 
 
@@ -140,7 +142,7 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
         named = isinstance(flags.backend, str)
         if caution := (backends.get(flags.backend) if named else flags.backend).caution():
             say(caution, sys.stderr)
-        results = [tune(case.kernel, case.inputs, **_options(flags)) for case in cases]
+        results = [_tuned(flags, case) for case in cases]
         told = sys.stderr if flags.json else sys.stdout
         report.print_table([report.load(result.folder / METRICS) for result in results], told)
         for result in results:
@@ -154,6 +156,23 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     if flags.json:
         print(json.dumps({"schema": JSON_SCHEMA, "workloads": [*map(_plain, results)]}, allow_nan=False))
     return 0 if all(result.best for result in results) else 1
+
+
+def _tuned(flags: argparse.Namespace, case: Case) -> Results:
+    """Tune one case; a kernel for NeuronCores in the order of its estimates, unless that is not wanted."""
+    options = {**_options(flags)}
+    wanted = getattr(flags, "prefilter", False) and flags.backend == MEASURED
+    if not wanted or BACKEND not in case.kernel.generators:
+        return tune(case.kernel, case.inputs, **options)
+    target = NeuronBackend().fingerprint()["target"]
+    ranking = rank(case.kernel, case.inputs, target=target, cache_dir=flags.cache_dir)
+    kernel, order = prefilter.filtered(case.kernel, ranking, MEASURED)
+    result = tune(kernel, case.inputs, **{**options, "strategy": options["strategy"] or order})
+    found = prefilter.compared(ranking, result.trials)
+    for each in found[:TOP]:
+        numbers = f"{each.estimated_us:.1f} us estimated, {each.measured_us:.1f} us measured"
+        say(f"{numbers} ({each.error:+.1%}): {config_text(each.config)}", sys.stderr)
+    return replace(result, notes=(*result.notes, *filter(None, [prefilter.summary(found)])))
 
 
 def _ranked(flags: argparse.Namespace, cases: Sequence[Case], why_not: str) -> int:

@@ -29,6 +29,7 @@ from autotune.backends.neuron import (
 )
 from autotune.model.errors import DataError, DeviceLostError, UnavailableError
 from autotune.model.kernel import TensorSpec
+from autotune.model.space import SearchSpace
 from autotune.sites.local import LocalSite
 from autotune.testing import BackendContract, Candidates
 from autotune.testing.backend_contract import limits_of, measured
@@ -318,6 +319,55 @@ def test_a_script_measures_nki_kernels_where_the_sdk_is(
     assert (0, "neuron", {"ok": 1}, NEVER_RUN) == (
         code, found["backend"], found["statuses"], err.splitlines()[0],
     )  # fmt: skip
+
+
+BOTH = """\
+import nki
+import nki.isa as nisa
+import nki.language as nl
+
+
+@nki.jit
+def add(a, b, rows):
+    if hasattr(nki, "STANDS_IN"):
+        return "add"
+    out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
+    tiles = []
+    for each in (a, b):
+        tiles.append(nl.ndarray((rows, 1000 // rows), dtype=a.dtype, buffer=nl.sbuf))
+        nisa.dma_copy(tiles[-1], each.reshape((rows, 1000 // rows)))
+    nisa.tensor_tensor(tiles[0], tiles[0], tiles[1], nl.add)
+    nisa.dma_copy(out.reshape((rows, 1000 // rows)), tiles[0])
+    return out
+
+
+KERNEL = add
+"""
+
+
+def test_what_the_model_refuses_costs_no_device_time(
+    sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = replace(
+        sdk.candidates({"right": "add"}).kernel(),
+        generators={"nki": lambda config, *_: f"{BOTH}CONFIG = {dict(config)!r}\n"},
+        space=lambda _specs: SearchSpace({"rows": (1, 250, 125)}),
+    )
+    flags = script.parser("test", budget=0).parse_args(["--backend", "nki", "--cache-dir", str(tmp_path)])
+    monkeypatch.setattr(toolchain, "instance_type", lambda: "trn2.48xlarge")
+    for name, half in ((toolchain.COMPILE_PYTHON, "compiles"), (toolchain.RUN_PYTHON, "runs")):
+        monkeypatch.setenv(name, sdk.pythons[half])
+    before = sdk.compiled
+    assert 0 == script.main(flags, [script.Case(kernel, INPUTS)])
+    told = capsys.readouterr().err
+    trials = json.loads(next(tmp_path.glob("add/*/perf_metrics.json")).read_text())["trials"]
+    ended = {each["config"]["rows"]: (each["order"], each["status"]) for each in trials}
+    assert {125: (0, "ok"), 1: (1, "ok"), 250: (2, "invalid")} == ended
+    assert "the model against 2 measured configs: off by" in told
+    assert " us measured (" in told
+    assert sdk.compiled - before <= 2 * 2 + 1, (
+        "each is built, the finalists again, and the best for its profile"
+    )
 
 
 CHIP = {"neuron_device": 0, "nc_count": 4, "neuroncore_ids": [0, 1, 2, 3], "neuron_processes": []}
