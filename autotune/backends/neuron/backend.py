@@ -15,6 +15,7 @@ from autotune.backends.device import DeviceFault, Fault, HostTensor
 from autotune.backends.neuron import cores, errors, peaks, toolchain
 from autotune.backends.neuron.device import NeuronDevice
 from autotune.backends.neuron.toolchain import COMPILE_PROGRAM, COMPILE_PYTHON, RUN_PROGRAM, RUN_PYTHON
+from autotune.machine.cpu import not_private, program_folder
 from autotune.model.budget import Limits
 from autotune.model.errors import DataError, UnavailableError
 from autotune.model.kernel import Specs, TensorSpec
@@ -104,6 +105,7 @@ class NeuronBackend(Backend):
         words = ["--entry", entry, "--target", self._target, "--lnc", str(self._logical)]
         words += [word for spec in inputs for word in ("--input", _told(spec))]
         words += [f"--option={option}" for option in self.options]
+        words += ["--keep", f"{kept}/{key}"] if (kept := _kept_neffs()) else []
         command = (self._compiles, "-I", COMPILE_PROGRAM, part, *words)
         return Build(artifact, source, command, part)
 
@@ -186,6 +188,17 @@ class NeuronBackend(Backend):
     @property
     def _logical(self) -> int:
         return _logical(self.lnc)
+
+
+@functools.cache
+def _kept_neffs() -> str:
+    """Return the folder of NEFFs that outlive a run; empty if others could write to it."""
+    folder = program_folder() / "neffs"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return "" if not_private(folder) else str(folder)
+    except OSError:
+        return ""
 
 
 def _told(spec: TensorSpec) -> str:

@@ -59,7 +59,11 @@ class NeuronDevice:
                 command, env=env, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), memory)
             )
         self._socket, self._stream = ours, ours.makefile("rw", encoding="utf-8")
-        self.ask("open", inputs=[*map(_described, inputs)], outputs=[*map(_described, outputs)])
+        try:
+            self.ask("open", inputs=[*map(_described, inputs)], outputs=[*map(_described, outputs)])
+        except (Fault, DeviceFault):
+            self.close()
+            raise
 
     def load(self, artifact: Artifact) -> LoadedNeff:
         """Load a NEFF.

@@ -27,7 +27,12 @@ ATTEMPTS = 2  # neuronx-cc exits 70 now and then for no reason of the kernel's (
 UNAVAILABLE, INTERNAL = 69, 70
 NO_CORE = "65535"
 PACKAGES = ("nki", "neuronx-cc")
-_INTERNAL = re.compile(r"(?:exit(?:ed)?(?: with)?(?: code| status)?|return ?code)[ :=]*70\b", re.IGNORECASE)
+MADE = ("kernel.neff", "kernel.json")
+KEPT = 2000
+"""NEFFs that are kept for other runs: some hundred kilobytes each."""
+_INTERNAL = re.compile(
+    r"(?:exit(?:ed)?|failed|return(?:ed)?)(?: with)?(?: ?code| status| exit code)?[ :=]*70\b", re.IGNORECASE
+)
 _EXPLAINED = re.compile(r"\bNCC_[A-Z]+\d+|out of memory in (?:sbuf|psum)", re.IGNORECASE)
 _LAST = re.compile(r"^\w[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*", re.MULTILINE)
 
@@ -41,10 +46,15 @@ def main() -> int:
     if words.inner:
         return _inner(words, folder)
     (folder / "kernel.py").write_text(sys.stdin.read(), encoding="utf-8")
+    if words.keep and _copied(Path(words.keep), folder):
+        print(f"compiled before: {words.keep}")
+        return 0
     code, said = 0, ""
     for _attempt in range(ATTEMPTS):
         code, said = _attempted(folder)
         if code == 0:
+            if words.keep:
+                _keep(folder, Path(words.keep))
             return 0
         if not _is_internal(code, said):
             break
@@ -63,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lnc", type=int, default=1, help="physical cores of a logical one")
     parser.add_argument("--input", action="append", default=[], metavar="NAME:DTYPE:2048x512")
     parser.add_argument("--option", action="append", default=[], help="of neuronx-cc")
+    parser.add_argument("--keep", default="", help="a folder, named after all that decides a NEFF")
     parser.add_argument("--versions", action="store_true", help="print the versions as JSON")
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -83,6 +94,31 @@ def _versions() -> int:
         return UNAVAILABLE
     print(json.dumps(found))
     return 0
+
+
+def _copied(source: Path, target: Path) -> bool:
+    """Copy a NEFF and its description; return whether they were there, all of them."""
+    try:
+        for name in MADE:
+            shutil.copyfile(source / name, target / name)
+    except OSError:
+        return False
+    return True
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Keep a NEFF for other runs, if there is room; forget the oldest of too many."""
+    part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+    try:
+        part.mkdir()
+        if _copied(folder, part):
+            part.rename(kept)
+    except OSError:
+        pass  # another process was first, or the disk is full: it can be compiled again
+    shutil.rmtree(part, ignore_errors=True)
+    entries = sorted(kept.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+    for oldest in entries[:-KEPT]:
+        shutil.rmtree(oldest, ignore_errors=True)
 
 
 def _attempted(folder: Path) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from autotune.backends.neuron import (
     backend,
     cores,
     errors,
+    neuron_compile,
     peaks,
     profile,
     toolchain,
@@ -94,8 +95,11 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{Path(made.pythons['runs']).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("NEURONX_STATE", str(made.state))
+        patch.setenv("XDG_CACHE_HOME", str(made.state / "cache"))
+        backend._kept_neffs.cache_clear()
         yield made
-    backend._logical.cache_clear()
+    for each in (backend._logical, backend._kept_neffs):
+        each.cache_clear()
 
 
 class TestNeuron(BackendContract):
@@ -118,7 +122,7 @@ def compiled(
     """Run the backend's command as the tuner does; return exit code, what it printed, and the folder."""
     build = sdk.backend(**settings).build(text, entry, INPUTS.specs, INPUTS.specs[:1], folder)
     part = Path(build.part)
-    part.mkdir()
+    part.mkdir(parents=True)
     done = subprocess.run(
         build.command,
         input=build.source,
@@ -140,6 +144,46 @@ def test_a_neff_and_its_description_are_all_that_is_left(sdk: Sdk, tmp_path: Pat
     }
     made = json.loads((part / "kernel.neff").read_text())
     assert ("trn2", 1, [["float32", [1000]]] * 2) == (made["target"], made["lnc"], made["inputs"])
+
+
+def test_a_neff_outlives_a_run(sdk: Sdk, tmp_path: Path) -> None:
+    text = source("add\nadd\nadd\nadd")
+    code, log, part = compiled(sdk, text, tmp_path / "one")
+    before = sdk.compiled
+    again, told, other = compiled(sdk, text, tmp_path / "two")
+    assert (0, "", 0, before) == (code, log, again, sdk.compiled)
+    assert told.startswith(f"compiled before: {sdk.state}/cache/autotune-programs/neffs/")
+    assert (part / "kernel.neff").read_text() == (other / "kernel.neff").read_text()
+    compiled(sdk, text, tmp_path / "three", lnc=1)
+    assert before + 1 == sdk.compiled
+
+
+def test_only_the_newest_neffs_are_kept(tmp_path: Path) -> None:
+    for place in range(neuron_compile.KEPT + 3):
+        (tmp_path / "kept" / str(place)).mkdir(parents=True)
+        os.utime(tmp_path / "kept" / str(place), (place, place))
+    for name in neuron_compile.MADE:
+        (tmp_path / name).touch()
+    neuron_compile._keep(tmp_path, tmp_path / "kept/new")
+    left = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert (neuron_compile.KEPT, True, set()) == (len(left), "new" in left, {"0", "1", "2", "3"} & left)
+
+
+@pytest.mark.parametrize(
+    ("said", "internal"),
+    [
+        ("neuronx-cc failed with exit code 70", True),
+        ("Command '...' returned non-zero exit status 70.", True),
+        ("returncode=70", True),
+        ("failed with 70", True),
+        ("exit code 701", False),
+        ("NameError: name 'x' is not defined", False),
+        ("exit code 70\nNCC_EVRF001", False),
+        ("exit status 70: Out of memory in psum", False),
+    ],
+)
+def test_exit_code_70_without_a_reason_is_the_compilers_own(said: str, internal: bool) -> None:
+    assert internal == neuron_compile._is_internal(1, said)
 
 
 def test_a_kernel_is_launched_for_as_many_cores_as_a_logical_one_has(sdk: Sdk, tmp_path: Path) -> None:
