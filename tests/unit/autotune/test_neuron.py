@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,17 +18,20 @@ import numpy as np
 import pytest
 
 from autotune import Status, script, tune
+from autotune.backends import Artifact
 from autotune.backends.device import DeviceFault, Fault
 from autotune.backends.neuron import (
     NEVER_RUN,
     NeuronBackend,
     backend,
     cores,
+    device,
     errors,
     neuron_compile,
     peaks,
     profile,
     toolchain,
+    traced,
 )
 from autotune.model.errors import DataError, DeviceLostError, UnavailableError
 from autotune.model.kernel import TensorSpec
@@ -470,6 +475,77 @@ def test_a_machine_without_cores_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (tmp_path / "neuron-ls").chmod(0o755)
         with pytest.raises(UnavailableError, match=told):
             NeuronBackend().devices()
+
+
+# -- one open core
+
+
+@contextlib.contextmanager
+def opened(sdk: Sdk, **settings: object) -> Iterator[device.NeuronDevice]:
+    """Open a core as the device's process does."""
+    values = [(spec, np.full(spec.shape, 2, np.float32)) for spec in INPUTS.specs]
+    with traced._shared(values, OUT) as tensors:
+        core = sdk.backend(**settings).open("6", tensors[:2], tensors[2:])
+        with contextlib.closing(core):
+            yield core
+
+
+def neff(
+    folder: Path, program: str, elements: int = LENGTH, in_place: tuple[str, ...] = (), lnc: int = 2
+) -> Artifact:
+    """Write what the compiler leaves."""
+    folder.mkdir()
+    about = {"program": program, "inputs": [["float32", [elements]]] * 2}
+    (folder / "kernel.neff").write_text(json.dumps(about))
+    (folder / "kernel.json").write_text(json.dumps({"lnc": lnc}))
+    return Artifact("neuron", "add", str(folder), "kernel.neff", INPUTS.specs, OUT, in_place)
+
+
+def test_spike_runs_neffs_where_nrtpy_is_not(sdk: Sdk, tmp_path: Path) -> None:
+    assert "spike 0.2.0" in sdk.backend(run_python=sdk.pythons["spikes"]).fingerprint()["version"]
+    with opened(sdk, run_python=sdk.pythons["spikes"]) as core:
+        loaded = core.load(neff(tmp_path / "right", "add\nnop"))
+        loaded.poison()
+        assert [6000, 6000] == loaded.run(2, 2, cold=True), (
+            "each call has two lines, and a part that is traced apart"
+        )
+        loaded.fetch()
+        loaded.unload()
+
+
+def test_a_neff_that_does_not_fit_is_refused_before_it_is_run(sdk: Sdk, tmp_path: Path) -> None:
+    with opened(sdk) as core:
+        for name, artifact, told in (
+            ("lnc", neff(tmp_path / "lnc", "add", lnc=1), "was compiled for LNC 1, and the core has LNC 2"),
+            (
+                "size",
+                neff(tmp_path / "size", "add", 10),
+                "tensor a has 4000 bytes; the NEFF's in_tensor_0 40",
+            ),
+            ("in place", neff(tmp_path / "place", "add", in_place=("a",)), "and the kernel changes a"),
+        ):
+            with pytest.raises(Fault, match=re.escape(told)) as raised:
+                core.load(artifact)
+            assert (Status.ERROR, False) == (raised.value.status, raised.value.fatal), name
+        assert core.load(neff(tmp_path / "right", "add"))
+
+
+def test_an_input_that_was_changed_is_restored(sdk: Sdk, tmp_path: Path) -> None:
+    with opened(sdk) as core:
+        for program, told in (("poke_input", "wrote to its input a"), ("add", "")):
+            loaded = core.load(neff(tmp_path / program, program))
+            loaded.run(1, 1, cold=False)
+            with pytest.raises(Fault, match=told) if told else contextlib.nullcontext():
+                loaded.fetch()
+            loaded.unload()
+
+
+def test_outside_of_a_search_an_order_has_a_limit(sdk: Sdk, tmp_path: Path) -> None:
+    with opened(sdk) as core:
+        loaded = core.load(neff(tmp_path / "hang", "spin"))
+        with pytest.raises(Fault, match=r"did not return within 0\.2 s") as raised, core.limited(0.2):
+            loaded.run(1, 1, cold=False)
+        assert Status.TIMEOUT is raised.value.status
 
 
 # -- errors by their numbers

@@ -11,11 +11,15 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PACKAGES = {"compiles": {"nki": "0.6.0", "neuronx-cc": "2.27.1"}, "runs": {"nrtpy": "2.32.0"}}
+PACKAGES = {
+    "compiles": {"nki": "0.6.0", "neuronx-cc": "2.27.1"},
+    "runs": {"nrtpy": "2.32.0"},
+    "spikes": {"spike": "0.2.0"},
+}
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Make both virtual environments in a folder; return half -> its interpreter."""
+    """Make the virtual environments in a folder; return half -> its interpreter."""
     return {half: _environment(folder / half, half) for half in PACKAGES}
 
 
