@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A shell's job in the background ignores SIGINT, and would hand that on to what the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ from autotune.machine.cpu import machine_facts, roofline
 from autotune.model.budget import Limits
 from autotune.model.kernel import Specs
 from autotune.model.roofline import Roofline
-from autotune.model.tensors import array_at
+from autotune.model.tensors import Kind, array_at, is_float, kind_of
 from autotune.model.timing import SWEEP_BYTES
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -195,7 +195,7 @@ class Returning:
             for place, value in zip(outputs, _all_of(returned, len(outputs)), strict=True):
                 if value.shape != place.shape:
                     raise ValueError(f"returned shape {value.shape}, the output is {place.shape}")
-                if value.dtype.kind in "fc" and place.dtype.kind in "iub":
+                if not is_float(place.dtype) and kind_of(value.dtype) in {Kind.FLOAT, None}:
                     raise TypeError(f"returned {value.dtype}, the output is {place.dtype}")
                 place[...] = value
             return took

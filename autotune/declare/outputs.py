@@ -12,7 +12,7 @@ import numpy as np
 from autotune.declare.parameters import Parameters
 from autotune.model.errors import UsageError
 from autotune.model.kernel import Inputs, Specs, TensorSpec
-from autotune.model.tensors import Array, dtype_of, materialize
+from autotune.model.tensors import Array, dtype_of, is_float, materialize
 from autotune.sites.correctness import widened
 
 
@@ -67,9 +67,13 @@ class Outputs:
                     f"kernel {kernel}: output_dtype has {len(dtypes)} dtypes for {len(found)} outputs"
                 )
             return dtypes
-        floats = [dtype for dtype in map(dtype_of, specs) if dtype.kind not in "biu"]
-        common = np.result_type(*floats) if floats else np.dtype(np.float64)
-        return [(common if each.dtype.kind == "f" else each.dtype).name for each in found]
+        floats = [dtype for dtype in map(dtype_of, specs) if is_float(dtype)]
+        try:
+            common = np.result_type(*floats) if floats else np.dtype(np.float64)
+        except TypeError:  # bfloat16 and float16, for example
+            names, kernel = " and ".join(map(str, floats)), self._parameters.kernel
+            raise UsageError(f"kernel {kernel}: {names} have no common dtype; give output_dtype") from None
+        return [(common if is_float(each.dtype) else each.dtype).name for each in found]
 
     def most_terms(self, specs: Specs) -> int:
         """Return the most terms that one output element can sum: the longest axis, or all that is summed."""

@@ -75,6 +75,7 @@ class _Process:
         sock: takes commands, and answers if one cannot be done.
         schedstat: descriptor of its file in /proc.
         commands: that the candidate got.
+        stopped: it stands still until it is continued.
         reaped: it is dead.
         stuck: it did not return, or cannot be trusted: it must be killed.
         children: that a device's runtime started.
@@ -84,6 +85,7 @@ class _Process:
     sock: socket.socket
     schedstat: int
     commands: int = 0
+    stopped: bool = False
     reaped: bool = False
     stuck: bool = False
     children: frozenset[int] = frozenset()
@@ -235,10 +237,15 @@ class Keeper:
         """Return the process that runs a candidate; None if its device cannot be opened."""
         if not self._settings.device:
             return self._fork(request)
-        device = self._device or self._open_device()
-        if device:
+        while device := self._device or self._open_device():
             device.commands = 0
-            device.sock.send(LOAD + request.text())
+            try:
+                device.sock.send(LOAD + request.text())
+            except (BrokenPipeError, ConnectionResetError):  # it was killed since the last candidate
+                self._end(device)
+                self._device = None
+            else:
+                break
         return device
 
     def _open_device(self) -> _Process | None:
@@ -297,7 +304,8 @@ class Keeper:
         process.commands += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `_await` says how
             process.sock.send(message)
-        if process.commands > 1 or process is self._device:
+        if process.stopped:  # one that refused a command runs: it could stop itself before it is continued
+            process.stopped = False
             os.kill(process.pid, signal.SIGCONT)
         self._await(process, limit_s)
 
@@ -324,6 +332,7 @@ class Keeper:
                 process.stuck, header = True, self._header[: HEADER.size]
                 oom_killed = oom_kills() > self._oom_kills
                 raise _Ended(died(status, usage, self._settings, header, oom_killed=oom_killed))
+            process.stopped = True
             return
         process.stuck = True
         raise _Ended(Ending(Status.TIMEOUT, f"did not return within {limit_s:g} s"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def namespace() -> Collection:
 
 NS = namespace()
 NAMES = sorted(NS.task_names)
+HELP = {name: dict(NS[name].help) for name in NAMES}  # Invoke empties a task's own as it is read
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,7 +42,9 @@ def test_every_task_says_what_it_does_in_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_flag_has_help(name: str) -> None:
-    silent = [argument.name for argument in NS[name].get_arguments() if not argument.help]
+    task = copy.copy(NS[name])
+    task.help = dict(HELP[name])
+    silent = [argument.name for argument in task.get_arguments() if not argument.help]
 
     assert [] == silent
 

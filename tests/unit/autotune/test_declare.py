@@ -281,6 +281,8 @@ PAIR = autotune.kernel(two, space=SPACE, golden=lambda x, y: (x + y, x.argmax(),
         ({"x": "float16", "y": "float16"}, ["float16", "int64", "bool"]),
         ({"x": "int8", "y": "float64"}, ["float64", "int64", "bool"]),
         ({"x": "int8", "y": "int32"}, ["int64", "int64", "bool"]),
+        ("bf16", ["bfloat16", "int64", "bool"]),
+        ({"x": "float8_e5m2", "y": "float32"}, ["float32", "int64", "bool"]),
     ],
 )
 def test_outputs_are_those_of_the_golden(dtype: Any, expected: list[str]) -> None:
@@ -290,6 +292,12 @@ def test_outputs_are_those_of_the_golden(dtype: Any, expected: list[str]) -> Non
         (each.name, each.shape) for each in specs
     ]
     assert expected == [each.dtype for each in specs]
+
+
+def test_floats_without_a_common_dtype_need_one_for_the_output() -> None:
+    inputs = PAIR.inputs((4, 3), y=(3,), dtype={"x": "bfloat16", "y": "float16"})
+    with pytest.raises(UsageError, match="bfloat16 and float16 have no common dtype; give output_dtype"):
+        PAIR.kernel.outputs(inputs.specs)
 
 
 def test_the_dtype_of_an_output_can_be_said() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import textwrap
 import time
 from collections import Counter
@@ -93,14 +96,23 @@ def test_a_crash_costs_one_restart_and_a_failure_none() -> None:
             artifact = site.build(source).result().artifact
             assert artifact is not None
             site.measure(artifact)
-            return {each.pid for each in psutil.Process().children(recursive=True)}
+            stopped = set()
+            for each in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    stopped |= {each.pid} if each.status() == psutil.STATUS_STOPPED else set()
+            return stopped
 
         first = process_of(RIGHT)
         same = [process_of(PYTHON_SOURCES[name]) for name in ("wrong", "exception", "exit", "prints")]
         assert [first] * 4 == same
+        assert 1 == len(first)
+        os.kill(*first, signal.SIGKILL)
+        while psutil.Process(*first).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        second = process_of(RIGHT)
         process_of(PYTHON_SOURCES["crash"])
-        after = process_of(RIGHT)
-        assert (1, 1) == (len(first - after), len(after - first))
+        third = process_of(RIGHT)
+        assert 3 == len(first | second | third)
 
 
 @pytest.mark.parametrize("clock", [False, True])

@@ -200,12 +200,12 @@ def test_the_numpy_backend_measures_and_survives_its_candidates() -> None:
 
 
 def test_compilers_stand_still_while_a_candidate_is_measured(tmp_path: Path) -> None:
-    long = "".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(20000))
+    long = "".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(100_000))  # killed at the end
     go = tmp_path / "go"
     # So slow that the first call and that with other copies of the outputs are one each: the third is timed.
     hold = f'static int n; usleep(3000); if (n++ > 1) while (access("{go}", F_OK)) usleep(1000);'
     slow = body(f"{hold} {LOOP} out[i] = a[i] + b[i];", "unistd")
-    limits = replace(TIGHT, run_s=60)
+    limits = replace(TIGHT, run_s=60, memory_bytes=1 << 30)
     with LocalSite(KERNEL, INPUTS, CBackend(), BRIEF, limits, compile_jobs=2) as workers:
         artifact = workers.build(slow).result().artifact
         assert artifact is not None
@@ -254,7 +254,6 @@ def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time(tmp_path
         (body("abort();", "stdlib"), ("crash", "killed by SIGABRT")),
         (body("raise(SIGFPE);", "signal"), ("crash", "killed by SIGFPE")),
         (body("__builtin_trap();"), ("crash", "killed by SIGILL")),
-        (body("raise(SIGKILL);", "signal"), ("crash", "killed by SIGKILL")),
         (body("errno = ENOMEM; *(volatile int *)8 = 0;", "errno"), ("crash", "killed by SIGSEGV")),
         (
             body("kill(getppid(), SIGKILL); pause();", "signal", "unistd"),
@@ -264,7 +263,6 @@ def test_compilers_go_on_while_a_candidate_is_called_for_the_first_time(tmp_path
         (body("exit(0);", "stdlib"), ("error", "ended the process with exit code 0 before it returned")),
         (body("exit(9);", "stdlib"), ("error", "ended the process with exit code 9 before it returned")),
         (body("volatile int on = 1; while (on) ;"), ("timeout", "did not return within 1.5 s")),
-        (body("pause();", "unistd"), ("timeout", "did not return within 1.5 s")),
         (
             body("close(3); for (int i = 4; i < 64; i++) close(i); pause();", "unistd"),
             ("timeout", "did not return within 1.5 s"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from enum import Enum
@@ -383,21 +384,23 @@ def test_clean_leaves_a_journal_whose_writer_lives(tmp_path: Path) -> None:
         writer.wait()
 
 
-def test_what_is_known_is_returned_from_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_what_is_known_is_returned_from_a_cache_that_cannot_be_written() -> None:
     drop = "import os; os.getuid() or os.setuid(65534)\n"
-    for folder in (tmp_path, *tmp_path.rglob("*")):
-        folder.chmod(0o555 if folder.is_dir() else 0o444)
-    for folder in tmp_path.parents:
-        if folder.owner() == "root" and folder != Path("/") and folder.stat().st_mode & 0o077 == 0:
-            folder.chmod(0o711)
-    temporary = tmp_path.with_name(f"{tmp_path.name}-tmp")
-    temporary.mkdir()
-    temporary.chmod(0o1777)
-    env = {**os.environ, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
-    done = python(f"{drop}print(run({str(tmp_path)!r}).measured)", env=env)
+    # Not in pytest's own folder, which every other run of pytest closes to other users again.
+    with tempfile.TemporaryDirectory() as folder:
+        cache, temporary = Path(folder, "cache"), Path(folder, "tmp")
+        run(cache)
+        temporary.mkdir()
+        temporary.chmod(0o1777)
+        for each in (cache, *cache.rglob("*")):
+            each.chmod(0o555 if each.is_dir() else 0o444)
+        Path(folder).chmod(0o755)
+        env = {**os.environ, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
+        done = python(f"{drop}print(run({str(cache)!r}).measured)", env=env)
+        more = python(f"{drop}run({str(cache)!r}, space('good', 'slow', variants=2))", env=env)
+        for each in (cache, *cache.rglob("*")):
+            each.chmod(0o755)
     assert "0\n" == done.stdout, done.stderr
-    more = python(f"{drop}run({str(tmp_path)!r}, space('good', 'slow', variants=2))", env=env)
     assert CacheError.__name__ in more.stderr
 
 
