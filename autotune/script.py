@@ -17,7 +17,7 @@ from autotune.backends import NAMES
 from autotune.backends.neuron import NeuronBackend
 from autotune.estimating import Ranking, prefilter, rank
 from autotune.estimating.candidate import estimate_text
-from autotune.estimating.rank import BACKEND
+from autotune.estimating.search import BACKEND
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec

@@ -78,7 +78,7 @@ def main() -> None:
     print(f"an instruction: {computed * 1e6:.1f} us, arithmetic of one element included (to reach: 15)")
     shapes = [((1, 1), "float32")]
     recorded = cpu_s(lambda: record(small, shapes)) / COUNT
-    print(f"recording one: {recorded * 1e6:.1f} us, with its views and their regions (to reach: 10)")
+    print(f"recording one: {recorded * 1e6:.1f} us, with its views and their regions (to reach: 5)")
 
 
 if __name__ == "__main__":

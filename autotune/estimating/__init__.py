@@ -4,7 +4,7 @@ Estimates are no measurements: they have a file of their own, `estimates.json`, 
 trials.
 """
 
-from autotune.estimating.rank import Ranking, rank
 from autotune.estimating.result import Estimated
+from autotune.estimating.search import Ranking, rank
 
 __all__ = ["Estimated", "Ranking", "rank"]

@@ -26,6 +26,8 @@ def held(tensor: NkiTensor) -> Array:
         program = current()
         if program.strict:
             return _lanes(tensor) if program.by_lane else _unwritten(tensor)
+    if storage.sharing is not None:
+        storage.sharing.reads(current().index, layout)
     return storage.array(layout)
 
 
@@ -50,7 +52,8 @@ def _unwritten(tensor: NkiTensor) -> NoReturn:
         f"{tensor.name} in {layout.memory.upper()} is read where nobody wrote it: element {first} of the "
         f"view {layout.shape}"
         + (f" and {len(missing) - 1:,} more" if len(missing) > 1 else "")
-        + f"; made at {storage.life.at[0]}:{storage.life.at[1]}",
+        + f"; made at {storage.life.at[0]}:{storage.life.at[1]}"
+        + ("" if storage.sharing is None else "; if the other core writes it, they need a core_barrier"),
         tensor=tensor.name,
         memory=layout.memory,
         number=len(missing),
@@ -70,6 +73,9 @@ def write(tensor: NkiTensor, given: Array, where: Array | None = None) -> None:
     if lanes is not None:
         rows = np.broadcast_to(lanes.reshape(-1, *[1] * (len(layout.shape) - 1)), layout.shape)
         mask = rows if mask is None else mask & rows
+    if storage.sharing is not None:
+        kept = made if mask is None else np.where(mask, made, target)
+        storage.sharing.writes(current().index, layout, target, kept)
     if mask is None:
         target[...] = made
     else:

@@ -107,9 +107,12 @@ def gathered(tensor: NkiTensor, oob: OobMode = OobMode.error) -> Array:
     if not storage.complete and current().strict:
         _check_written(tensor, spots, inside)
     try:
-        return np.asarray(_elements(tensor)[spots])
+        values = np.asarray(_elements(tensor)[spots])
     except IndexError:
         raise _reaches_beyond(tensor, spots) from None
+    if storage.sharing is not None:
+        storage.sharing.reads(current().index, layout, spots[inside] if len(inside) == len(spots) else spots)
+    return values
 
 
 def _reaches_beyond(tensor: NkiTensor, spots: Array) -> NkiError:
@@ -165,8 +168,11 @@ def scattered(
     made = np.broadcast_to(cast(given.reshape(layout.shape), layout.dtype), layout.shape)
     if len(keep) == len(spots) and not bool(keep.all()):
         spots, made = spots[keep], made[keep]
+    data = _elements(tensor)
     try:
-        _elements(tensor)[spots] = made
+        if storage.sharing is not None:
+            storage.sharing.writes(current().index, layout, data[spots], made, spots)
+        data[spots] = made
     except IndexError:
         raise _reaches_beyond(tensor, spots) from None
     if not storage.complete:

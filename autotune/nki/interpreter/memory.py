@@ -12,6 +12,7 @@ import numpy as np
 from autotune.nki.errors import NkiError, NkiWarning
 from autotune.nki.interpreter.dtypes import Array, DType
 from autotune.nki.interpreter.layout import Layout
+from autotune.nki.interpreter.sharing import Sharing
 from autotune.nki.machine import Machine
 from autotune.nki.trace import Region
 
@@ -57,6 +58,7 @@ class Storage:
         data: the bytes, row-major over the whole tensor; None while a kernel is only recorded.
         complete: everything was written; the rest of the bookkeeping is then left alone.
         given: the caller gave it, and gets it back if the kernel returns it.
+        sharing: tells when two cores of a kernel touch it without order; None if only one can.
         valued: it is in PSUM, and something other than a matmul gave it values that are not zero.
     """
 
@@ -71,6 +73,7 @@ class Storage:
         "root",
         "shadow",
         "shared",
+        "sharing",
         "valued",
         "written",
     )
@@ -83,6 +86,7 @@ class Storage:
         self.complete = complete
         self.shared = shared
         self.given = False
+        self.sharing: Sharing | None = None
         self.valued = False
         self.number = NEVER  # of the tensor, in the trace
         self.shadow: Array | None = None

@@ -16,6 +16,7 @@ from autotune.nki.errors import NkiError, inside, kernel_line
 from autotune.nki.interpreter.dtypes import Array, DType
 from autotune.nki.interpreter.layout import Layout, Shape, row_major
 from autotune.nki.interpreter.memory import Life, Storage, fill
+from autotune.nki.interpreter.sharing import Sharing
 from autotune.nki.machine import PARTITIONS, Machine
 from autotune.nki.trace import Recorder
 
@@ -134,6 +135,7 @@ class Program:
         storage = self._made(layout, Life(name or variable(at), memory, 0, start, at, rows), shared)
         if shared and self.shared.turns and self.computes:
             self.shared.tensors[key] = storage
+            storage.sharing = Sharing(storage.life.name, layout.bytes, self.shared.turns)
         return storage
 
     def _same(self, known: Storage, layout: Layout) -> Storage:

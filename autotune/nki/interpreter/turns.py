@@ -31,6 +31,7 @@ class Turns:
         self.met: dict[object, dict[int, Any]] = {}
         self.visits: dict[tuple[int, object], int] = {}
         self.waits: dict[int, tuple[object, str]] = {}
+        self.meetings = [0] * cores
         self.changed = threading.Condition()
 
     def begin(self, core: int) -> None:
@@ -66,6 +67,7 @@ class Turns:
             key = (point, visit)
             gifts = self.met.setdefault(key, {})
             gifts[core] = gift
+            self.meetings[core] += 1
             if len(gifts) < self.cores:
                 self.waits[core] = (key, f"{what} at {':'.join(map(str, kernel_line()))}")
                 if not self._pass_on(core):

@@ -16,7 +16,7 @@ from autotune.nki.interpreter.session import Program
 from autotune.nki.interpreter.tensor import NkiTensor
 from autotune.nki.isa.issue import Call, Kind, Operands, issue
 from autotune.nki.isa.operators import BITVEC, OPERATORS, UNARY, Operator, erf
-from autotune.nki.language.creation import copy, ndarray, psum, temporary
+from autotune.nki.language.creation import broadcast_to, copy, ndarray, psum, temporary
 
 Axis = int | Sequence[int]
 _TRUTHS = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"))
@@ -73,11 +73,17 @@ def _binary(operator: Operator, x: Any, y: Any, dtype: Any) -> NkiTensor:
 
 
 def spread(x: NkiTensor, y: NkiTensor) -> tuple[NkiTensor, NkiTensor]:
-    """Return two tiles as views of one shape: free dimensions of size 1 repeat."""
+    """Return two tiles as views of one shape: dimensions of size 1 repeat, a single partition by a copy."""
     if x.shape == y.shape:
         return x, y
-    if len(x.shape) != len(y.shape) or x.shape[0] != y.shape[0]:
+    if len(x.shape) != len(y.shape) or any(
+        a != b and 1 not in (a, b) for a, b in zip(x.shape, y.shape, strict=True)
+    ):
         raise NkiError(f"{x.name} of the shape {x.shape} and {y.name} of {y.shape} do not broadcast")
+    if x.shape[0] < y.shape[0]:
+        x = broadcast_to(x, (y.shape[0], *x.shape[1:]))
+    elif y.shape[0] < x.shape[0]:
+        y = broadcast_to(y, (x.shape[0], *y.shape[1:]))
     for dim in range(1, len(x.shape)):
         if x.shape[dim] != y.shape[dim]:
             if x.shape[dim] == 1:
@@ -243,8 +249,6 @@ def rms_norm(
     made = ndarray(x.shape, dtype or x.dtype)
     weights = w
     if w.shape[0] != x.shape[0]:
-        from autotune.nki.language.creation import broadcast_to
-
         weights = broadcast_to(w, (x.shape[0], *w.shape[1:]))
     left, right = spread(scaled, weights)
     isa.tensor_tensor(dst=made, data1=left, data2=right, op=OPERATORS["multiply"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from autotune.nki.timing.costs import CORES, DMA_ENGINES, ENGINES
-from autotune.nki.timing.critical import DMA
+from autotune.nki.timing.critical import DMA, SIGNALS, shares
 from autotune.nki.timing.estimates import Estimate, Timeline
 from autotune.nki.timing.schedule import QUEUES
 from autotune.nki.trace import GPSIMD, HBM, PSUM, SCALAR, TENSOR, VECTOR, Trace
@@ -19,6 +19,8 @@ LONG_ROW = 2048
 """Bytes that lie together from which on a DMA is near its bandwidth (nki-dma-bandwidth-guide.rst)."""
 NAMELESS = "tensor"
 """Name of a tensor that is assigned to no variable where it is made."""
+MANY_SIGNALS = 0.2
+"""Signals that take more than this part of the time are worth a point."""
 LIMIT = 0.85
 """An engine that works for this part of the time is what bounds the kernel."""
 
@@ -63,6 +65,7 @@ def advice(estimate: Estimate) -> tuple[Advice, ...]:
         *_dma(estimate, timeline),
         *_engines(estimate, timeline),
         *_ends(timeline),
+        *_signals(estimate),
     ]
     worth = [each for each in found if each.us >= LEAST * estimate.us]
     worth.sort(key=lambda each: -each.us)
@@ -231,6 +234,17 @@ def _engines(estimate: Estimate, timeline: Timeline) -> Iterator[Advice]:
             )
     if slow > LIMIT * estimate.us * 1e3:
         yield Advice(slow * 0.75 / 1e3, "Matmuls of float32 take four passes: bfloat16 would take a quarter.")
+
+
+def _signals(estimate: Estimate) -> Iterator[Advice]:
+    """Find out whether engines mostly wait for each other."""
+    us = shares(estimate.critical_path).get(SIGNALS, 0.0)
+    if us > MANY_SIGNALS * estimate.us:
+        yield Advice(
+            us,
+            "Engines hand results to each other one at a time, and wait for the signals. Take two tiles "
+            "through the steps in turn, so that one is worked on while the other waits.",
+        )
 
 
 def _ends(timeline: Timeline) -> Iterator[Advice]:

@@ -48,20 +48,35 @@ def chain(schedule: Schedule) -> list[int]:
 
 def steps(trace: Trace, schedule: Schedule, path: list[int]) -> tuple[Step, ...]:
     """Sum up the critical path by line, the longest first."""
-    work: dict[tuple[int, str, int], float] = defaultdict(float)
-    wait: dict[tuple[int, str, int], float] = defaultdict(float)
-    times: dict[tuple[int, str, int], int] = defaultdict(int)
-    for place, number in enumerate(path):
+    work: dict[tuple[int, int], float] = defaultdict(float)
+    wait: dict[tuple[int, int], float] = defaultdict(float)
+    times: dict[tuple[int, int], int] = defaultdict(int)
+    start, end = schedule.start, schedule.end
+    after = schedule.ns
+    for number in reversed(path):
         kind, _, _, line = trace.instructions[number]
-        after = schedule.start[path[place + 1]] if place + 1 < len(path) else schedule.ns
-        key = line, trace.works[kind].name, schedule.engines[kind]
-        work[key] += min(after, schedule.end[number]) - schedule.start[number]
-        wait[key] += max(0.0, after - schedule.end[number])
+        key = line, kind
+        stop = end[number]
+        if stop < after:
+            wait[key] += after - stop
+            work[key] += stop - start[number]
+        else:
+            work[key] += after - start[number]
         times[key] += 1
+        after = start[number]
+    merged: dict[tuple[int, str, int], list[tuple[int, int]]] = defaultdict(list)
+    for line, kind in times:
+        merged[line, trace.works[kind].name, schedule.engines[kind]].append((line, kind))
     found = [
-        Step(trace.lines[line], name, ENGINES[lane], count, work[key] / 1e3, wait[key] / 1e3)
-        for key, count in times.items()
-        for line, name, lane in (key,)
+        Step(
+            trace.lines[line],
+            name,
+            ENGINES[lane],
+            sum(times[key] for key in keys),
+            sum(work[key] for key in keys) / 1e3,
+            sum(wait[key] for key in keys) / 1e3,
+        )
+        for (line, name, lane), keys in merged.items()
     ]
     return tuple(sorted(found, key=lambda step: -(step.work_us + step.wait_us)))
 

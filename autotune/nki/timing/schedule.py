@@ -8,6 +8,7 @@ that one that stands earlier in the program is served first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -55,36 +56,35 @@ def schedule(trace: Trace, prices: Sequence[Price], waits: Sequence[Waits]) -> S
     busy_ns = [each.busy_ns for each in prices]
     done_ns = [each.done_ns for each in prices]
     signal_ns = [each.done_ns + each.signal_ns for each in prices]
+    works = [work for work, _, _, _ in trace.instructions]
     free = [0.0] * len(ENGINES)
     before = [-1] * len(ENGINES)
-    start, end, cause = [], [], []
-    done: list[float] = []
-    signalled: list[float] = []
-    engine_of: list[int] = []
-    pool = _Pool()
-    for number, (work, _, _, _) in enumerate(trace.instructions):
+    start: list[float] = []
+    end: list[float] = []
+    cause: list[int] = []
+    ns, last = 0.0, -1
+    serve = _Pool().serve
+    for number, work in enumerate(works):
         engine = engines[work]
         begin = free[engine]
         why = before[engine]
         for other in waits[number]:
-            ready = done[other] if engine_of[other] == engine else signalled[other]
+            its = works[other]
+            ready = end[other] + (done_ns[its] if engines[its] == engine else signal_ns[its])
             if ready > begin:
                 begin, why = ready, other
-        takes = busy_ns[work]
-        stop = begin + takes if engine < QUEUES else pool.serve(engine - QUEUES, begin, takes)
+        stop = begin + busy_ns[work] if engine < QUEUES else serve(engine - QUEUES, begin, busy_ns[work])
         free[engine] = stop
         before[engine] = number
         start.append(begin)
         end.append(stop)
         cause.append(why)
-        done.append(stop + done_ns[work])
-        signalled.append(stop + signal_ns[work])
-        engine_of.append(engine)
+        if stop + done_ns[work] > ns:
+            ns, last = stop + done_ns[work], number
     busy = [0.0] * len(ENGINES)
-    for work, _, _, _ in trace.instructions:
-        busy[engines[work]] += busy_ns[work]
-    ns = max(done, default=0.0)
-    return Schedule(ns, start, end, cause, busy, done.index(ns) if done else -1, engines)
+    for work, count in Counter(works).items():
+        busy[engines[work]] += count * busy_ns[work]
+    return Schedule(ns, start, end, cause, busy, last, engines)
 
 
 class _Pool:
@@ -95,6 +95,7 @@ class _Pool:
         count = len(ENGINES) - QUEUES
         self.taken: list[list[tuple[float, float]]] = [[] for _ in range(count)]
         self.seen = [[0] * count for _ in range(count)]
+        self.until = [0.0] * count
 
     def serve(self, queue: int, begin: float, takes: float) -> float:
         """Return when a DMA is through that needs the whole pool for a time.
@@ -102,6 +103,20 @@ class _Pool:
         Args:
             begin: never less than in the queue's call before.
         """
+        mine, until = self.taken[queue], self.until
+        stop = begin + takes
+        until[queue] = begin
+        if max(until) > begin:  # else nobody else is served from here on
+            stop = self._between(queue, begin, takes)
+        until[queue] = stop
+        if mine and mine[-1][1] >= begin:
+            mine[-1] = (mine[-1][0], stop)
+        else:
+            mine.append((begin, stop))
+        return stop
+
+    def _between(self, queue: int, begin: float, takes: float) -> float:
+        """Return when a DMA is through that is served between those of the other queues."""
         now, left = begin, takes
         seen = self.seen[queue]
         while True:
@@ -122,13 +137,6 @@ class _Pool:
             if free_until < now:  # it was taken: look again from its end on
                 continue
             if free_until - now >= left:
-                break
+                return now + left
             left -= free_until - now
             now = free_until
-        stop = now + left
-        mine = self.taken[queue]
-        if mine and mine[-1][1] >= begin:
-            mine[-1] = (mine[-1][0], stop)
-        else:
-            mine.append((begin, stop))
-        return stop

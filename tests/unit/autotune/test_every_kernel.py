@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from autotune import Inputs, Kernel
-from autotune.kernels import gemm, rmsnorm_linear, softmax, transpose
+from autotune.kernels import attention, gemm, rmsnorm_linear, softmax, transpose
 from autotune.testing import KernelContract
 from autotune.verify import own_kernels
 
 SMALL = {
+    "attention": attention.inputs(17, 32, 8),
     "gemm_lhs_rhs": gemm.inputs(17, 32, 19),
     "gemm_lhsT_rhs": gemm.inputs(17, 32, 19, lhs_transposed=True),
     "rmsnorm_linear": rmsnorm_linear.inputs(17, 32, 5),

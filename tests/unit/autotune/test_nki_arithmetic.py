@@ -466,6 +466,8 @@ HIGH: dict[str, tuple[Callable[..., Any], Any]] = {
     "where": (lambda x: nl.where(nl.greater(x, 0.0), x, 0.0), np.maximum(X, 0)),
     "transpose": (nl.transpose, X.T),
     "broadcast_to": (lambda x: nl.broadcast_to(x[0:1], (5, 24)), np.broadcast_to(X[0], (5, 24))),
+    "one partition of two": (lambda x: nl.subtract(x[0:1], x), X[:1] - X),
+    "a column with a row": (lambda x: nl.multiply(x[:, 0:1], x[3:4]), X[:, :1] * X[3:4]),
     "power": (lambda x: nl.power(x, 2.0), X**2),
     "floor": (nl.floor, np.floor(X)),
     "cos": (nl.cos, np.cos(X)),

@@ -11,7 +11,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 from autotune.estimating.candidate import Candidates, Task
-from autotune.kernels import gemm, gemm_nki, gemm_nki_space, rmsnorm_linear, softmax, transpose
+from autotune.kernels import attention, gemm, gemm_nki, gemm_nki_space, rmsnorm_linear, softmax, transpose
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.tensors import materialize
 from autotune.model.trial import Status
@@ -113,6 +113,7 @@ def table(rows: int, columns: int, dtype: str) -> Inputs:
         (softmax.kernel, lambda dtype: table(130, 515, dtype)),
         (transpose.kernel, lambda dtype: table(259, 131, dtype)),
         (rmsnorm_linear.kernel, lambda dtype: rmsnorm_linear.inputs(130, 257, 530, dtype=dtype)),
+        (attention.kernel, lambda dtype: attention.inputs(130, 515, 48, dtype=dtype)),
         (gemm.lhs_rhs, lambda dtype: gemm.inputs(130, 515, 129, dtype=dtype)),
     ],
     ids=lambda value: getattr(value, "name", ""),

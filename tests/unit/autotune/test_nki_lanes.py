@@ -152,3 +152,12 @@ def test_words_of_the_command_line(read: Callable[[str], object], text: str, exp
 def test_wrong_words_say_what_to_type(read: Callable[[str], object], text: str, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         read(text)
+
+
+def test_advice_sees_engines_that_wait_for_each_other() -> None:
+    kernel = Kernel()
+    one, other = (kernel.tile(SBUF, 128, 8, "float32") for _ in range(2))
+    for _ in range(20):
+        kernel.do("activation", one.whole, other.whole, op="exp")
+        kernel.do("tensor_copy", other.whole, one.whole)
+    assert "Engines hand results to each other" in advice(estimate_trace(kernel.trace))[0].text

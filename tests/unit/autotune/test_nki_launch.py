@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from autotune.nki import NkiError, isa, jit, simulate
+from autotune.nki import NkiError, NkiWarning, isa, jit, simulate
 from autotune.nki import language as nl
 from autotune.nki.launch import record
 
@@ -207,6 +207,48 @@ def test_cores_exchange_tiles() -> None:
         return out
 
     np.testing.assert_array_equal(np.concatenate([X[2:], X[:2]]), simulate(jit(kernel)[2])(X))
+
+
+def both_write(x: Any, *, barrier: bool, factor: float) -> Any:
+    """Write a tensor on both cores; core 1 writes `factor` times what core 0 writes."""
+    core = nl.program_id(0)
+    tile = nl.ndarray((4, 8), nl.float32)
+    isa.tensor_scalar(tile, nl.load(x), nl.multiply, factor if core else 1.0)
+    out = nl.ndarray((4, 8), nl.float32, buffer=nl.shared_hbm)
+    if core == 0:
+        nl.store(out, tile)
+    if barrier:
+        isa.core_barrier(out, (0, 1))
+    if core == 1:
+        nl.store(out, tile)
+    return out
+
+
+def test_cores_that_write_one_place_without_a_barrier_are_warned_of() -> None:
+    with pytest.warns(NkiWarning, match="core 1 writes out in shared HBM where core 0 touches it"):
+        simulate(jit(both_write)[2])(X, barrier=False, factor=2.0)
+
+
+@pytest.mark.parametrize(("barrier", "factor"), [(True, 2.0), (False, 1.0)])
+@pytest.mark.filterwarnings("error")
+def test_cores_may_write_one_place_in_order_or_alike(barrier: bool, factor: float) -> None:
+    made = simulate(jit(both_write)[2])(X, barrier=barrier, factor=factor)
+    np.testing.assert_array_equal(X * factor, made)
+
+
+def test_a_core_that_reads_without_a_barrier_is_warned_of() -> None:
+    def kernel(x: Any, places: Any) -> Any:
+        out = nl.ndarray((4, 8), nl.float32, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        if nl.program_id(0) == 0:
+            nl.store(out.ap([[8, 4], [1, 8]], vector_offset=nl.load(places), indirect_dim=0), tile)
+        else:
+            isa.dma_copy(tile, out.ap([[8, 4], [1, 8]], vector_offset=nl.load(places), indirect_dim=0))
+        return out
+
+    with pytest.warns(NkiWarning, match="core 1 reads out in shared HBM where core 0 writes it"):
+        made = simulate(jit(kernel)[2])(X, np.arange(4, dtype=np.int32)[::-1].reshape(4, 1))
+    np.testing.assert_array_equal(X[::-1], made)
 
 
 def test_a_core_that_waits_in_vain_is_told_so() -> None:
