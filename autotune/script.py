@@ -8,11 +8,11 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune import report, search
+from autotune import backends, report, search
 from autotune.backends import NAMES
 from autotune.model.budget import Budget
 from autotune.model.errors import AutotuneError
@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from autotune.estimating import Ranking
 
 BACKEND = "nki"
-"""The backend whose configs are estimated, not run."""
+"""The backend whose configs are estimated, not run, where there is no NeuronCore."""
 LANES = "lanes.html"
 """The lanes of the config that is fastest by estimate, beside `estimates.json`."""
-_BACKEND = f"kind of candidates: {', '.join(NAMES)}, or {BACKEND}, which is estimated, not run (%(default)s)"
+MEASURED = "neuron"
+"""What `--backend nki` is on a machine with NeuronCores and the SDK; elsewhere it is an estimate."""
+_BACKEND = (
+    f"kind of candidates: {', '.join(NAMES)}; {BACKEND}: measured by neuron if it is there, else estimated "
+    "(%(default)s)"
+)
+_PREFILTER = "on NeuronCores: do not leave out and order configs by their estimates"
 JSON_SCHEMA = 1
 """Of what `--json` prints; docs/tuner.md describes it."""
 
@@ -94,6 +100,7 @@ def add_flags(flags: argparse.ArgumentParser, *, budget: int) -> None:
     add("--devices", type=_devices, metavar="0,1|all", help="the devices that search together (the first)")
     add("--json", action="store_true", help="print one JSON object on stdout, all else on stderr")
     add("--cache-dir", type=Path, metavar="DIR", help="where results go (default: $AUTOTUNE_CACHE_DIR)")
+    add("--no-prefilter", dest="prefilter", action="store_false", help=_PREFILTER)
     flags.set_defaults(default_budget=budget)
 
 
@@ -126,14 +133,22 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     0 if every case has a best config, 1 if one has none, else the code of the printed error.
     """
     if getattr(flags, "backend", "") == BACKEND:
-        return _ranked(flags, cases)
+        from autotune.backends.neuron import NeuronBackend
+
+        if why_not := NeuronBackend().why_not():
+            return _ranked(flags, cases, why_not)
+        flags.backend = MEASURED
     try:
-        results = [tune(case.kernel, case.inputs, **_options(flags)) for case in cases]
+        named = isinstance(flags.backend, str)
+        if caution := (backends.get(flags.backend) if named else flags.backend).caution():
+            say(caution, sys.stderr)
+        results = [_tuned(flags, case) for case in cases]
         told = sys.stderr if flags.json else sys.stdout
         report.print_table([report.load(result.folder / METRICS) for result in results], told)
         for result in results:
             for note in result.notes:
-                say(f"{result.kernel} {result.shapes}: {note}", sys.stderr)
+                if note != caution:
+                    say(f"{result.kernel} {result.shapes}: {note}", sys.stderr)
     except AutotuneError as error:
         for line in str(error).splitlines():
             say(line, sys.stderr)
@@ -143,16 +158,37 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     return 0 if all(result.best for result in results) else 1
 
 
-def _ranked(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
+def _tuned(flags: argparse.Namespace, case: Case) -> Results:
+    """Tune one case; a kernel for NeuronCores in the order of its estimates, unless that is not wanted."""
+    options = {**_options(flags)}
+    wanted = getattr(flags, "prefilter", False) and flags.backend == MEASURED
+    if not wanted or BACKEND not in case.kernel.generators:
+        return tune(case.kernel, case.inputs, **options)
+    from autotune.backends.neuron import NeuronBackend  # half a second that other backends need not wait
+    from autotune.estimating import prefilter, rank
+    from autotune.report.ranking_table import TOP
+
+    target = NeuronBackend().fingerprint()["target"]
+    ranking = rank(case.kernel, case.inputs, target=target, cache_dir=flags.cache_dir)
+    kernel, order = prefilter.filtered(case.kernel, ranking, MEASURED)
+    result = tune(kernel, case.inputs, **{**options, "strategy": options["strategy"] or order})
+    found = prefilter.compared(ranking, result.trials)
+    for each in found[:TOP]:
+        numbers = f"{each.estimated_us:.1f} us estimated, {each.measured_us:.1f} us measured"
+        say(f"{numbers} ({each.error:+.1%}): {config_text(each.config)}", sys.stderr)
+    return replace(result, notes=(*result.notes, *filter(None, [prefilter.summary(found)])))
+
+
+def _ranked(flags: argparse.Namespace, cases: Sequence[Case], why_not: str) -> int:
     """Rank the configs of every case by estimates, print tables or JSON, return the exit code as `main`."""
-    from autotune.estimating import rank  # half a second that other backends need not wait
+    from autotune.estimating import rank  # as above
     from autotune.estimating.candidate import estimate_text
     from autotune.nki.timing.estimates import DISCLAIMER
     from autotune.report.lanes import lanes_page
     from autotune.report.ranking_table import print_ranking
 
     told = sys.stderr if flags.json else sys.stdout
-    say(f"{DISCLAIMER}; these are no measurements", told)
+    say(f"{DISCLAIMER}; these are no measurements: {why_not}", told)
     rankings: list[Ranking] = []
     try:
         for case in cases:

@@ -19,7 +19,7 @@ from autotune.model.budget import Budget
 from autotune.model.errors import UnavailableError, UsageError
 from autotune.model.kernel import Baseline, Inputs, Kernel, Specs
 from autotune.model.space import SearchSpace
-from autotune.model.tensors import drawn_range
+from autotune.model.tensors import drawn_range, materialize
 from autotune.model.timing import Timing
 from autotune.model.workload import Context, workload
 from autotune.search import Exhaustive, Strategy
@@ -129,7 +129,23 @@ def tune(
             deadline = started + (budget.seconds or math.inf)
             run.search(strategy, budget, started + _SEARCH * (budget.seconds or math.inf), sites)
             notes += run.confirm(sites, timing, deadline)
-        return run.results([*notes, *run.notes(), *sites.notes()], time.monotonic() - started)
+        notes += [*run.notes(), *sites.notes()]
+    notes += filter(None, [maker.caution(), _studied(run, maker, inputs)])
+    return run.results(notes, time.monotonic() - started)
+
+
+def _studied(run: SearchRun, backend: Backend, inputs: Inputs) -> str:
+    """Have the backend look closer at the best config, if this run has measured any; return what to tell."""
+    found = run.results((), 0.0)
+    if found.best is None or not found.measured or type(backend).study is Backend.study:
+        return ""
+    job, specs = run.work.job(found.best.config), inputs.specs
+    values = [*zip(specs, materialize(inputs), strict=True)]
+    folder = found.folder / found.best.path
+    kernel = run.work.kernel
+    told = backend.study(job.source, kernel.entry, values, tuple(kernel.outputs(specs)), folder)
+    cache.note_outputs(*folder.iterdir())
+    return told
 
 
 def _chosen(backend: Backend, devices: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from autotune.backends._base import Backend, Binding, Isolation, Program
 from autotune.backends.artifact import Artifact, Build
 from autotune.model.errors import UsageError
 
-NAMES = ("c", "numpy")
+NAMES = ("c", "numpy", "neuron")
 
 __all__ = ["NAMES", "Artifact", "Backend", "Binding", "Build", "Isolation", "Program", "get"]
 
@@ -28,6 +28,10 @@ def get(name: str) -> Backend:
         from autotune.backends.numpy import NumpyBackend
 
         return NumpyBackend()
+    if name == "neuron":
+        from autotune.backends.neuron import NeuronBackend
+
+        return NeuronBackend()
     if name in ("nki", "nki_sim"):
         raise UsageError(
             f"backend {name!r} estimates, and tune() measures: rank configs by autotune.estimating.rank(), "

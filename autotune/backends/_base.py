@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from autotune.backends.artifact import Artifact, Build
 from autotune.backends.device import Device, HostTensor
 from autotune.model.budget import Limits
 from autotune.model.errors import UsageError
-from autotune.model.kernel import Specs
+from autotune.model.kernel import Specs, TensorSpec
 from autotune.model.roofline import Roofline
+from autotune.model.trial import Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Isolation = Literal["fork", "device"]
 """Where a candidate runs: in a process of its own, a fork, or in the long-lived process of its device.
@@ -71,6 +75,43 @@ class Backend(Protocol):
             UnavailableError: this machine does not have the compiler.
         """
         ...
+
+    def compile_failure(self, log: str) -> tuple[Status, str] | None:  # noqa: ARG002
+        """Return what a compiler's messages say of its failure; None for its exit code.
+
+        Args:
+            log: what it printed; it ended with an error.
+
+        Returns:
+            compile_error or out_of_memory, and one line for people.
+        """
+        return None
+
+    def caution(self) -> str:
+        """Return one line that a person must read before the results; empty for none."""
+        return ""
+
+    def study(
+        self,
+        source: str,  # noqa: ARG002
+        entry: str,  # noqa: ARG002
+        inputs: Sequence[tuple[TensorSpec, NDArray[Any]]],  # noqa: ARG002
+        outputs: Specs,  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
+    ) -> str:
+        """Look closer at the best candidate, once the search is over and its devices are free again.
+
+        Args:
+            source: the candidate.
+            entry: the symbol or function to call.
+            inputs: specs and values of the inputs.
+            outputs: specs of the outputs.
+            folder: of its config in the cache, for files.
+
+        Returns:
+            One line for people; empty if there is nothing to tell.
+        """
+        return ""
 
     # -- the device
 

@@ -28,12 +28,16 @@ class HostTensor:
         address: of the element at index 0.
         begin: address of the first of the poisoned bytes around the tensor.
         end: address behind the last of them.
+        file: descriptor of the memory file that it is in, for another process of the backend's; -1 if none.
+        offset: bytes in that file to the element at index 0.
     """
 
     spec: TensorSpec
     address: int
     begin: int
     end: int
+    file: int = -1
+    offset: int = 0
 
     def array(self) -> NDArray[Any]:
         """Return the tensor as an array, without a copy."""

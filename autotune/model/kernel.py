@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the keeper imports this module, and starts and forks severa
     from autotune.model.space import Config, SearchSpace
 
 
+_ESTIMATED, _MEASURED = "nki", "neuron"
+"""Generators of one text: the model of a NeuronCore estimates it, backend `neuron` runs it."""
 _SHORT_NAMES = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -177,7 +179,7 @@ class Kernel:
     Args:
         name: the cache folder's name (`gemm_lhs_rhs`).
         entry: the symbol, or Python function, that a candidate defines.
-        generators: backend name -> generator.
+        generators: backend name -> generator; that of `nki` is taken for `neuron` too.
         outputs: input specs -> output specs.
         golden: inputs -> the exact outputs, with which candidates are compared. Float inputs come as float64,
             signed integers as int64, unsigned ones as uint64, bool as bool. After the outputs it returns the
@@ -215,9 +217,13 @@ class Kernel:
     in_place: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take one name, or a list of names, for a tuple."""
+        """Take one name, or a list of names, for a tuple; and NKI sources for what measures them."""
         names = (self.in_place,) if isinstance(self.in_place, str) else tuple(self.in_place)
         object.__setattr__(self, "in_place", names)
+        for each in ("generators", "spaces"):
+            given = getattr(self, each)
+            if _ESTIMATED in given and _MEASURED not in given:
+                object.__setattr__(self, each, {**given, _MEASURED: given[_ESTIMATED]})
 
     def space_of(self, backend: str, specs: Specs) -> SearchSpace:
         """Return the default search space of a backend's generator for these inputs."""

@@ -117,7 +117,7 @@ def host_tensors(place: Place) -> Sequence[HostTensor]:
     specs = (*settings.inputs, *settings.outputs)
     rooms = [(place.base + begin, place.base + end) for begin, end in settings.rooms]
     return [
-        HostTensor(spec, address, begin, end)
+        HostTensor(spec, address, begin, end, settings.segment, address - place.base)
         for spec, address, (begin, end) in zip(specs, addresses_of(place), rooms, strict=True)
     ]
 

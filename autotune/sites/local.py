@@ -40,6 +40,7 @@ from autotune.sites.messages import (
     Called,
     CompileReply,
     CompileRequest,
+    Ending,
     Load,
     Settings,
     Unload,
@@ -317,7 +318,7 @@ class LocalSite:
                 if reply.disk_full:
                     pending.future.set_exception(_disk_full())
                     continue
-                compiled = _compiled(reply, pending)
+                compiled = _compiled(reply, pending, self._backend)
                 if compiled.artifact:
                     self._built.add(compiled.artifact)
                 pending.future.set_result(compiled)
@@ -391,8 +392,10 @@ def _open_standard_streams() -> None:
     os.close(opened)
 
 
-def _compiled(reply: CompileReply, pending: _Pending) -> BuildOutcome:
+def _compiled(reply: CompileReply, pending: _Pending, backend: Backend) -> BuildOutcome:
     ending = reply.ending
+    if ending.status is Status.COMPILE_ERROR and (known := backend.compile_failure(reply.log)):
+        ending = Ending(*known)
     made = pending.artifact if ending.status is Status.OK else None
     return BuildOutcome(ending.status, made, ending.message, pending.head + reply.log, reply.seconds)
 

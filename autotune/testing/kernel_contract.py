@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autotune import backends
 from autotune.model.budget import Budget
+from autotune.model.errors import UnavailableError
 from autotune.model.kernel import Inputs, Kernel
 from autotune.model.tensors import dtype_of, materialize
 from autotune.model.timing import Timing
@@ -60,9 +61,9 @@ class KernelContract:
             ]
 
     def test_it_is_tuned_with_every_backend(self, case: tuple[Kernel, Inputs], tmp_path: Path) -> None:
-        """The first configs are right."""
+        """The first configs are right, on each whose devices this machine has."""
         kernel, inputs = case
-        for name in kernel.generators.keys() & set(backends.NAMES):
+        for name in filter(_is_here, kernel.generators.keys() & set(backends.NAMES)):
             found = tune(
                 kernel,
                 inputs,
@@ -73,6 +74,13 @@ class KernelContract:
             )
             assert {Status.OK} == {trial.status for trial in found.trials}, found.trials
             assert kernel.space_of(name, inputs.specs).parameters.keys() == found.trials[0].config.keys()
+
+
+def _is_here(backend: str) -> bool:
+    try:
+        return bool(backends.get(backend).devices())
+    except UnavailableError:
+        return False
 
 
 def source_of(work: Workload, config: dict[str, int | float | str | bool]) -> str:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, TypeVar
 
+from . import neuron
 from .command import find_program, python_folder
 from .processes import alive, born
 from .python_path import python_path
@@ -278,6 +279,30 @@ def accelerator(_params: Subject) -> str:
     return f"none; {cores} CPU cores"
 
 
+def neuron_compiler(params: Subject) -> str | None:
+    """Look for what compiles NKI kernels."""
+    return _on_neuron(lambda: neuron.compiler(interpreter(params)))
+
+
+def neuron_runtime(params: Subject) -> str | None:
+    """Look for what runs NKI kernels."""
+    return _on_neuron(lambda: neuron.runtime(interpreter(params)))
+
+
+def neuron_cores(_params: Subject) -> str | None:
+    """Count the NeuronCores that are free."""
+    return _on_neuron(neuron.cores)
+
+
+def _on_neuron(check: Callable[[], neuron.Seen]) -> str | None:
+    if not neuron.present():
+        return None
+    seen = check()
+    if seen.hint:
+        raise Trouble(*seen)
+    return seen.text
+
+
 def clock(params: Subject) -> str:
     """Compare the clocks; results carry the host's times."""
     skew_s = params["arrived"] - params["now"]
@@ -382,6 +407,9 @@ CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "autotune": autotune,
     "compiler": compiler,
     "accelerator": accelerator,
+    "neuron compiler": neuron_compiler,
+    "neuron runtime": neuron_runtime,
+    "neuron cores": neuron_cores,
     "clock": clock,
     "cache root": cache_root,
     "runs": runs,

@@ -38,7 +38,7 @@ def test_each_known_name_gives_its_backend() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError) as refusal:
         backends.get("nump")
-    assert "no backend 'nump'; did you mean 'numpy'? Known: c, numpy." == str(refusal.value)
+    assert "no backend 'nump'; did you mean 'numpy'? Known: c, numpy, neuron." == str(refusal.value)
 
 
 def test_a_missing_compiler_is_said_with_what_to_install() -> None:
