@@ -7,10 +7,10 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autotune import backends, report, search
 from autotune.backends import NAMES
@@ -19,23 +19,15 @@ from autotune.model.errors import AutotuneError
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.trial import Trial
 from autotune.report.terminal import say
-from autotune.report.units import config_text
 from autotune.search import STRATEGIES
-from autotune.store.cache import METRICS, write_file
+from autotune.store.cache import METRICS
 from autotune.store.results import Results
 from autotune.tuner import tune
 
-if TYPE_CHECKING:
-    from autotune.estimating import Ranking
-
-BACKEND = "nki"
-"""The backend whose configs are estimated, not run, where there is no NeuronCore."""
-LANES = "lanes.html"
-"""The lanes of the config that is fastest by estimate, beside `estimates.json`."""
-MEASURED = "neuron"
-"""What `--backend nki` is on a machine with NeuronCores and the SDK; elsewhere it is an estimate."""
+NKI, NEURON = "nki", "neuron"
+"""The first is the second on a machine with NeuronCores and the SDK; elsewhere configs are estimated."""
 _BACKEND = (
-    f"kind of candidates: {', '.join(NAMES)}; {BACKEND}: measured by neuron if it is there, else estimated "
+    f"kind of candidates: {', '.join(NAMES)}; {NKI}: measured by {NEURON} if it is there, else estimated "
     "(%(default)s)"
 )
 _PREFILTER = "on NeuronCores: do not leave out and order configs by their estimates"
@@ -132,17 +124,20 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
 
     0 if every case has a best config, 1 if one has none, else the code of the printed error.
     """
-    if getattr(flags, "backend", "") == BACKEND:
-        from autotune.backends.neuron import NeuronBackend
+    tuned: Callable[..., Results] = tune
+    if getattr(flags, "backend", "") in {NKI, NEURON}:
+        from autotune import nki_script  # half a second that other backends need not wait
 
-        if why_not := NeuronBackend().why_not():
-            return _ranked(flags, cases, why_not)
-        flags.backend = MEASURED
+        if flags.backend == NKI and (why_not := nki_script.why_not_measured()):
+            asked = [(case.kernel, case.inputs) for case in cases]
+            return nki_script.main(asked, _options(flags), as_json=flags.json, why_not=why_not)
+        flags.backend = NEURON
+        tuned = nki_script.tune_in_order if getattr(flags, "prefilter", False) else tune
     try:
         named = isinstance(flags.backend, str)
         if caution := (backends.get(flags.backend) if named else flags.backend).caution():
             say(caution, sys.stderr)
-        results = [_tuned(flags, case) for case in cases]
+        results = [tuned(case.kernel, case.inputs, **_options(flags)) for case in cases]
         told = sys.stderr if flags.json else sys.stdout
         report.print_table([report.load(result.folder / METRICS) for result in results], told)
         for result in results:
@@ -156,79 +151,6 @@ def main(flags: argparse.Namespace, cases: Sequence[Case]) -> int:
     if flags.json:
         print(json.dumps({"schema": JSON_SCHEMA, "workloads": [*map(_plain, results)]}, allow_nan=False))
     return 0 if all(result.best for result in results) else 1
-
-
-def _tuned(flags: argparse.Namespace, case: Case) -> Results:
-    """Tune one case; a kernel for NeuronCores in the order of its estimates, unless that is not wanted."""
-    options = {**_options(flags)}
-    wanted = getattr(flags, "prefilter", False) and flags.backend == MEASURED
-    if not wanted or BACKEND not in case.kernel.generators:
-        return tune(case.kernel, case.inputs, **options)
-    from autotune.backends.neuron import NeuronBackend  # half a second that other backends need not wait
-    from autotune.estimating import prefilter, rank
-    from autotune.report.ranking_table import TOP
-
-    target = NeuronBackend().fingerprint()["target"]
-    ranking = rank(case.kernel, case.inputs, target=target, cache_dir=flags.cache_dir)
-    kernel, order = prefilter.filtered(case.kernel, ranking, MEASURED)
-    result = tune(kernel, case.inputs, **{**options, "strategy": options["strategy"] or order})
-    found = prefilter.compared(ranking, result.trials)
-    for each in found[:TOP]:
-        numbers = f"{each.estimated_us:.1f} us estimated, {each.measured_us:.1f} us measured"
-        say(f"{numbers} ({each.error:+.1%}): {config_text(each.config)}", sys.stderr)
-    return replace(result, notes=(*result.notes, *filter(None, [prefilter.summary(found)])))
-
-
-def _ranked(flags: argparse.Namespace, cases: Sequence[Case], why_not: str) -> int:
-    """Rank the configs of every case by estimates, print tables or JSON, return the exit code as `main`."""
-    from autotune.estimating import rank  # as above
-    from autotune.estimating.candidate import estimate_text
-    from autotune.nki.timing.estimates import DISCLAIMER
-    from autotune.report.lanes import lanes_page
-    from autotune.report.ranking_table import print_ranking
-
-    told = sys.stderr if flags.json else sys.stdout
-    say(f"{DISCLAIMER}; these are no measurements: {why_not}", told)
-    rankings: list[Ranking] = []
-    try:
-        for case in cases:
-            options = _options(flags)
-            names = ("strategy", "budget", "cache_dir")
-            ranking = rank(case.kernel, case.inputs, **{name: options[name] for name in names})
-            rankings.append(ranking)
-            print_ranking(ranking, told)
-            if ranking.best:
-                found = estimate_text(ranking.source, case.inputs.specs, ranking.target)
-                page = lanes_page(
-                    found, f"{ranking.kernel} {ranking.shapes} {config_text(ranking.best.config)}"
-                )
-                write_file(ranking.folder / LANES, page.encode())
-                say(f"lanes: {ranking.folder / LANES}", told)
-    except AutotuneError as error:
-        for line in str(error).splitlines():
-            say(line, sys.stderr)
-        return error.exit_code
-    if flags.json:
-        plain = [*map(_plain_ranking, rankings)]
-        print(json.dumps({"schema": JSON_SCHEMA, "estimated": True, "workloads": plain}, allow_nan=False))
-    return 0 if all(ranking.best for ranking in rankings) else 1
-
-
-def _plain_ranking(ranking: Ranking) -> dict[str, Any]:
-    """Return what `--json` prints of one ranking by estimates."""
-    return {
-        "kernel": ranking.kernel,
-        "shapes": ranking.shapes,
-        "target": ranking.target,
-        "model": ranking.model,
-        "folder": str(ranking.folder),
-        "best": ranking.best and ranking.best.to_dict(),
-        "ties": [each.to_dict() for each in ranking.ties],
-        "statuses": Counter(each.status.value for each in ranking.estimates),
-        "new": ranking.new,
-        "elapsed_s": round(ranking.elapsed_s, 3),
-        "notes": list(ranking.notes),
-    }
 
 
 def _options(flags: argparse.Namespace) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ ORDER = {
     ],
     "autotune": [
         "model", "nki", "machine", "search", "backends", "sites", "store", "kernels", "tuning", "estimating",
-        "tuner", "exchange", "verify", "report", "declare", "script", "tune_file", "testing",
+        "tuner", "exchange", "verify", "report", "declare", "nki_script", "script", "tune_file", "testing",
     ],
 }  # fmt: skip
 # The same inside autotune.nki: the machine, the trace, what interprets kernels, then what prices a trace.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune import script
+from autotune import nki_script, script
 from autotune.__main__ import main
 from autotune.backends import get
 from autotune.estimating import Ranking, rank, store
@@ -163,7 +163,7 @@ def test_a_script_estimates_and_says_so_first(tmp_path: Path, capsys: pytest.Cap
     assert told["estimated"] is True
     assert told["workloads"][0]["best"]["checked"] is True
     assert 8 == told["workloads"][0]["new"]
-    lanes = Path(told["workloads"][0]["folder"], script.LANES).read_text()
+    lanes = Path(told["workloads"][0]["folder"], nki_script.LANES).read_text()
     assert "nothing on this page was run on a NeuronCore" in lanes
 
 
