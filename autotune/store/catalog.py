@@ -66,7 +66,7 @@ def load(path: Path, journals: Journals | None = None) -> Summary:
 
 
 def estimates(cache_root: Path) -> list[Path]:
-    """Return the path of each workload's `estimates.json`; links are not followed: a cache may be anyone's."""
+    """Return the path of each workload's `estimates.json`; links are not followed."""
     return [
         path
         for path in sorted(cache_root.glob(f"*/*/{cache.ESTIMATES}"))
