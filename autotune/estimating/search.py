@@ -15,7 +15,7 @@ from autotune import search
 from autotune.estimating import store
 from autotune.estimating.candidate import Reply, Task
 from autotune.estimating.crew import Crew
-from autotune.estimating.result import Estimated, leads, tied
+from autotune.estimating.result import Estimated, behind, tied, winner
 from autotune.machine.cpu import usable_cores
 from autotune.model.budget import Budget, Limits
 from autotune.model.errors import UsageError
@@ -70,7 +70,8 @@ class Ranking:
     Args:
         kernel, shapes, target, model: whose, of what, for what, by which version of the model.
         estimates: of all configs, those that ended otherwise last.
-        best: the fastest one whose outputs are right; None if there is none.
+        best: of those whose outputs are right, the one that is least behind the fastest under the profile
+            that is worst for it; None if none is right.
         ties: those that the model cannot tell from the best.
         notes: what a person should know.
         folder: where `estimates.json` is.
@@ -241,7 +242,9 @@ class _Run:
 
     def check(self) -> None:
         """Run the fastest in the interpreter until enough are right."""
-        first = self.fastest()[:_CHECKED]
+        fastest = self.fastest()
+        lag = behind(fastest)
+        first = sorted(fastest, key=lambda each: (lag[each.identity], each.us))[:_CHECKED]
         if not first or sum(each.checked for each in first[:FINALISTS]) == min(FINALISTS, len(first)):
             return
         arrays = materialize(self.work.inputs)
@@ -280,15 +283,13 @@ class _Run:
     def ranking(self, elapsed_s: float) -> Ranking:
         """Return what was found."""
         fastest = self.fastest()
-        best = next((each for each in fastest if each.checked), None)
+        best = winner(fastest)
         others = [each for each in fastest if best and each is not best]
         failed = [each for each in self.found.values() if each.status is not Status.OK]
         failed.sort(key=lambda each: (each.status.value, each.identity))
         notes = [f"estimated by {MODEL_VERSION}; nothing was run on a NeuronCore"]
-        if best and (under := leads(best, others)):
-            notes.append(
-                f"the best does not lead under every profile: others are faster under {', '.join(under)}"
-            )
+        if best and (lag := behind(fastest)[best.identity]):
+            notes.append(f"none leads under every profile; the best is at most {lag:.1%} behind the fastest")
         if not best:
             notes.append("no config is both estimated and right")
         return Ranking(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.estimating.result import Estimated
+from autotune.estimating.result import Estimated, winner
 from autotune.model.errors import CacheError, DataError
 from autotune.model.trial import Status
 from autotune.nki.timing.costs import MODEL_VERSION
@@ -70,8 +70,8 @@ class Kept:
 
     @property
     def best(self) -> Estimated | None:
-        """Return the fastest one whose outputs are right."""
-        return next((each for each in self.estimates if each.checked), None)
+        """Return the one that `rank` would name the best."""
+        return winner(self.estimates)
 
 
 def kept(cache_root: Path) -> list[Kept]:

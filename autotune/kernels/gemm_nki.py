@@ -152,13 +152,7 @@ def _gemm(
                 new_rhs = rhs_held[rhs_block % rhs_buffers] != rhs_block
                 lhs_held[lhs_block % lhs_buffers] = lhs_block
                 rhs_held[rhs_block % rhs_buffers] = rhs_block
-                if new_lhs and transpose == "tensor":
-                    _transpose_block(left, lhs, m, step)
-                for tile in range(_parts(rows, ROWS)):  # in turn: a matmul needs one tile of each
-                    if new_lhs and transpose != "tensor":
-                        _load(left[tile], lhs, step * tiles_k + tile, m, transpose == "dma")
-                    if new_rhs:
-                        _load(right[tile], rhs, step * tiles_k + tile, n, False)
+                _fill(left, right, lhs, rhs, (m, n, step), rows, new_lhs, new_rhs, transpose)
 
                 if step == 0:  # the order may come back to this block before it is complete
                     dtype = lhs.dtype if extents["K"] == 1 else nl.float32
@@ -190,6 +184,19 @@ def _result(size_m, size_n, m, n, width_m, width_n, dtype):
         nl.ndarray((min(ROWS, rows - start), columns), dtype=dtype, buffer=nl.sbuf)
         for start in range(0, rows, ROWS)
     ]
+
+
+def _fill(left, right, lhs, rhs, place, rows, new_lhs, new_rhs, transpose):
+    """Load the blocks of both operands that are not in their buffers, tile by tile in turn."""
+    m, n, step = place
+    if new_lhs and transpose == "tensor":
+        _transpose_block(left, lhs, m, step)
+    for tile in range(_parts(rows, ROWS)):  # in turn: a matmul needs one tile of each
+        row = step * len(left) + tile
+        if new_lhs and transpose != "tensor":
+            _load(left[tile], lhs, row, m, transpose == "dma")
+        if new_rhs:
+            _load(right[tile], rhs, row, n, False)
 
 
 def _part(matrix, row, rows, column, columns):

@@ -30,7 +30,7 @@ def print_ranking(ranking: Ranking, stream: TextIO) -> None:
     _table(ranking, stream)
     if ranking.best:
         say(
-            f"* the fastest whose outputs are right; {len(ranking.ties)} others are so close that the model "
+            f"* the best whose outputs are right; {len(ranking.ties)} others are so close that the model "
             "cannot tell",
             stream,
         )

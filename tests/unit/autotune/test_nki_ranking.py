@@ -13,7 +13,8 @@ import pytest
 from autotune import nki_script, script
 from autotune.__main__ import main
 from autotune.backends import get
-from autotune.estimating import Ranking, rank, store
+from autotune.estimating import Estimated, Ranking, rank, store
+from autotune.estimating.result import behind, winner
 from autotune.kernels import gemm
 from autotune.model.budget import Budget, Limits
 from autotune.model.errors import UsageError
@@ -188,3 +189,19 @@ def test_the_report_shows_estimates_apart(tmp_path: Path, capsys: pytest.Capture
     assert "<h2>Estimates</h2>" in page
     assert "nothing was run on a NeuronCore" in page
     assert "estimated us" in page
+
+
+def said(name: str, *us: float, checked: bool = True) -> Estimated:
+    """Return an estimate under three profiles."""
+    profiles = dict(zip(("nominal", "slow DMA", "slow signals"), us, strict=True))
+    return Estimated({"name": name}, Status.OK, name, "", us[0], min(us), max(us), profiles, checked=checked)
+
+
+def test_the_winner_is_least_behind_under_its_worst_profile() -> None:
+    fast = said("fast", 100, 150, 100)
+    steady = said("steady", 102, 104, 103)
+    wrong = said("unchecked", 90, 90, 90, checked=False)
+    assert {"fast": pytest.approx(0.4423, abs=1e-4), "steady": pytest.approx(0.03)} == behind([fast, steady])
+    assert steady == winner([fast, steady])
+    assert steady == winner([wrong, fast, steady])
+    assert winner([wrong]) is None
