@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from autotune.estimating.rank import Ranking
 from autotune.estimating.result import Estimated
+from autotune.estimating.search import Ranking
 from autotune.model.fingerprint import digest
 from autotune.model.kernel import Kernel, Specs
 from autotune.model.space import Config, SearchSpace, Value
