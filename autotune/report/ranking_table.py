@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,15 +13,14 @@ from autotune.estimating import Estimated, Ranking
 from autotune.estimating.store import Kept
 from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.report.lane_names import NAMES
-from autotune.report.terminal import say
+from autotune.report.terminal import console_of, print_body, say
 from autotune.report.units import config_text
+from autotune.report.visible import encodable
 
 NUMBERS = ("estimated us", "range", "MFU", "MBU")
 HEADINGS = (*NUMBERS, "bound by", "outputs", "config")
 TOP = 10
 """Configs in the table."""
-_PIPE = 10_000
-"""Columns of a pipe: a row is one line."""
 
 
 def print_ranking(ranking: Ranking, stream: TextIO) -> None:
@@ -49,13 +47,19 @@ def _table(ranking: Ranking | Kept, stream: TextIO) -> None:
     say(f"{ranking.kernel} {ranking.shapes} on {ranking.target}: {DISCLAIMER} ({ranking.model})", stream)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in HEADINGS:
+        folds = heading == "config"
         table.add_column(
-            heading, justify="right" if heading in NUMBERS else "left", no_wrap=heading in NUMBERS
+            heading,
+            justify="right" if heading in NUMBERS else "left",
+            no_wrap=not folds,
+            overflow="fold",
+            min_width=28 if folds else None,
         )
     for each in fastest(ranking):
-        table.add_row(*map(Text, row(each, ranking.best)))
-    width = None if stream.isatty() else _PIPE
-    Console(file=stream, width=width, soft_wrap=not stream.isatty(), highlight=False).print(table)
+        table.add_row(
+            *(Text(encodable(cell, stream.encoding or "ascii")) for cell in row(each, ranking.best))
+        )
+    print_body(table, console_of(stream), stream)
 
 
 def fastest(ranking: Ranking | Kept) -> list[Estimated]:

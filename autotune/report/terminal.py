@@ -43,15 +43,25 @@ def print_workloads(workloads: Sequence[Summary], stream: TextIO, width: int | N
         stream: where to print.
         width: columns, instead of the terminal's.
     """
-    # The output of a remote run is a pipe that ends in a terminal; $COLUMNS has that terminal's width.
-    known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    columns = width or (None if known else _UNBOUND)
-    console = Console(file=stream, width=columns, highlight=False, emoji=False)
+    console = console_of(stream, width)
     encoding = stream.encoding or "ascii"
     tables = (_table(workloads, encoding, below) for below in (_BELOW, _BELOW | _WIDE))
     unbound = console.options.update_width(_UNBOUND)
     fitting = (each for each in tables if Measurement.get(console, unbound, each).minimum <= console.width)
-    body = next(fitting, None) or _cards(workloads, encoding)
+    print_body(next(fitting, None) or _cards(workloads, encoding), console, stream)
+
+
+def console_of(stream: TextIO, width: int | None = None) -> Console:
+    """Return a console that is as wide as the terminal in which the stream ends; a file has no width.
+
+    The output of a remote run is a pipe that ends in a terminal: $COLUMNS has that terminal's width.
+    """
+    known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(file=stream, width=width or (None if known else _UNBOUND), highlight=False, emoji=False)
+
+
+def print_body(body: RenderableType, console: Console, stream: TextIO) -> None:
+    """Print a table without the empty lines and the blanks around it."""
     with console.capture() as captured:
         console.print(body)
     lines = [line.rstrip() for line in captured.get().splitlines()]

@@ -21,7 +21,7 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_is_one_for_each_kernel() -> None:
-    assert ["gemm.py", "rmsnorm_linear.py", "softmax.py", "transpose.py"] == EXAMPLES
+    assert ["attention.py", "gemm.py", "rmsnorm_linear.py", "softmax.py", "transpose.py"] == EXAMPLES
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -91,7 +91,7 @@ class NeuronDevice:
         self._socket.settimeout(limit_s)
         try:
             yield
-        except TimeoutError:
+        except (TimeoutError, subprocess.TimeoutExpired):
             raise Fault(f"did not return within {limit_s:g} s", Status.TIMEOUT, fatal=True) from None
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class NeuronDevice:
         except (BrokenPipeError, ConnectionResetError):
             line = ""
         if not line:
-            _died(self._child.wait())
+            _died(self._child.wait(self._socket.gettimeout()))
         answer: dict[str, str] = json.loads(line)
         return answer
 

@@ -113,12 +113,12 @@ def _keep(folder: Path, kept: Path) -> None:
         part.mkdir()
         if _copied(folder, part):
             part.rename(kept)
+        entries = sorted(kept.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+        for oldest in entries[:-KEPT]:
+            shutil.rmtree(oldest, ignore_errors=True)
     except OSError:
         pass  # another process was first, or the disk is full: it can be compiled again
     shutil.rmtree(part, ignore_errors=True)
-    entries = sorted(kept.parent.iterdir(), key=lambda each: each.stat().st_mtime)
-    for oldest in entries[:-KEPT]:
-        shutil.rmtree(oldest, ignore_errors=True)
 
 
 def _attempted(folder: Path) -> tuple[int, str]:
@@ -157,11 +157,10 @@ def _inner(words: argparse.Namespace, folder: Path) -> int:
         NEURON_PLATFORM_TARGET_OVERRIDE=words.target,
         NEURON_LOGICAL_NC_CONFIG=str(words.lnc),
         NEURON_RT_VISIBLE_CORES=NO_CORE,
+        NEURON_CC_FLAGS=" ".join(words.option),  # never the user's own: they are not in the identity
         NEURON_COMPILE_CACHE_URL=str(artifacts / "cache"),  # one that is shared had a race (issue 742)
         PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     )
-    if words.option:
-        os.environ["NEURON_CC_FLAGS"] = " ".join(words.option)
     source = _module(folder / "kernel.py")
     kernel = getattr(source, "KERNEL", None) or getattr(source, words.entry)
     keywords = getattr(source, "CONFIG", {})

@@ -133,6 +133,7 @@ class Core:
             raise ImportError(f"{sys.executable} has neither nrtpy nor spike")
         runtime = importlib.import_module(name)
         self._load, self._tensor = (getattr(runtime, each) for each in RUNTIMES[name])
+        self._inputs, self._outputs = [], []  # the core may have been in use before
         for tensors, names in ((inputs, self._inputs), (outputs, self._outputs)):
             for each in tensors:
                 names.append(each.pop("name"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -538,6 +540,16 @@ def test_an_input_that_was_changed_is_restored(sdk: Sdk, tmp_path: Path) -> None
             with pytest.raises(Fault, match=told) if told else contextlib.nullcontext():
                 loaded.fetch()
             loaded.unload()
+
+
+def test_a_core_that_is_in_use_when_it_is_opened_is_tried_again(sdk: Sdk, tmp_path: Path) -> None:
+    with (sdk.state / "core6").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        release = threading.Timer(0.9, fcntl.flock, (held, fcntl.LOCK_UN))
+        release.start()
+        with opened(sdk) as core:
+            assert core.load(neff(tmp_path / "right", "add")).run(1, 1, cold=False)
+        release.join()
 
 
 def test_outside_of_a_search_an_order_has_a_limit(sdk: Sdk, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_documented_functions_say_what_they_do(space: str) -> None:
     assert [] == [name for name in NAMES[space]["functions"] if not getattr(module, name).__doc__]
 
 
+def test_the_page_of_functions_names_each_of_them() -> None:
+    page = (Path(__file__).parents[3] / "docs/nki-functions.md").read_text()
+    assert [] == [name for space in SPACES for name in NAMES[space]["functions"] if f"`{name}`" not in page]
+    assert all(f"all {len(NAMES[space]['functions'])}" in page.lower() for space in SPACES)
+
+
 def test_collectives_say_that_they_are_not_here() -> None:
     collectives = _modules()["nki.collectives"]
     with pytest.raises(Exception, match=r"nki\.collectives\.all_reduce is not in this interpreter.*https://"):

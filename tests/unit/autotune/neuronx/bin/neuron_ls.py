@@ -18,8 +18,9 @@ for path in state.glob("core*"):
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            chip = str(int(path.name[len("core") :]) // each)
-            processes.setdefault(chip, []).append({"pid": int(file.read()), "command": "neuron_run.py"})
+            chip, pid = str(int(path.name[len("core") :]) // each), file.read()
+            if pid:  # else it has taken the core just now
+                processes.setdefault(chip, []).append({"pid": int(pid), "command": "neuron_run.py"})
 print(
     json.dumps(
         [
