@@ -111,7 +111,7 @@ class Profile:
 
     name: str = "nominal"
     matmul_cycles: float = 28  # fit
-    float32_matmul_cycles: float = 14  # fit
+    float32_matmul_cycles: float = 14  # of an earlier sketch; docs/nki-model.md
     semaphore_cycles: float = 64  # arch1: MIN_II, the shortest interval between two instructions
     access_cycles: float = (
         60  # isa226: cost of a dependent small instruction, about 100 cycles with its issue

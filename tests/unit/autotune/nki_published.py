@@ -25,7 +25,8 @@ class Published:
         build: returns its trace.
         us: the published time.
         mfu: the published MFU, None for a kernel without matmuls.
-        used: the model was made with this time in view.
+        used: a figure or a rule of the model rests on this time; the others' errors were seen when rules were
+            chosen, but for Mamba's.
         estimated_us: what the model says, frozen: whoever changes it must mean to.
         renames: compiled with `enable-linear-scan-allocation=false`.
         task: kernels with one task are compared with each other.

@@ -31,10 +31,10 @@ def error(each: Published) -> float:
 
 
 def test_products_above_half_of_the_peak_are_within_a_fifth() -> None:
-    blind = [error(each) for each in PUBLISHED if each.mfu and each.mfu > 50 and not each.used]
+    other = [error(each) for each in PUBLISHED if each.mfu and each.mfu > 50 and not each.used]
     every = [error(each) for each in PUBLISHED if each.mfu and each.mfu > 50]
-    assert len(blind) >= 6
-    assert sum(blind) / len(blind) <= 0.10
+    assert len(other) >= 6
+    assert sum(other) / len(other) <= 0.10
     assert sum(every) / len(every) <= 0.10
     assert max(every) <= 0.20
 
