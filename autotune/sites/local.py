@@ -28,7 +28,13 @@ from autotune.backends.numpy import Returning, keep_freed_memory
 from autotune.backends.travel import pack
 from autotune.machine.cpu import not_private, program_folder, usable_cores
 from autotune.model.budget import Limits
-from autotune.model.errors import AutotuneError, CacheError, UnavailableError, UsageError
+from autotune.model.errors import (
+    AutotuneError,
+    CacheError,
+    DeviceLostError,
+    UnavailableError,
+    UsageError,
+)
 from autotune.model.kernel import Inputs, Kernel, TensorSpec
 from autotune.model.tensors import array_at, materialize
 from autotune.model.timing import Timing
@@ -294,15 +300,18 @@ class LocalSite:
         limits = self._settings.limits
         measurement = Measurement(call, self._segment, self.golden, limits, self._rng)
         status, message, mismatch, taken = Status.OK, "", None, Samples([], 1)
-        log = ""
+        lost: DeviceLostError | None = None
         send(peer.stage, request)
         try:
             taken = measurement.run(timing or self._timing, again=again)
         except Failed as failure:
             status, message, mismatch = failure.status, str(failure), failure.mismatch
-        finally:
-            send(peer.stage, Unload(distrusted=status is Status.IMPLAUSIBLE))
-            log = receive(peer.stage, Unloaded).log
+        except DeviceLostError as fault:
+            lost = fault
+        send(peer.stage, Unload(distrusted=status is Status.IMPLAUSIBLE))
+        log = receive(peer.stage, Unloaded).log
+        if lost:
+            raise lost
         samples = tuple(each / taken.calls / 1e6 for each in taken.nanoseconds)
         return RunOutcome(status, message, log, samples, taken.calls, mismatch, measurement.waited)
 
