@@ -317,9 +317,7 @@ class Keeper:
             ready = wait(sources, left_s if patience_s is None else min(left_s, patience_s))
             self._tend_compilers(ready, process.pid)
             if process.sock in ready:
-                with contextlib.suppress(ConnectionResetError):
-                    if reply := process.sock.recv(LARGEST_MESSAGE):
-                        raise _Ended(*refused(reply, self._limits))
+                self._receive_answer(process)
                 sources.remove(process.sock)  # closed: if it died, waitpid says so soon
             if self._alarm in ready:
                 self._alarm.recv(4096)
@@ -330,12 +328,19 @@ class Keeper:
             _, commands, _ = HEADER.unpack_from(self._header)
             if process.reaped or os.WSTOPSIG(status) != signal.SIGSTOP or commands != process.commands:
                 process.stuck, header = True, self._header[: HEADER.size]
+                self._receive_answer(process)  # it may have answered since the sockets were looked at
                 oom_killed = oom_kills() > self._oom_kills
                 raise _Ended(died(status, usage, self._settings, header, oom_killed=oom_killed))
             process.stopped = True
             return
         process.stuck = True
         raise _Ended(Ending(Status.TIMEOUT, f"did not return within {limit_s:g} s"))
+
+    def _receive_answer(self, process: _Process) -> None:
+        """Raise what a process answers that cannot do a command; do nothing if it has not answered."""
+        with contextlib.suppress(ConnectionResetError, BlockingIOError):
+            if reply := process.sock.recv(LARGEST_MESSAGE):
+                raise _Ended(*refused(reply, self._limits))
 
     def _unload(self, process: _Process) -> None:
         """End a candidate's process; one of a device only forgets the candidate, unless it cannot."""
