@@ -44,10 +44,9 @@ def tune_in_order(kernel: Kernel, inputs: Inputs, **options: Any) -> Results:
     ranking = rank(kernel, inputs, target=target, cache_dir=where)
     kernel, order = prefilter.filtered(kernel, ranking, backend.name)
     result = tune(kernel, inputs, **{**options, "strategy": options["strategy"] or order})
-    found = prefilter.compared(ranking, result.trials)
+    found = prefilter.compared(ranking.estimates, result.trials)
     for each in found[:TOP]:
-        numbers = f"{each.estimated_us:.1f} us estimated, {each.measured_us:.1f} us measured"
-        say(f"{numbers} ({each.error:+.1%}): {config_text(each.config)}", sys.stderr)
+        say(f"{each.in_words}: {config_text(each.config)}", sys.stderr)
     return replace(result, notes=(*result.notes, *filter(None, [prefilter.summary(found)])))
 
 

@@ -35,6 +35,11 @@ class Compared:
         """How far the estimate is off, as a fraction of the measurement; more than 0 if it is too long."""
         return self.estimated_us / self.measured_us - 1
 
+    @property
+    def in_words(self) -> str:
+        """Return both times and the error: `12.0 us estimated, 10.0 us measured (+20.0%)`."""
+        return f"{self.estimated_us:.1f} us estimated, {self.measured_us:.1f} us measured ({self.error:+.1%})"
+
 
 class InOrder:
     """A strategy that proposes given configs, the first one first, and no others.
@@ -81,9 +86,9 @@ def filtered(kernel: Kernel, ranking: Ranking, backend: str) -> tuple[Kernel, In
     return chosen, InOrder(each.config for each in order)
 
 
-def compared(ranking: Ranking, trials: Iterable[Trial]) -> tuple[Compared, ...]:
+def compared(estimates: Iterable[Estimated], trials: Iterable[Trial]) -> tuple[Compared, ...]:
     """Return the configs that were estimated and measured, in the order of the trials."""
-    known: Mapping[str, Estimated] = {digest(dict(each.config)): each for each in ranking.estimates}
+    known: Mapping[str, Estimated] = {digest(dict(each.config)): each for each in estimates}
     return tuple(
         Compared(trial.config, each.estimated_us, reading.median_ms * 1e3)
         for trial in trials

@@ -9,6 +9,7 @@ from typing import Any
 from autotune.model.space import Config
 from autotune.model.trial import Status
 from autotune.nki.timing.estimates import TIE, Estimate
+from autotune.store import checks
 
 _NUMBERS = ("estimated_us", "low_us", "high_us", "mfu", "mbu", "peak_sbuf_bytes", "peak_psum_bytes")
 
@@ -61,8 +62,11 @@ class Estimated:
         if set(record) != known or not isinstance(record["config"], dict):
             raise ValueError("not the fields of an estimate")
         numbers += dict(record["by_profile"]).values()
-        if not all(type(each) in (int, float) for each in numbers):
-            raise ValueError("numbers that are none")
+        for value in record["config"].values():
+            checks.parameter(value)
+        for each in numbers:
+            if checks.number(each):  # 0 is one too
+                checks.positive(each)
         if not all(isinstance(record[name], str) for name in ("identity", "message", "bound_by")):
             raise ValueError("texts that are none")
         return cls(**{**record, "status": Status(record["status"])})

@@ -8,15 +8,22 @@ from autotune.estimating.store import Kept
 from autotune.nki.timing.estimates import DISCLAIMER
 from autotune.report.document import cell, heading
 from autotune.report.markup import Markup, element
+from autotune.report.model_error import model_error
 from autotune.report.ranking_table import HEADINGS, NUMBERS, endings, fastest, row
+from autotune.store.summary import Summary
 
 
-def estimates_section(every: Sequence[Kept]) -> Iterator[Markup]:
-    """Yield a heading, and a table for each workload; nothing if there are no estimates."""
+def estimates_section(every: Sequence[Kept], workloads: Sequence[Summary]) -> Iterator[Markup]:
+    """Yield a heading, and a table for each workload; nothing if there are no estimates.
+
+    Args:
+        every: the estimates of each workload.
+        workloads: what was measured: beside it stands how far the model was off.
+    """
     if not every:
         return
     yield element("h2", "Estimates")
-    yield element("p", f"Estimated by a model, not measured: {DISCLAIMER}. Compare them with no measurement.")
+    yield element("p", f"Estimated by a model, not measured: {DISCLAIMER}. No measurement is among them.")
     for kept in every:
         yield element("h3", f"{kept.kernel} · {kept.shapes} · {kept.target}")
         yield element("p", f"{kept.model}; {len(kept.estimates)} configs", class_="note")
@@ -35,3 +42,4 @@ def estimates_section(every: Sequence[Kept]) -> Iterator[Markup]:
         yield element(
             "div", element("table", head, element("tbody", *rows), class_="stacked"), *told, class_="card"
         )
+        yield from model_error(kept, [each for each in workloads if each.folder == kept.folder])

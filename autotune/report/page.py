@@ -41,17 +41,17 @@ def page(workloads: Sequence[Summary], title: str, made_at: str, estimates: Sequ
     body = (
         *_header(workloads, title, made_at),
         *_kernels(workloads),
-        *_estimates(estimates),
+        *_estimates(estimates, workloads),
         *_environments(workloads),
     )
     return document(f"autotune report: {title}", *body)
 
 
-def _estimates(estimates: Sequence[Kept]) -> Iterator[Markup]:
+def _estimates(estimates: Sequence[Kept], workloads: Sequence[Summary]) -> Iterator[Markup]:
     if estimates:
         from autotune.report.estimates_section import estimates_section  # a fifth of a second
 
-        yield from estimates_section(estimates)
+        yield from estimates_section(estimates, workloads)
 
 
 def _header(workloads: Sequence[Summary], title: str, made_at: str) -> Iterator[Markup]:

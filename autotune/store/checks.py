@@ -99,8 +99,8 @@ def trial(value: object, **changes: Any) -> Trial:
     made = Trial.from_dict(mapping(value), **changes)
     for each in (made.identity, made.path, made.message, made.started_at, *mapping(made.config)):
         text(each)
-    for parameter in made.config.values():
-        _parameter(parameter)
+    for chosen in made.config.values():
+        parameter(chosen)
     number(made.order)
     _numbers(listed(mapping(value)["samples_ms"]))
     optional(made.compile_s, number)
@@ -111,7 +111,8 @@ def trial(value: object, **changes: Any) -> Trial:
     return made
 
 
-def _parameter(value: object) -> Value:
+def parameter(value: object) -> Value:
+    """Return the value of a config's parameter."""
     finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, bool | int | float | str) or not finite:
         raise TypeError(f"expected a parameter's value, found {_brief(value)}")
