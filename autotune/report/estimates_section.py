@@ -23,7 +23,9 @@ def estimates_section(every: Sequence[Kept], workloads: Sequence[Summary]) -> It
     if not every:
         return
     yield element("h2", "Estimates")
-    yield element("p", f"Estimated by a model, not measured: {DISCLAIMER}. No measurement is among them.")
+    yield element(
+        "p", f"Estimated by a model, not measured: {DISCLAIMER}. No ranking mixes them with measurements."
+    )
     for kept in every:
         yield element("h3", f"{kept.kernel} · {kept.shapes} · {kept.target}")
         yield element("p", f"{kept.model}; {len(kept.estimates)} configs", class_="note")
