@@ -11,6 +11,7 @@ from autotune.model.trial import Status
 from autotune.nki.timing.estimates import TIE, Estimate
 from autotune.store import checks
 
+_TEXTS = ("identity", "message", "bound_by", "target", "model")
 _NUMBERS = ("estimated_us", "low_us", "high_us", "mfu", "mbu", "peak_sbuf_bytes", "peak_psum_bytes")
 
 
@@ -28,6 +29,7 @@ class Estimated:
         peak_sbuf_bytes, peak_psum_bytes: the most that is alive at once.
         confidence: "fair" or "low".
         checked: its outputs were computed by the interpreter, and are right.
+        target, model: for what, and by which version of the model. A file keeps those of earlier ones too.
     """
 
     config: Config
@@ -45,6 +47,8 @@ class Estimated:
     peak_psum_bytes: int = 0
     confidence: str = ""
     checked: bool = False
+    target: str = ""
+    model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -67,7 +71,7 @@ class Estimated:
         for each in numbers:
             if checks.number(each):  # 0 is one too
                 checks.positive(each)
-        if not all(isinstance(record[name], str) for name in ("identity", "message", "bound_by")):
+        if not all(isinstance(record[name], str) for name in _TEXTS):
             raise ValueError("texts that are none")
         return cls(**{**record, "status": Status(record["status"])})
 

@@ -208,7 +208,10 @@ class _Run:
             job = self.work.job(config)
         except GeneratorError as fault:
             status = Status.INVALID if fault.invalid else Status.ERROR
-            self._ended(Estimated(config, status, digest(dict(config)), str(fault)), history, listener)
+            refused = Estimated(
+                config, status, digest(dict(config)), str(fault), target=self.target, model=MODEL_VERSION
+            )
+            self._ended(refused, history, listener)
             return
         self.sources[job.identity] = job.source
         earlier = self.known.get(job.identity)
@@ -228,7 +231,9 @@ class _Run:
         """Note how a config ended."""
         config, identity = self._pending.pop(place)
         status, message, said = reply
-        estimated = Estimated(config, status, identity, message, **said)
+        estimated = Estimated(
+            config, status, identity, message, **said, target=self.target, model=MODEL_VERSION
+        )
         self.found[identity] = estimated
         self.new += 1
         history[place] = Observation(config, estimated.estimated_us)

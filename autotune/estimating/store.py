@@ -57,7 +57,7 @@ class Kept:
 
     Args:
         kernel, shapes, target, model: whose, of what, for what, by which version of the model.
-        estimates: the fastest first, those without an estimate last.
+        estimates: of this target and model; the fastest first, those without an estimate last.
         folder: where the file is.
     """
 
@@ -86,7 +86,8 @@ def kept(cache_root: Path) -> list[Kept]:
             record = parse_json(read_file(path))
             if record["schema"] == SCHEMA:
                 kernel, shapes, target, model = (str(record[name]) for name in _NAMES)
-                estimates = [Estimated.from_dict(each) for each in record["estimates"]]
+                made = [Estimated.from_dict(each) for each in record["estimates"]]
+                estimates = [each for each in made if (each.target, each.model) == (target, model)]
                 ranked = sorted(estimates, key=lambda each: (each.status is not Status.OK, each.us))
                 found.append(Kept(kernel, shapes, target, model, tuple(ranked), path.parent))
         except (DataError, TypeError, ValueError, KeyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import sample_cache
 from autotune.estimating import Estimated, store
 from autotune.estimating.prefilter import Compared
 from autotune.model.trial import Status
+from autotune.nki.timing.costs import MODEL_VERSION
 from autotune.report import load_all, write_page
 from autotune.report.model_error import error_chart
 from autotune.report.scene import Path as Line
@@ -54,7 +56,8 @@ def cache(
 
 def said(tile: int, us: float) -> Estimated:
     """Return an estimate."""
-    return Estimated({"tile": tile}, Status.OK, f"{tile} {us}", "", us, us, us, {"nominal": us}, checked=True)
+    made = Estimated({"tile": tile}, Status.OK, f"{tile} {us}", "", us, us, us, {"nominal": us}, checked=True)
+    return replace(made, target="trn2", model=MODEL_VERSION)
 
 
 def write_estimates(root: Path, estimates: list[Estimated]) -> None:
@@ -139,3 +142,13 @@ def test_the_lines_are_where_the_error_is_20_percent() -> None:
         at = y + (top - y) * (point[0] - x) / (right - x)  # straight, as both axes are logarithmic
         assert at == pytest.approx(point[1])
         assert (top - y) / (right - x) == pytest.approx(-(390 - 24) / (414 - 48))
+
+
+def test_estimates_of_an_earlier_model_or_another_target_are_not_shown(tmp_path: Path) -> None:
+    cache(tmp_path)
+    mine = said(1, 10.0)
+    write_estimates(
+        tmp_path, [mine, replace(said(2, 5.0), model="older"), replace(said(3, 4.0), target="trn1")]
+    )
+    (kept,) = store.kept(tmp_path)
+    assert (mine,) == kept.estimates
